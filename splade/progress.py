@@ -1,0 +1,19 @@
+"""One progress bar for every loop that takes longer than a few seconds."""
+
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterable[Item]:
+    """Wrap `items` in a progress bar on standard error; silent when that is not a terminal."""
+    return tqdm(items, desc=description, total=total, unit=unit, disable=not sys.stderr.isatty(), smoothing=0.1)
+
+
+def progress_bar(description: str, total: int | None = None, unit: str = "it") -> tqdm:
+    """Return a bar to be moved by hand with `update(n)`; silent when standard error is not a terminal."""
+    return tqdm(desc=description, total=total, unit=unit, disable=not sys.stderr.isatty(), smoothing=0.1)
