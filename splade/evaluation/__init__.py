@@ -1,0 +1,1 @@
+"""Effectiveness of runs: metrics, comparisons, baselines and tables. Nothing here needs torch."""

@@ -1,0 +1,1 @@
+"""Looking into sparse vectors: bags of words, explanations of a score, figures."""

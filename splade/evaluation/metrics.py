@@ -1,0 +1,181 @@
+"""Effectiveness of a run, computed by pytrec_eval.
+
+Every number, MRR@k included, comes from one ranking: trec_eval's own. It orders by score (as a 32-bit float), highest
+first, and equal scores by document id, the greater one first; the order in which a run lists its documents means
+nothing. Every query with judgements counts: one that the run lacks, or for which it retrieves nothing, counts as zero.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytrec_eval
+
+from splade.errors import DataError
+from splade.evaluation.names import Measure, parse_metrics
+
+Run = Mapping[str, Mapping[str, float]]
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What `evaluate_run` found.
+
+    Attributes:
+        means: metric name to its value over all judged queries: the mean, but the sum for counts (`num_ret`) and the
+            geometric mean for `gm_map` and `gm_bpref`, as trec_eval reports them.
+        per_query: metric name to {query_id: value}; the queries are the judged ones, in the order of the qrels.
+        missing_queries: judged queries for which the run has no document; each counted as zero.
+        unjudged_queries: queries of the run without judgements; left out.
+    """
+
+    means: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    missing_queries: tuple[str, ...]
+    unjudged_queries: tuple[str, ...]
+
+    @property
+    def n_queries(self) -> int:
+        """Number of judged queries, the denominator of every mean."""
+        return len(next(iter(self.per_query.values())))
+
+    def summary(self) -> str:
+        """One line: the means, and how many queries were counted as zero or left out."""
+        values = "  ".join(f"{name} {value:.4f}" for name, value in self.means.items())
+        notes = [f"{self.n_queries} queries"]
+        if self.missing_queries:
+            notes.append(f"{len(self.missing_queries)} without any document count as zero")
+        if self.unjudged_queries:
+            notes.append(f"{len(self.unjudged_queries)} without judgements left out")
+        return f"{values}  ({', '.join(notes)})"
+
+
+def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
+    """Evaluate a run.
+
+    Args:
+        run: {query_id: {doc_id: score}}, higher is better.
+        qrels: {query_id: {doc_id: relevance}}; a query with an empty entry counts as not judged.
+        metrics: names of `splade.evaluation.names`.
+
+    Returns:
+        Values per metric, over all judged queries and for each.
+
+    Raises:
+        ConfigError: a metric is unknown.
+        DataError: run or qrels are empty, share no query, or hold something that is not a number.
+
+    Example:
+        >>> found = evaluate_run({"q1": {"d1": 2.0, "d2": 1.0}}, {"q1": {"d2": 1}, "q2": {"d9": 1}}, ["mrr_10"])
+        >>> found.means, found.missing_queries
+        ({'mrr_10': 0.25}, ('q2',))
+    """
+    measures = parse_metrics(metrics)
+    judged = judged_queries(qrels)
+    scored = scored_queries(run, judged)
+    answers = _ask_pytrec_eval(scored, judged, measures)
+    per_query = {
+        measure.name: {query_id: _value(measure, answers[measure][query_id]) for query_id in judged}
+        for measure in measures
+    }
+    means = {measure.name: _aggregate(measure, per_query[measure.name]) for measure in measures}
+    missing = tuple(query_id for query_id, documents in scored.items() if not documents)
+    unjudged = tuple(query_id for query_id in run if query_id not in judged)
+    return Metrics(means, per_query, missing, unjudged)
+
+
+def judged_queries(qrels: Qrels) -> dict[str, dict[str, int]]:
+    """Return the queries with at least one judgement, relevances as plain integers.
+
+    Raises:
+        DataError: there is no judgement at all, or one that is not a whole number.
+    """
+    judged = {query_id: _relevances(query_id, documents) for query_id, documents in qrels.items() if documents}
+    if not judged:
+        raise DataError("the qrels are empty: no query has a judgement")
+    return judged
+
+
+def scored_queries(run: Run, judged: Qrels) -> dict[str, dict[str, float]]:
+    """Return an entry for every judged query, empty where the run has none, scores as plain floats.
+
+    Raises:
+        DataError: the run is empty, shares no query with the qrels, or has a score that is not a finite number.
+    """
+    if not any(run.values()):
+        raise DataError(f"the run is empty: {len(run)} queries, no document retrieved for any of them")
+    if not any(query_id in run for query_id in judged):
+        raise DataError(
+            f"the run and the qrels share no query: the run has {_examples(run)}, the qrels have {_examples(judged)}. "
+            "Are they of the same data set and split, and are the ids spelt alike (stray blanks, a prefix)?"
+        )
+    return {query_id: _scores(query_id, run.get(query_id, {})) for query_id in judged}
+
+
+def _scores(query_id: str, documents: Mapping[str, float]) -> dict[str, float]:
+    try:
+        scores = {doc_id: float(score) for doc_id, score in documents.items()}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"run, query {query_id!r}: a score is not a number ({error})") from error
+    if not all(map(math.isfinite, scores.values())):
+        doc_id, score = next((doc_id, score) for doc_id, score in scores.items() if not math.isfinite(score))
+        raise DataError(f"run, query {query_id!r}, document {doc_id!r}: the score is {score}, which cannot be ranked")
+    return scores
+
+
+def _relevances(query_id: str, documents: Mapping[str, int]) -> dict[str, int]:
+    relevances = {}
+    for doc_id, relevance in documents.items():
+        try:
+            relevances[doc_id] = int(relevance)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"qrels, query {query_id!r}, document {doc_id!r}: {relevance!r} is no relevance") from error
+        if relevances[doc_id] != relevance:
+            raise DataError(
+                f"qrels, query {query_id!r}, document {doc_id!r}: relevance {relevance!r} is not a whole number"
+            )
+    return relevances
+
+
+def _ask_pytrec_eval(
+    scored: dict[str, dict[str, float]], judged: dict[str, dict[str, int]], measures: Sequence[Measure]
+) -> dict[Measure, dict[str, float]]:
+    """Compute the measures with as few passes over the run as pytrec_eval allows."""
+    passes: dict[tuple[int, bool, str], list[Measure]] = {}
+    for measure in measures:
+        # Whatever its beta, set_F answers under one key: two of them need two passes.
+        alone = measure.trec_name if measure.trec_key == "set_F" else ""
+        passes.setdefault((measure.relevance_level, measure.judged_only, alone), []).append(measure)
+    answers: dict[Measure, dict[str, float]] = {}
+    for (level, judged_only, _), group in passes.items():
+        names = {measure.trec_name for measure in group}
+        evaluator = pytrec_eval.RelevanceEvaluator(judged, names, level, judged_only)
+        found = evaluator.evaluate(scored)
+        for measure in group:
+            answers[measure] = {query_id: found[query_id][measure.trec_key] for query_id in judged}
+    return answers
+
+
+def _value(measure: Measure, value: float) -> float:
+    if math.isnan(value):
+        # trec_eval divides by the number of retrieved documents in a few measures; nothing retrieved is worth nothing.
+        return 0.0
+    if measure.rank_cut is not None and value > 0.0 and round(1.0 / value) > measure.rank_cut:
+        return 0.0
+    return value
+
+
+def _aggregate(measure: Measure, per_query: Mapping[str, float]) -> float:
+    values = np.fromiter(per_query.values(), dtype=np.float64, count=len(per_query))
+    if measure.trec_key.startswith("num_"):
+        return float(values.sum())
+    if measure.trec_key.startswith("gm_"):
+        return float(np.exp(values.mean()))
+    return float(values.mean())
+
+
+def _examples(queries: Mapping[str, object], count: int = 3) -> str:
+    shown = ", ".join(repr(query_id) for query_id in list(queries)[:count])
+    return shown + (", ..." if len(queries) > count else "")

@@ -1,0 +1,140 @@
+"""A sparse vector as a list of words, and a score as the sum of the words that earned it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from splade.errors import DataError
+
+SparseVector = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one term adds to a score: `query_weight * doc_weight`."""
+
+    token: str
+    query_weight: float
+    doc_weight: float
+
+    @property
+    def score(self) -> float:
+        """The term's share of the score."""
+        return self.query_weight * self.doc_weight
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a document got its score for a query.
+
+    Attributes:
+        score: dot product of the two vectors.
+        contributions: the shared terms, largest contribution first.
+        query_only: terms of the query that the document lacks, with the query's weight, heaviest first.
+
+    Example:
+        >>> query, document = (np.array([0, 2]), np.array([2.0, 1.0])), (np.array([2, 3]), np.array([3.0, 1.0]))
+        >>> print(explain(query, document, ["cat", "dog", "bird", "fly"]))
+        score 3.0000 from 1 shared term
+           share     score   query  document  term
+          100.0%    3.0000    1.00      3.00  bird
+        query terms that the document lacks: cat 2.00
+    """
+
+    score: float
+    contributions: tuple[Contribution, ...]
+    query_only: tuple[tuple[str, float], ...]
+
+    def render(self, top: int = 20) -> str:
+        """Return a text with the `top` terms of each kind, about 80 columns wide."""
+        plural = "" if len(self.contributions) == 1 else "s"
+        lines = [f"score {self.score:.4f} from {len(self.contributions)} shared term{plural}"]
+        if self.contributions:
+            lines.append("   share     score   query  document  term")
+        for part in self.contributions[:top]:
+            share = part.score / self.score
+            lines.append(
+                f"  {share:6.1%}  {part.score:8.4f}  {part.query_weight:6.2f}  {part.doc_weight:8.2f}  {part.token}"
+            )
+        if len(self.contributions) > top:
+            rest = sum(part.score for part in self.contributions[top:])
+            lines.append(f"  {rest / self.score:6.1%}  {rest:8.4f}  from {len(self.contributions) - top} further terms")
+        if self.query_only:
+            lacking = "  ".join(f"{token} {weight:.2f}" for token, weight in self.query_only[:top])
+            more = f"  and {len(self.query_only) - top} more" if len(self.query_only) > top else ""
+            lines.append(f"query terms that the document lacks: {lacking}{more}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+def bag_of_words(
+    term_ids: np.ndarray, weights: np.ndarray, tokens: Sequence[str], top: int | None = None
+) -> list[tuple[str, float]]:
+    """Return (token, weight) pairs, heaviest first; equal weights in the order of the vocabulary.
+
+    Args:
+        term_ids: (n,) positions in `tokens`.
+        weights: (n,) their weights.
+        tokens: the vocabulary.
+        top: number of pairs to keep; None keeps all.
+
+    Raises:
+        DataError: a term lies outside the vocabulary.
+
+    Example:
+        >>> bag_of_words(np.array([1, 2]), np.array([0.5, 1.5]), ["the", "cat", "sat"])
+        [('sat', 1.5), ('cat', 0.5)]
+    """
+    term_ids, weights = np.asarray(term_ids), np.asarray(weights)
+    _check_vocabulary(term_ids, tokens)
+    order = np.lexsort((term_ids, -weights))[:top]
+    return [(tokens[int(term_ids[i])], float(weights[i])) for i in order]
+
+
+def render_bag(bag: Sequence[tuple[str, float]], width: int = 100) -> str:
+    """Return the pairs as wrapped text, `token weight` separated by two blanks, at most `width` columns a line."""
+    lines, line = [], ""
+    for token, weight in bag:
+        piece = f"{token} {weight:.2f}"
+        if line and len(line) + 2 + len(piece) > width:
+            lines.append(line)
+            line = piece
+        else:
+            line = f"{line}  {piece}" if line else piece
+    return "\n".join([*lines, line] if line else lines) or "(empty vector)"
+
+
+def explain(query: SparseVector, document: SparseVector, tokens: Sequence[str]) -> Explanation:
+    """Split a score into its terms.
+
+    Args:
+        query: (term_ids, weights), each term once, as `SparseVectors.row` returns it.
+        document: the same for the document.
+        tokens: the vocabulary of both.
+
+    Raises:
+        DataError: a term lies outside the vocabulary.
+    """
+    (query_terms, query_weights), (doc_terms, doc_weights) = query, document
+    _check_vocabulary(query_terms, tokens)
+    _check_vocabulary(doc_terms, tokens)
+    shared, in_query, in_document = np.intersect1d(query_terms, doc_terms, assume_unique=True, return_indices=True)
+    parts = [
+        Contribution(tokens[int(term)], float(query_weights[i]), float(doc_weights[j]))
+        for term, i, j in zip(shared, in_query, in_document, strict=True)
+    ]
+    parts.sort(key=lambda part: -part.score)
+    alone = ~np.isin(query_terms, shared)
+    lacking = bag_of_words(np.asarray(query_terms)[alone], np.asarray(query_weights)[alone], tokens)
+    return Explanation(sum(part.score for part in parts), tuple(parts), tuple(lacking))
+
+
+def _check_vocabulary(term_ids: np.ndarray, tokens: Sequence[str]) -> None:
+    if len(term_ids) and int(np.max(term_ids)) >= len(tokens):
+        raise DataError(
+            f"term {int(np.max(term_ids))} lies outside the vocabulary of {len(tokens)} tokens; "
+            "take the tokenizer of the model that made the vectors"
+        )
