@@ -12,7 +12,7 @@ answers. Three spellings are understood:
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytrec_eval
@@ -111,8 +111,9 @@ def parse_metric(name: str) -> tuple[Measure, ...]:
     if not isinstance(name, str):
         raise ConfigError(f"a metric is a name such as 'nDCG@10', but got {name!r}")
     spelling = name.strip()
-    readers: tuple[Callable[[str], tuple[Measure, ...] | None], ...] = (_parse_trec, _parse_mrr, _parse_ir_measures)
-    for read in (*readers, _parse_trec_any_case):
+    readers: tuple[Callable[[str], tuple[Measure, ...] | None], ...]
+    readers = (_parse_trec, _parse_mrr, _parse_ir_measures, _parse_trec_any_case)
+    for read in readers:
         measures = read(spelling)
         if measures is not None:
             return measures
@@ -159,7 +160,7 @@ def _parse_trec_any_case(spelling: str) -> tuple[Measure, ...] | None:
         if spelling.lower().startswith(proper.lower()):
             measures = _parse_trec(proper + spelling[len(proper) :])
             if measures is not None:
-                return measures
+                return (replace(measures[0], name=spelling),) if len(measures) == 1 else measures
     return None
 
 
@@ -190,13 +191,13 @@ def _parse_ir_measures(spelling: str) -> tuple[Measure, ...] | None:
             # `Recall` and `Success` are families of trec_eval; `R` and `P` alone say too little.
             return None
         (measure,) = _expand(spelling, without_cut)
-        return (Measure(spelling, measure.trec_name, measure.trec_key, None, level, judged_only),)
+        return (replace(measure, relevance_level=level, judged_only=judged_only),)
     if with_cut is None:
         raise ConfigError(f"metric {spelling!r}: {match[1]} takes no cut '@{match[3]}'")
     if with_cut == "recip_rank":
         return (Measure(spelling, with_cut, with_cut, _rank(spelling, match[3]), level, judged_only),)
     (measure,) = _expand(spelling, f"{with_cut}.{_arguments(spelling, with_cut, match[3])}")
-    return (Measure(spelling, measure.trec_name, measure.trec_key, None, level, judged_only),)
+    return (replace(measure, relevance_level=level, judged_only=judged_only),)
 
 
 def _options(spelling: str, text: str) -> dict[str, float]:
