@@ -1,0 +1,1 @@
+"""Readers for everything that users bring: collections, queries, judgements, runs, training data."""

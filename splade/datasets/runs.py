@@ -1,0 +1,145 @@
+"""Runs: what a system retrieved, as JSON or in TREC's six columns."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
+from pathlib import Path
+
+from splade.datasets.nested_json import Pairs, iterate_nested
+from splade.datasets.paths import resolve_path
+from splade.datasets.text_files import head, iterate_lines
+from splade.errors import DataError
+from splade.files import replacing
+
+Run = dict[str, dict[str, float]]
+AnyRun = Mapping[str, Mapping[str, float]] | Iterable[tuple[str, Mapping[str, float]]]
+"""A run, or its (query id, {doc id: score}) items one after the other."""
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run in either format (told by the content), perhaps gzip-compressed.
+
+    Returns:
+        {query_id: {doc_id: score}}; the documents of a query in rank order: higher score first, equal scores in the
+        order of the file.
+
+    Raises:
+        DataError: a line is wrong, a document occurs twice for a query, or the run is empty.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "run.trec"
+        >>> write_run_trec(path, {"q1": {"d2": 0.5, "d1": 3.25}}, tag="splade")
+        >>> print(path.read_text().strip())
+        q1 Q0 d1 1 3.25 splade
+        q1 Q0 d2 2 0.5 splade
+        >>> read_run(path)
+        {'q1': {'d1': 3.25, 'd2': 0.5}}
+    """
+    run: Run = {}
+    file = resolve_path(path)
+    for query_id, pairs in iterate_run(file):
+        if query_id in run:
+            raise DataError(f"{file}: query '{query_id}' occurs twice")
+        run[query_id] = {doc_id: float(score) for doc_id, score in in_rank_order(pairs)}
+    if not run:
+        raise DataError(f"{file}: the run is empty")
+    return run
+
+
+def write_run_json(path: str | Path, run: AnyRun) -> None:
+    """Write `{query_id: {doc_id: score}}` in rank order, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        stream.write("{")
+        for count, (query_id, scores) in enumerate(_items(run)):
+            ranked = {doc_id: float(score) for doc_id, score in in_rank_order(_finite(query_id, scores))}
+            entry = f"{json.dumps(query_id, ensure_ascii=False)}: {json.dumps(ranked, ensure_ascii=False)}"
+            stream.write(f"{',' if count else ''}\n{entry}")
+        stream.write("\n}\n")
+
+
+def write_run_trec(path: str | Path, run: AnyRun, tag: str) -> None:
+    """Write `query_id Q0 doc_id rank score tag` in rank order (ranks from 1), whole or not at all.
+
+    Scores have as many digits as give the same number back.
+
+    Raises:
+        DataError: an id or the tag holds a blank or is empty: the six columns could not be told apart.
+    """
+    _check_column(tag, "tag")
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        for query_id, scores in _items(run):
+            _check_column(query_id, "query id")
+            for rank, (doc_id, score) in enumerate(in_rank_order(_finite(query_id, scores)), start=1):
+                _check_column(doc_id, "document id")
+                stream.write(f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}\n")
+
+
+def in_rank_order(pairs: Pairs) -> Pairs:
+    """Sort by score, higher first; equal scores keep their order."""
+    return sorted(pairs, key=itemgetter(1), reverse=True)
+
+
+def iterate_run(file: Path) -> Iterator[tuple[str, Pairs]]:
+    """Yield (query id, its (doc id, score) pairs) in the order of the file, one query in memory at a time.
+
+    Raises:
+        DataError: a line is wrong; the lines of a query do not stand together.
+    """
+    return iterate_nested(file) if head(file).startswith("{") else _iterate_trec(file)
+
+
+def _iterate_trec(file: Path) -> Iterator[tuple[str, Pairs]]:
+    current: str | None = None
+    scores: dict[str, float] = {}
+    finished: set[str] = set()
+    for line_number, line in iterate_lines(file):
+        query_id, doc_id, score = _parse_trec(file, line_number, line)
+        if query_id != current:
+            if current is not None:
+                yield current, list(scores.items())
+                finished.add(current)
+            if query_id in finished:
+                raise DataError(
+                    f"{file}: line {line_number}: query '{query_id}' was already finished; sort the file by query"
+                )
+            current, scores = query_id, {}
+        if doc_id in scores:
+            raise DataError(f"{file}: line {line_number}: document '{doc_id}' occurs twice for query '{query_id}'")
+        scores[doc_id] = score
+    if current is not None:
+        yield current, list(scores.items())
+
+
+def _parse_trec(file: Path, line_number: int, line: str) -> tuple[str, str, float]:
+    columns = line.split()
+    if len(columns) != 6:
+        hint = " (four columns are qrels, not a run)" if len(columns) == 4 else ""
+        raise DataError(
+            f"{file}: line {line_number}: {len(columns)} columns{hint}; expected six: "
+            "'query_id Q0 doc_id rank score tag' (or JSON {query_id: {doc_id: score}})"
+        )
+    try:
+        score = float(columns[4])
+    except ValueError as error:
+        raise DataError(f"{file}: line {line_number}: the score must be a number, got '{columns[4]}'") from error
+    if not math.isfinite(score):
+        raise DataError(f"{file}: line {line_number}: the score must be finite, got {columns[4]}")
+    return columns[0], columns[2], score
+
+
+def _items(run: AnyRun) -> Iterable[tuple[str, Mapping[str, float]]]:
+    return run.items() if isinstance(run, Mapping) else run
+
+
+def _finite(query_id: str, scores: Mapping[str, float]) -> Pairs:
+    for doc_id, score in scores.items():
+        if not math.isfinite(score):
+            raise DataError(f"query '{query_id}', document '{doc_id}': the score is {score}, not a finite number")
+    return list(scores.items())
+
+
+def _check_column(value: str, what: str) -> None:
+    if len(value.split()) != 1 or value != value.strip():
+        raise DataError(f"the {what} {value!r} cannot stand in a TREC run: it is empty or holds a blank")
