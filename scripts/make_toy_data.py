@@ -6,8 +6,8 @@ Written by hand: the collection, the queries, the qrels. Made here, without chan
 - `triplets/raw.tsv`: each training query eight times, with eight different negatives,
 - `triplets_with_scores/raw.tsv`: the same lines and the two teacher scores.
 
-The teacher is a formula, not a network. It adds the hand-given grade to two lexical similarities (cosine of TF-IDF vectors),
-so that an answer scores far above a related passage, that one above a near miss, and a near miss above a stranger:
+The teacher is a formula, not a network. It adds two lexical similarities (cosine of TF-IDF vectors) to a constant for the
+hand-given grade, so that an answer scores far above a related passage, and that one above a near miss or a stranger:
 
     score(q, d) = GRADE_LOGIT[grade(q, d)] + SIMILARITY_WEIGHT * (cosine(q, d) + max over answers a of q: cosine(a, d))
 
@@ -63,6 +63,11 @@ def cosine(a: Vector, b: Vector) -> float:
     return round(sum(weight * b.get(word, 0.0) for word, weight in a.items()), 9)
 
 
+def most_similar(similarity: dict[str, float]) -> list[str]:
+    """Ids by falling similarity; equal ones in the order of their numbers."""
+    return sorted(similarity, key=lambda doc_id: (-similarity[doc_id], int(doc_id)))
+
+
 def teacher_scores(corpus: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]) -> Scores:
     """Score the candidates of each query, best first.
 
@@ -78,15 +83,14 @@ def teacher_scores(corpus: dict[str, str], queries: dict[str, str], qrels: dict[
         to_answer = {d: max(cosine(passages[a], passages[d]) for a in answers) for d in doc_ids}
         to_query = {d: cosine(query, passages[d]) for d in doc_ids}
         candidates = list(grades)
-        candidates += sorted(doc_ids, key=lambda d, near=to_answer: -near[d])[:SIMILAR_TO_ANSWER]
-        candidates += sorted(doc_ids, key=lambda d, near=to_query: -near[d])[:SIMILAR_TO_QUERY]
+        candidates += most_similar(to_answer)[:SIMILAR_TO_ANSWER]
+        candidates += most_similar(to_query)[:SIMILAR_TO_QUERY]
         candidates += [doc_ids[(number + step * SPREAD) % len(doc_ids)] for step in range(CANDIDATES_PER_QUERY)]
-        chosen = list(dict.fromkeys(candidates))[:CANDIDATES_PER_QUERY]
-        scored = {
-            d: round(GRADE_LOGIT[grades.get(d, 0)] + SIMILARITY_WEIGHT * (to_query[d] + to_answer[d]), 3)
-            for d in chosen
-        }
-        scores[query_id] = dict(sorted(scored.items(), key=lambda item: (-item[1], int(item[0]))))
+        scored = {}
+        for doc_id in list(dict.fromkeys(candidates))[:CANDIDATES_PER_QUERY]:
+            similarity = to_query[doc_id] + to_answer[doc_id]
+            scored[doc_id] = round(GRADE_LOGIT[grades.get(doc_id, 0)] + SIMILARITY_WEIGHT * similarity, 3)
+        scores[query_id] = {doc_id: scored[doc_id] for doc_id in most_similar(scored)}
     return scores
 
 

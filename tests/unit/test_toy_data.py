@@ -69,9 +69,9 @@ def test_the_teacher_ranks_answers_above_related_passages_above_the_rest():
     qrels, scores = grades("train"), teacher()
     assert list(scores) == list(qrels)
     for query_id, candidates in scores.items():
-        by_grade = {
-            grade: [s for d, s in candidates.items() if qrels[query_id].get(d, 0) == grade] for grade in range(3)
-        }
+        by_grade: dict[int, list[float]] = {0: [], 1: [], 2: []}
+        for doc_id, score in candidates.items():
+            by_grade[qrels[query_id].get(doc_id, 0)].append(score)
         assert len(candidates) == 24
         assert set(qrels[query_id]) <= set(candidates)
         assert min(by_grade[2]) > max(by_grade[1] + by_grade[0]) + 2
