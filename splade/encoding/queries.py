@@ -1,0 +1,37 @@
+"""One short text at a time, as fast as possible: the query side of search."""
+
+import numpy as np
+import torch
+
+from splade.datasets.vectors import SparseVectors
+from splade.encoding.tokens import Tokenizer, token_ids
+from splade.models.protocol import SparseEncoder
+
+
+class QueryEncoder:
+    """Encodes single queries without padding, batching or autograd.
+
+    Args:
+        encoder: turns batches of token ids into sparse vectors.
+        tokenizer: a transformers tokenizer.
+        max_length: tokens of a query beyond this, special tokens included, are cut off.
+    """
+
+    def __init__(self, encoder: SparseEncoder, tokenizer: Tokenizer, max_length: int) -> None:
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def __call__(self, query: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the term ids (int32, ascending) and weights (float32) of a query."""
+        return self.encode(query).row(0)
+
+    def encode(self, query: str) -> SparseVectors:
+        """Return the vector of a query, as a set of one."""
+        input_ids = torch.tensor(token_ids(self.tokenizer, [query], self.max_length), dtype=torch.int64)
+        return self.encoder.encode(input_ids, torch.ones_like(input_ids))
+
+
+def encode_query(encoder: SparseEncoder, tokenizer: Tokenizer, query: str, max_length: int) -> SparseVectors:
+    """Encode one query; for many, keep a `QueryEncoder`."""
+    return QueryEncoder(encoder, tokenizer, max_length).encode(query)

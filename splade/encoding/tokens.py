@@ -1,0 +1,42 @@
+"""Texts to token ids."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splade.errors import ConfigError
+
+Tokenizer = Any
+"""A transformers tokenizer: called with texts, it returns their `input_ids`."""
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    """Tokenise texts, with special tokens, cut after `max_length` tokens."""
+    if max_length < 1:
+        raise ConfigError(f"max_length={max_length}: a text needs at least one token")
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    return encoded["input_ids"]
+
+
+def padding_id(tokenizer: Tokenizer) -> int:
+    """Return the id to fill short rows with; any will do where the tokenizer has none, since padding is masked."""
+    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def padded_batch(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return (batch, longest) int64 token ids and their attention mask."""
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    input_ids[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    return torch.from_numpy(input_ids), torch.from_numpy(mask.astype(np.int64))

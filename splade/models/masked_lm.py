@@ -1,0 +1,261 @@
+"""A transformers masked-language model as a sparse encoder, whatever its architecture.
+
+The head of a masked-language model is a small transform of the hidden states and then one matrix product with the
+output embedding, the decoder. Everything up to the decoder is left to the model; the product and the pooling are ours
+(`splade.models.head`). No architecture is known by name: transformers names the decoder, a hook takes the hidden
+states just before it, and a short run on a few tokens checks that decoder weight and bias give the model's own logits.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from splade.datasets.vectors import SparseVectors
+from splade.errors import ConfigError, ModelError
+from splade.models.head import AGGREGATIONS, Aggregation, head_blocks, sparse_head
+from splade.models.pooling import keep_own_tokens, keep_top_k
+
+logger = logging.getLogger(__name__)
+
+
+class MaskedLMEncoder(nn.Module):
+    """Encodes token ids into non-negative weights over the model's vocabulary (SPLADE v2, arXiv 2109.10086).
+
+    Args:
+        model: a transformers model that returns logits over a vocabulary for each token.
+        agg: how the tokens of a passage are aggregated.
+        top_k: keep only the largest weights of a vector; None keeps all.
+        own_tokens_only: keep only weights of tokens that the text itself contains (SPLADE-lexical).
+        special_token_ids: tokens that do not count as the text's own, such as [CLS] and [SEP].
+
+    Attributes:
+        vocab_size: number of terms, from the decoder's weight.
+
+    Raises:
+        ConfigError: an option has a value that is not allowed.
+        ModelError: the model has no output over a vocabulary.
+
+    Example:
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> size = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+        >>> encoder = MaskedLMEncoder(BertForMaskedLM(BertConfig(vocab_size=50, **size))).eval()
+        >>> input_ids = torch.tensor([[2, 7, 3], [2, 3, 0]])
+        >>> weights = encoder(input_ids, attention_mask=torch.tensor([[1, 1, 1], [1, 1, 0]]))
+        >>> vectors = encoder.encode(input_ids, attention_mask=torch.tensor([[1, 1, 1], [1, 1, 0]]))
+        >>> weights.shape, len(vectors)
+        (torch.Size([2, 50]), 2)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        agg: Aggregation = "max",
+        top_k: int | None = None,
+        own_tokens_only: bool = False,
+        special_token_ids: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        if agg not in AGGREGATIONS:
+            raise ConfigError(f"agg={agg!r}: how tokens are aggregated must be one of {', '.join(AGGREGATIONS)}")
+        if top_k is not None and top_k < 1:
+            raise ConfigError(f"top_k={top_k}: at least one term must be kept; leave it out to keep all")
+        self.model = model
+        self.agg = agg
+        self.top_k = top_k
+        self.own_tokens_only = own_tokens_only
+        self.special_token_ids = tuple(special_token_ids)
+        self._decoder = find_decoder(model)
+        self.vocab_size = _vocab_size(model, self._decoder)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Encode a batch for training.
+
+        Args:
+            input_ids: (batch, length) int64 token ids.
+            attention_mask: (batch, length), zero for padding.
+
+        Returns:
+            (batch, vocab_size) float32 non-negative weights.
+        """
+        if self._decoder is None:
+            weights = self._plain_formula(input_ids, attention_mask)
+        else:
+            hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
+            weights = sparse_head(hidden, attention_mask, *self._decoder.parameters(self.model), self.agg)
+        return self._keep(weights, input_ids, attention_mask)
+
+    @torch.inference_mode()
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> SparseVectors:
+        """Encode a batch into sparse vectors, without autograd and without dropout.
+
+        Args:
+            input_ids: (batch, length) int64 token ids, on any device.
+            attention_mask: (batch, length), zero for padding, on the same device.
+
+        Returns:
+            One vector per row.
+
+        Raises:
+            ModelError: a weight is not a finite number.
+        """
+        device = next(self.model.parameters()).device
+        input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
+        with _evaluating(self):
+            rows = [
+                _positive_entries(self._keep(weights, input_ids[passages], attention_mask[passages]))
+                for passages, weights in self._weights_in_blocks(input_ids, attention_mask)
+            ]
+        return SparseVectors.concatenate(rows, self.vocab_size)
+
+    def _weights_in_blocks(self, input_ids: Tensor, attention_mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        if self._decoder is None:
+            yield slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask)
+        else:
+            hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
+            yield from head_blocks(hidden, attention_mask, *self._decoder.parameters(self.model), self.agg)
+
+    def _keep(self, weights: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        if self.own_tokens_only:
+            weights = keep_own_tokens(weights, input_ids, attention_mask, self.special_token_ids)
+        return weights if self.top_k is None else keep_top_k(weights, self.top_k)
+
+    def _plain_formula(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
+        weights = torch.log1p(torch.relu(logits.float())) * attention_mask.unsqueeze(-1)
+        return weights.sum(dim=1) if self.agg == "sum" else weights.max(dim=1).values
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Where a model keeps the last matrix product of its head.
+
+    Attributes:
+        module: name of the linear layer that makes logits.
+        bias: name of the parameter that is added to its product, or None.
+    """
+
+    module: str
+    bias: str | None
+
+    def inputs(self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Run the model up to the decoder and return the (batch, length, dim) states that the decoder is applied to."""
+        captured: list[Tensor] = []
+
+        def capture(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            captured.append(args[0])
+            # The decoder still runs, on no token at all: the model's own code stays whole and costs nothing.
+            return (args[0][:, :0], *args[1:])
+
+        with model.get_submodule(self.module).register_forward_pre_hook(capture):
+            model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        if not captured:
+            raise RuntimeError(f"{self.module} is never called")
+        return captured[0]
+
+    def parameters(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """Return the (vocabulary, dim) weight and the (vocabulary,) bias."""
+        weight = model.get_parameter(f"{self.module}.weight")
+        return weight, None if self.bias is None else model.get_parameter(self.bias)
+
+
+def find_decoder(model: nn.Module) -> Decoder | None:
+    """Find the decoder of a masked-language model, or log why the plain formula must do.
+
+    Returns:
+        The decoder whose weight and bias reproduce the model's logits on a few tokens, or None if there is none.
+    """
+    try:
+        return _decoder(model)
+    except _NoDecoder as reason:
+        logger.warning(
+            "%s: %s; the plain formula is used, which is slower and holds batch x length x vocabulary logits",
+            type(model).__name__,
+            reason,
+        )
+        return None
+
+
+class _NoDecoder(Exception):
+    """Why a model's logits cannot be made piece by piece."""
+
+
+def _decoder(model: nn.Module) -> Decoder:
+    layer = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    name = next((name for name, module in model.named_modules() if module is layer), None)
+    if name is None or not isinstance(getattr(layer, "weight", None), nn.Parameter):
+        raise _NoDecoder("it names no output embedding")
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    weight = parameters[f"{name}.weight"]
+    if weight.is_meta:
+        raise _NoDecoder("its output embedding has no values yet")
+    try:
+        logits, product = _logits_and_product(model, Decoder(name, None), weight)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _NoDecoder(f"it cannot be run up to its output embedding ({error})") from error
+    tolerance = 1e-4 if logits.dtype == torch.float32 else 2e-2
+    # Its own bias, or one that the module around it adds afterwards.
+    for bias in (f"{name}.bias", f"{name.rpartition('.')[0]}.bias", None):
+        if bias is not None and (bias not in parameters or parameters[bias].shape != weight.shape[:1]):
+            continue
+        expected = product if bias is None else product + parameters[bias]
+        if logits.shape == expected.shape and torch.allclose(logits, expected, rtol=tolerance, atol=tolerance):
+            return Decoder(name, bias)
+    raise _NoDecoder("its logits are not one product with its output embedding")
+
+
+@torch.no_grad()
+def _logits_and_product(model: nn.Module, decoder: Decoder, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the model's logits of a few tokens, and the product of decoder weight and decoder inputs."""
+    # Ids away from zero and one, which some models read as padding.
+    input_ids = torch.arange(4, device=weight.device).add(2).remainder(len(weight)).unsqueeze(0)
+    attention_mask = torch.ones_like(input_ids)
+    with _evaluating(model):
+        logits = model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
+        return logits, decoder.inputs(model, input_ids, attention_mask) @ weight.t()
+
+
+def _vocab_size(model: nn.Module, decoder: Decoder | None) -> int:
+    if decoder is not None:
+        return len(decoder.parameters(model)[0])
+    vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
+    if not isinstance(vocab_size, int):
+        raise ModelError(
+            f"{type(model).__name__} has no output over a vocabulary; give a masked-language model, "
+            "such as one that AutoModelForMaskedLM loads"
+        )
+    return vocab_size
+
+
+def _positive_entries(weights: Tensor) -> SparseVectors:
+    """Return the positive entries of (passages, vocabulary) weights as arrays."""
+    # Not "weights > 0": not-a-number must be seen, not dropped.
+    rows, terms = (~(weights <= 0)).nonzero(as_tuple=True)
+    kept = weights[rows, terms].cpu().numpy().astype(np.float32, copy=False)
+    if not np.isfinite(kept).all():
+        raise ModelError(
+            "the model gave weights that are not finite numbers; it has diverged in training, or its values are too "
+            "large for half precision (use float32 or bf16)"
+        )
+    indptr = np.zeros(len(weights) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows.cpu().numpy(), minlength=len(weights)), out=indptr[1:])
+    return SparseVectors(indptr, terms.cpu().numpy().astype(np.int32), kept, weights.shape[1])
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off inside the block."""
+    training = module.training
+    if training:
+        module.eval()
+    try:
+        yield
+    finally:
+        if training:
+            module.train()

@@ -1,0 +1,184 @@
+"""A batch of hidden states as blocks of whole passages, whose logits are made and pooled piece by piece.
+
+Nobody needs the batch x length x vocabulary tensor of logits. A block's tokens are multiplied with one piece of the
+vocabulary at a time; the tile that comes out is pooled over the tokens of each passage at once and its memory is used
+again for the next piece. On the CPU a tile stays in the cache, and padding is left out of the multiplication. On other
+devices padding stays, so that nothing has to wait for the lengths, and tiles are as large as the device needs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splade.models.pooling_kernels import segment_argmax, segment_max, segment_sum
+
+# Tokens of a CPU block: enough for the matrix product to run at full speed.
+CPU_BLOCK_TOKENS = 1024
+# Logits of a CPU tile: 2 MiB in float32, which fits the second-level caches of two cores.
+CPU_TILE_LOGITS = 2**19
+# On a GPU a tile must be large to be worth its launch: 256 MiB in float32.
+DEVICE_BLOCK_TOKENS = 2**15
+DEVICE_TILE_LOGITS = 2**26
+
+
+class TokenBlock(ABC):
+    """The tokens of some consecutive passages of a batch.
+
+    Attributes:
+        passages: which passages of the batch, a slice.
+        hidden: (tokens, dim) hidden states of the tokens.
+        tile_logits: how many logits a tile may have.
+    """
+
+    tile_logits: int
+
+    def __init__(self, passages: slice, hidden: Tensor) -> None:
+        self.passages = passages
+        self.hidden = hidden
+
+    @property
+    def size(self) -> int:
+        """Number of passages."""
+        return self.passages.stop - self.passages.start
+
+    def tiles(self, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Multiply the block with one piece of the vocabulary after the other.
+
+        Args:
+            weight: (vocabulary, dim) output embedding, in the dtype of the hidden states.
+
+        Yields:
+            The piece, a slice of terms, and its (tokens, terms) logits without bias. The next piece overwrites them.
+        """
+        tokens, vocab_size = len(self.hidden), len(weight)
+        width = min(vocab_size, max(16, self.tile_logits // max(1, tokens) // 16 * 16))
+        buffer = self.hidden.new_empty(tokens * width)
+        for start in range(0, vocab_size, width):
+            terms = slice(start, min(start + width, vocab_size))
+            logits = buffer[: tokens * (terms.stop - start)].view(tokens, -1)
+            torch.mm(self.hidden, weight[terms].t(), out=logits)
+            yield terms, logits
+
+    @abstractmethod
+    def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:
+        """Write each passage's maximum, and where it was first reached.
+
+        Args:
+            logits: (tokens, terms) tile.
+            terms: the tile's place in the vocabulary.
+            values: (passages, vocabulary) maxima; -inf for a passage whose tokens are all masked.
+            winners: (passages, vocabulary) int32 index into the batch x length tokens of the batch, or None. Not
+                meaningful for a passage whose tokens are all masked.
+        """
+
+    @abstractmethod
+    def sum_into(self, weights: Tensor, terms: slice, values: Tensor) -> None:
+        """Write each passage's sum of a (tokens, terms) tile to the (passages, vocabulary) `values`."""
+
+    @abstractmethod
+    def spread(self, per_passage: Tensor) -> Tensor:
+        """Give every token the row of its passage: (passages, terms) to (tokens, terms), zero for masked tokens."""
+
+    @abstractmethod
+    def add_to_batch(self, per_token: Tensor, batch: Tensor) -> None:
+        """Add the block's (tokens, dim) rows to their places among the (batch x length, dim) rows."""
+
+
+class PackedBlock(TokenBlock):
+    """Tokens in the CPU's memory, without padding."""
+
+    tile_logits = CPU_TILE_LOGITS
+
+    def __init__(self, passages: slice, hidden: Tensor, rows: Tensor, offsets: np.ndarray) -> None:
+        super().__init__(passages, hidden)
+        self.rows = rows
+        self.offsets = offsets
+
+    def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
+        tile = logits.to(values.dtype).numpy()
+        if winners is None:
+            segment_max(tile, self.offsets, values.numpy(), terms.start)
+        else:
+            segment_argmax(tile, self.offsets, self.rows.numpy(), values.numpy(), winners.numpy(), terms.start)
+
+    def sum_into(self, weights: Tensor, terms: slice, values: Tensor) -> None:  # noqa: D102
+        tile = weights.to(values.dtype).numpy()
+        segment_sum(tile, self.offsets, values.numpy(), terms.start)
+
+    def spread(self, per_passage: Tensor) -> Tensor:  # noqa: D102
+        return per_passage.repeat_interleave(torch.from_numpy(np.diff(self.offsets)), dim=0)
+
+    def add_to_batch(self, per_token: Tensor, batch: Tensor) -> None:  # noqa: D102
+        batch.index_copy_(0, self.rows, per_token)
+
+
+class PaddedBlock(TokenBlock):
+    """Tokens on any device, each passage padded to the length of the batch."""
+
+    tile_logits = DEVICE_TILE_LOGITS
+
+    def __init__(self, passages: slice, hidden: Tensor, mask: Tensor) -> None:
+        super().__init__(passages, hidden)
+        self.mask = mask
+        self.first_row = passages.start * mask.shape[1]
+
+    def _by_passage(self, tile: Tensor) -> Tensor:
+        return tile.view(*self.mask.shape, tile.shape[1])
+
+    def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
+        padding = ~self.mask[:, :, None]
+        best, position = self._by_passage(logits).masked_fill_(padding, -torch.inf).max(dim=1)
+        values[:, terms] = best.to(values.dtype)
+        if winners is not None:
+            length = self.mask.shape[1]
+            start = self.first_row + length * torch.arange(len(position), device=position.device)
+            winners[:, terms] = (start[:, None] + position).to(winners.dtype)
+
+    def sum_into(self, weights: Tensor, terms: slice, values: Tensor) -> None:  # noqa: D102
+        padding = ~self.mask[:, :, None]
+        values[:, terms] = self._by_passage(weights).masked_fill(padding, 0).sum(1, dtype=values.dtype)
+
+    def spread(self, per_passage: Tensor) -> Tensor:  # noqa: D102
+        return (per_passage[:, None, :] * self.mask[:, :, None]).flatten(0, 1)
+
+    def add_to_batch(self, per_token: Tensor, batch: Tensor) -> None:  # noqa: D102
+        batch[self.first_row : self.first_row + len(per_token)] = per_token
+
+
+def token_blocks(hidden: Tensor, attention_mask: Tensor) -> Iterator[TokenBlock]:
+    """Cut a batch into blocks of whole passages.
+
+    Args:
+        hidden: (batch, length, dim) hidden states.
+        attention_mask: (batch, length), zero for tokens that are left out.
+    """
+    mask = attention_mask.bool()
+    return _packed(hidden, mask) if hidden.device.type == "cpu" else _padded(hidden, mask)
+
+
+def _packed(hidden: Tensor, mask: Tensor) -> Iterator[PackedBlock]:
+    batch, length, dim = hidden.shape
+    flat = hidden.reshape(batch * length, dim)
+    lengths = mask.sum(dim=1).numpy()
+    kept = mask.flatten().nonzero().squeeze(1)
+    offsets = np.zeros(batch + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    start = 0
+    while start < batch:
+        # At least one passage, however long it is.
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + CPU_BLOCK_TOKENS, side="right")) - 1)
+        rows = kept[offsets[start] : offsets[stop]]
+        gathered = flat if len(rows) == len(flat) else flat.index_select(0, rows)
+        yield PackedBlock(slice(start, stop), gathered, rows, offsets[start : stop + 1] - offsets[start])
+        start = stop
+
+
+def _padded(hidden: Tensor, mask: Tensor) -> Iterator[PaddedBlock]:
+    batch, length, _ = hidden.shape
+    step = max(1, DEVICE_BLOCK_TOKENS // max(1, length))
+    for start in range(0, batch, step):
+        passages = slice(start, min(start + step, batch))
+        yield PaddedBlock(passages, hidden[passages].flatten(0, 1), mask[passages])
