@@ -6,8 +6,8 @@ Written by hand: the collection, the queries, the qrels. Made here, without chan
 - `triplets/raw.tsv`: each training query eight times, with eight different negatives,
 - `triplets_with_scores/raw.tsv`: the same lines and the two teacher scores.
 
-The teacher is a formula, not a network. It adds two lexical similarities (cosine of TF-IDF vectors) to a constant for the
-hand-given grade, so that an answer scores far above a related passage, and that one above a near miss or a stranger:
+The teacher is a formula, not a network. It adds two lexical similarities (cosine of TF-IDF vectors) to a constant for
+the hand-given grade, so that an answer scores far above a related passage, and that one above all others:
 
     score(q, d) = GRADE_LOGIT[grade(q, d)] + SIMILARITY_WEIGHT * (cosine(q, d) + max over answers a of q: cosine(a, d))
 
