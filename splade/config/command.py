@@ -82,8 +82,8 @@ def run_task(task: Callable[[Experiment], TaskResult], arguments: Sequence[str] 
     except KeyboardInterrupt:
         report_error("interrupted; the same command goes on where it was, or starts clean")
         sys.exit(130)
-    for error in errors:
-        report_error(str(error))
+    for failure in errors:
+        report_error(str(failure))
     if errors and traceback_wanted:
         raise errors[0]
     if errors:

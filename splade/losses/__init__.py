@@ -1,0 +1,18 @@
+"""Ranking losses, distillation losses and sparsity regularisers, each one pure function."""
+
+from splade.losses.registry import LOSSES, WeightedLoss
+from splade.losses.regularizers import Regularizer, flops_loss, l1_loss, mean_terms, parse_regularizers, regularization
+from splade.losses.scores import BatchScores, score_batch
+
+__all__ = [
+    "LOSSES",
+    "BatchScores",
+    "Regularizer",
+    "WeightedLoss",
+    "flops_loss",
+    "l1_loss",
+    "mean_terms",
+    "parse_regularizers",
+    "regularization",
+    "score_batch",
+]

@@ -1,0 +1,1 @@
+"""Training: the order of examples, the objective, validation, checkpoints and the trainer."""

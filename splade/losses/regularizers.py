@@ -1,0 +1,106 @@
+"""Sparsity regularisers, and how their weight grows during training."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splade.config.schema import RegularizerConfig
+from splade.errors import ConfigError, nearest
+
+
+def flops_loss(vectors: Tensor) -> Tensor:
+    """FLOPS regulariser (arXiv 2004.05665, equation 4): `sum_j (mean_i |w_ij|)^2` of (batch, vocab) vectors."""
+    return vectors.abs().mean(0).square().sum()
+
+
+def l1_loss(vectors: Tensor) -> Tensor:
+    """Mean over the batch of the sum of the absolute weights."""
+    return vectors.abs().sum(1).mean()
+
+
+def anti_zero_loss(vectors: Tensor) -> Tensor:
+    """`1 / (sum of all weights)^2`: grows when the vectors of a batch collapse to zero."""
+    return 1.0 / vectors.sum().square().clamp_min(1e-12)
+
+
+def mean_terms(vectors: Tensor) -> Tensor:
+    """L0: mean number of non-zero terms of a vector; monitored, it has no gradient."""
+    return (vectors.detach() > 0).sum(1).float().mean()
+
+
+REGULARIZERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "FLOPS": flops_loss,
+    "L1": l1_loss,
+    "anti_zero": anti_zero_loss,
+}
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """One regularisation term: `lambda_q(t) reg(queries) + lambda_d(t) reg(documents)`.
+
+    The value for documents is the mean of the positives' and the negatives' value. The weight grows as
+    `lambda * min(1, t / T)^2` with the optimiser step t (SPLADE, SIGIR 2021, section 4.1): a function of the step
+    alone, so a resumed run has the same weight.
+    """
+
+    name: str
+    compute: Callable[[Tensor], Tensor]
+    lambda_q: float | None
+    lambda_d: float | None
+    growth_steps: int | None
+
+    def schedule(self, step: int) -> float:
+        """Return the factor of lambda after `step` optimiser steps."""
+        return 1.0 if not self.growth_steps else min(1.0, step / self.growth_steps) ** 2
+
+    def __call__(self, step: int, queries: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """Return the weighted terms `NAME_q` and `NAME_d`, those that have a lambda.
+
+        Args:
+            step: optimiser steps done before this batch.
+            queries: (B, V) vectors.
+            positives: (B, V) vectors.
+            negatives: (B * n, V) vectors, n may be 0.
+        """
+        factor, terms = self.schedule(step), {}
+        if self.lambda_q is not None:
+            terms[f"{self.name}_q"] = factor * self.lambda_q * self.compute(queries)
+        if self.lambda_d is not None:
+            value = self.compute(positives)
+            if len(negatives):
+                value = (value + self.compute(negatives)) / 2
+            terms[f"{self.name}_d"] = factor * self.lambda_d * value
+        return terms
+
+
+def parse_regularizers(value: Mapping[str, RegularizerConfig] | str | None) -> list[Regularizer]:
+    """Build the regularisers of `config.regularizer`; `eval_only` and null give none.
+
+    Raises:
+        ConfigError: an unknown regulariser, or one without any lambda.
+    """
+    regularizers = []
+    for name, entry in (value if isinstance(value, Mapping) else {}).items():
+        full, reg = f"config.regularizer.{name}", entry.reg or name
+        if reg not in REGULARIZERS:
+            raise ConfigError(f"{full}.reg={reg}{nearest(reg, REGULARIZERS)}; allowed are {', '.join(REGULARIZERS)}")
+        sides = {"q": (entry.lambda_q, None), "d": (None, entry.lambda_d)}
+        lambda_q, lambda_d = sides.get(entry.targeted_rep or "rep", (entry.lambda_q, entry.lambda_d))
+        if lambda_q is None and lambda_d is None:
+            raise ConfigError(f"{full} has neither lambda_q nor lambda_d: give one, or remove the entry")
+        regularizers.append(Regularizer(name, REGULARIZERS[reg], lambda_q, lambda_d, entry.T))
+    return regularizers
+
+
+def regularization(
+    regularizers: list[Regularizer], step: int, queries: Tensor, documents: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add up all regularisers, each once, over a batch of (B, V) queries and (B * (1 + n), V) documents."""
+    positives, negatives = documents[: len(queries)], documents[len(queries) :]
+    terms: dict[str, Tensor] = {}
+    for regularizer in regularizers:
+        terms |= regularizer(step, queries, positives, negatives)
+    return torch.stack(list(terms.values())).sum() if terms else queries.new_zeros(()), terms

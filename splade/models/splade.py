@@ -1,0 +1,117 @@
+"""A SPLADE model: one encoder for documents, and the same or another one for queries."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What must agree between the model that made an index and the one that encodes the queries.
+
+    Attributes:
+        matching_type: how queries and documents are encoded (`config.matching_type`).
+        agg: pooling over tokens.
+        vocab_size: number of terms.
+        tokenizer: digest of the tokenizer's vocabulary.
+        document_encoder: digest of the document encoder's weights and settings.
+    """
+
+    matching_type: str
+    agg: str
+    vocab_size: int
+    tokenizer: str
+    document_encoder: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Name the fields in which a stored fingerprint differs from this one."""
+        return [name for name, value in self.as_dict().items() if other.get(name) != value]
+
+
+class Splade(nn.Module):
+    """A pair of sparse encoders over one vocabulary. The score of a query and a document is their dot product.
+
+    Args:
+        document_encoder: encoder of documents (`splade.models.protocol.SparseEncoder`, also an `nn.Module`).
+        query_encoder: encoder of queries; may be the same object.
+        tokenizer: tokenizer of the documents.
+        query_tokenizer: tokenizer of the queries; must have the same vocabulary.
+        matching_type: see `config.matching_type`.
+        agg: pooling over tokens, `max` or `sum`.
+        name: what the user called the model.
+    """
+
+    def __init__(
+        self,
+        document_encoder: Any,
+        query_encoder: Any,
+        tokenizer: Any,
+        query_tokenizer: Any,
+        matching_type: str = "splade",
+        agg: str = "max",
+        name: str = "",
+    ):
+        super().__init__()
+        self.document_encoder = document_encoder
+        self.query_encoder = query_encoder
+        self.tokenizer = tokenizer
+        self.query_tokenizer = query_tokenizer
+        self.matching_type = matching_type
+        self.agg = agg
+        self.name = name
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of terms of a vector."""
+        return self.document_encoder.vocab_size
+
+    @property
+    def shared(self) -> bool:
+        """Whether one encoder serves queries and documents."""
+        return self.query_encoder is self.document_encoder
+
+    def forward(self, queries: Mapping[str, Tensor], documents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode a training batch.
+
+        Args:
+            queries: `input_ids` and `attention_mask`, (n_queries, length) int64 each.
+            documents: the same of (n_documents, length).
+
+        Returns:
+            (n_queries, vocab_size) and (n_documents, vocab_size) float32 vectors.
+        """
+        query_vectors = self.query_encoder(queries["input_ids"], queries["attention_mask"])
+        frozen = not any(parameter.requires_grad for parameter in self.document_encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            document_vectors = self.document_encoder(documents["input_ids"], documents["attention_mask"])
+        return query_vectors, document_vectors
+
+    def fingerprint(self) -> Fingerprint:
+        """Digest what an index of this model depends on."""
+        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
+        settings = {name: getattr(self.document_encoder, name, None) for name in ("top_k", "own_tokens_only")}
+        return Fingerprint(
+            matching_type=self.matching_type,
+            agg=self.agg,
+            vocab_size=self.vocab_size,
+            tokenizer=hashlib.sha256(vocabulary).hexdigest()[:16],
+            document_encoder=digest_weights(self.document_encoder, json.dumps(settings)),
+        )
+
+
+def digest_weights(module: nn.Module, settings: str = "") -> str:
+    """Return a digest of all parameters of a module, in their order, and of `settings`."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in module.named_parameters():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

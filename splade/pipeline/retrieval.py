@@ -1,0 +1,141 @@
+"""Queries into a run: encode, search, and keep what it cost."""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from splade.encoding import encode_texts
+from splade.inverted_index import InvertedIndex
+from splade.models.splade import Splade
+from splade.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class RetrievalStats:
+    """What retrieving for a set of queries was like.
+
+    Attributes:
+        n_queries: queries searched.
+        n_empty_queries: queries whose vector is zero, for which nothing can be found.
+        n_empty_results: queries for which nothing was found.
+        L0_q: mean number of non-zero terms per query.
+        flops: expected multiplications per query-document pair.
+        encoding_ms_per_query: wall-clock milliseconds.
+        search_ms_per_query: wall-clock milliseconds, with `n_threads` threads.
+        n_threads: search threads.
+        top_k: documents asked for.
+    """
+
+    n_queries: int
+    n_empty_queries: int
+    n_empty_results: int
+    L0_q: float
+    flops: float
+    encoding_ms_per_query: float
+    search_ms_per_query: float
+    n_threads: int
+    top_k: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+class Retriever:
+    """Searches an index for queries given as texts.
+
+    Args:
+        model: encodes the queries.
+        index: what is searched.
+        max_length: tokens per query.
+        batch_size: upper bound of queries per batch.
+        top_k: documents per query.
+        threshold: only documents scoring above it.
+        approximation: 0 exact ... 1 fastest.
+        n_threads: search threads.
+    """
+
+    def __init__(
+        self,
+        model: Splade,
+        index: InvertedIndex,
+        max_length: int,
+        batch_size: int,
+        top_k: int,
+        threshold: float = 0.0,
+        approximation: float = 0.0,
+        n_threads: int = 1,
+    ):
+        self.model = model
+        self.index = index
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.top_k = top_k
+        self.threshold = threshold
+        self.approximation = approximation
+        self.n_threads = n_threads
+        self._query_counts = np.zeros(model.vocab_size, dtype=np.int64)
+        self._n_queries = self._n_empty = self._n_without_result = 0
+        self._encoding_seconds = self._search_seconds = 0.0
+
+    def run(
+        self, queries: Iterable[tuple[str, str]], total: int | None = None
+    ) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield (query_id, {doc_id: score}) for every (query_id, text), best document first, in the given order."""
+        ids, texts = (list(column) for column in zip(*queries, strict=True))
+        bar = progress_bar("searching", total=total or len(ids), unit="query")
+        query_ids = iter(ids)
+        encoded = encode_texts(
+            self.model.query_encoder, self.model.query_tokenizer, texts, self.max_length, self.batch_size
+        )
+        for vectors in self._timed(encoded):
+            start = time.perf_counter()
+            results = self.index.search(
+                vectors,
+                self.top_k,
+                threshold=self.threshold,
+                approximation=self.approximation,
+                n_threads=self.n_threads,
+            )
+            self._search_seconds += time.perf_counter() - start
+            self._count(vectors, results)
+            for i, query_id in enumerate(itertools.islice(query_ids, len(vectors))):
+                doc_idx, scores = results.row(i)
+                yield query_id, dict(zip(self.index.doc_ids(doc_idx), scores.tolist(), strict=True))
+            bar.update(len(vectors))
+        bar.close()
+
+    def stats(self) -> RetrievalStats:
+        """Return the figures of all queries searched so far."""
+        n = max(1, self._n_queries)
+        p_query, p_doc = self._query_counts / n, self.index.posting_counts / self.index.n_docs
+        return RetrievalStats(
+            n_queries=self._n_queries,
+            n_empty_queries=self._n_empty,
+            n_empty_results=self._n_without_result,
+            L0_q=float(self._query_counts.sum() / n),
+            flops=float(p_query @ p_doc),
+            encoding_ms_per_query=1e3 * self._encoding_seconds / n,
+            search_ms_per_query=1e3 * self._search_seconds / n,
+            n_threads=self.n_threads,
+            top_k=self.top_k,
+        )
+
+    def _timed(self, encoded: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            start = time.perf_counter()
+            vectors = next(encoded, None)
+            self._encoding_seconds += time.perf_counter() - start
+            if vectors is None:
+                return
+            yield vectors
+
+    def _count(self, vectors: Any, results: Any) -> None:
+        self._n_queries += len(vectors)
+        self._n_empty += int((vectors.lengths == 0).sum())
+        self._n_without_result += int((np.diff(results.indptr) == 0).sum())
+        self._query_counts += np.bincount(vectors.term_ids, minlength=len(self._query_counts))

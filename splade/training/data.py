@@ -1,0 +1,161 @@
+"""From `data` and `config` to training examples, and the checks that come before the first step."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from splade.config.schema import DataConfig, Experiment, FullRanking
+from splade.config.validate import require
+from splade.datasets.collections import open_collection, open_queries
+from splade.datasets.qrels import read_qrels
+from splade.datasets.scores import open_scores
+from splade.datasets.training_sets import HardNegatives, ScoredTriplets, Triplets
+from splade.errors import ConfigError, DataError
+from splade.evaluation.names import parse_metrics
+from splade.losses import WeightedLoss
+from splade.training.stream import HeldOut, TrainingSet, TrainingStream, split_rows
+from splade.training.validation import FullRankingData
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that a training run reads.
+
+    Attributes:
+        stream: the examples in the order of training.
+        held_out: examples for the validation loss, or None.
+        full_ranking: data for validation by retrieval, or None.
+        report: what was left out of the training set and why, for the user.
+    """
+
+    stream: TrainingStream
+    held_out: HeldOut | None
+    full_ranking: FullRankingData | None
+    report: str
+
+
+def load_training_data(experiment: Experiment, loss: WeightedLoss) -> TrainingData:
+    """Open the training and validation data that the configuration names.
+
+    Raises:
+        ConfigError: the kind of data or the batch does not fit the loss.
+        DataError: wrong files.
+    """
+    check_loss_fits(experiment, loss)
+    run, data = experiment.config, experiment.data
+    examples = open_training_set(experiment)
+    n_held_out = data.VALIDATION_SIZE_FOR_LOSS or 0
+    if n_held_out >= len(examples):
+        raise ConfigError(
+            f"data.VALIDATION_SIZE_FOR_LOSS={n_held_out}, but there are only {len(examples)} training examples"
+        )
+    rows, held_out_rows = split_rows(len(examples), n_held_out, run.seed)
+    length = run.nb_iterations * run.gradient_accumulation_steps * run.train_batch_size
+    report = f"{examples.report}"
+    logger.info("training examples: %s", report)
+    return TrainingData(
+        stream=TrainingStream(examples, rows, run.seed, length),
+        held_out=HeldOut(examples, held_out_rows) if n_held_out else None,
+        full_ranking=load_full_ranking(data.VALIDATION_FULL_RANKING, run.validation_metrics),
+        report=report,
+    )
+
+
+def open_training_set(experiment: Experiment) -> Any:
+    """Open `data.TRAIN` as what `data.type` says it is."""
+    data, train = experiment.data, experiment.data.TRAIN
+    require(experiment, "data.TRAIN.DATASET_PATH")
+    if data.type == "triplets":
+        return Triplets(str(train.DATASET_PATH))
+    if data.type == "triplets_with_distil":
+        return ScoredTriplets(str(train.DATASET_PATH))
+    require(experiment, "data.TRAIN.D_COLLECTION_PATH", "data.TRAIN.Q_COLLECTION_PATH", "data.TRAIN.QREL_PATH")
+    return HardNegatives(
+        open_scores(str(train.DATASET_PATH)),
+        read_qrels(str(train.QREL_PATH), split="train"),
+        open_queries(str(train.Q_COLLECTION_PATH)),
+        open_collection(str(train.D_COLLECTION_PATH)),
+        n_negatives=experiment.config.n_negatives,
+        seed=experiment.config.seed,
+    )
+
+
+def check_loss_fits(experiment: Experiment, loss: WeightedLoss) -> None:
+    """Raise a ConfigError when the loss needs what the data or the batch does not have."""
+    run, data = experiment.config, experiment.data
+    if loss.needs_teacher and data.type == "triplets":
+        raise ConfigError(
+            f"config.loss={loss} needs teacher scores, which data.type=triplets does not have: use "
+            "triplets_with_distil or hard_negatives, or another loss"
+        )
+    if loss.needs_batch and run.train_batch_size < 2:
+        raise ConfigError(
+            f"config.loss={loss} compares queries with the others of the batch: config.train_batch_size must be at "
+            f"least 2, not {run.train_batch_size}"
+        )
+    if data.type != "hard_negatives" and run.n_negatives != 1:
+        raise ConfigError(f"config.n_negatives={run.n_negatives} is for data.type=hard_negatives; a triplet has one")
+    uses_multiple = "AllPairsMarginMSE" in loss.terms and run.n_negatives < 1
+    if uses_multiple:
+        raise ConfigError("config.loss=AllPairsMarginMSE needs config.n_negatives of at least 1")
+
+
+def load_full_ranking(config: FullRanking | None, metrics: Sequence[str]) -> FullRankingData | None:
+    """Open the data of `data.VALIDATION_FULL_RANKING`.
+
+    Raises:
+        ConfigError: a path is missing.
+        DataError: a judged query is not among the queries, or no judged document is in the collection.
+    """
+    if config is None:
+        return None
+    paths = {name: getattr(config, name) for name in ("D_COLLECTION_PATH", "Q_COLLECTION_PATH", "QREL_PATH")}
+    absent = [f"data.VALIDATION_FULL_RANKING.{name}" for name, path in paths.items() if path is None]
+    if absent:
+        raise ConfigError(f"no value for {', '.join(absent)}; or set data.VALIDATION_FULL_RANKING=null")
+    parse_metrics(metrics)
+    documents, qrels = open_collection(paths["D_COLLECTION_PATH"]), read_qrels(paths["QREL_PATH"])
+    queries = [(query_id, text) for query_id, text in open_queries(paths["Q_COLLECTION_PATH"]) if query_id in qrels]
+    if not queries:
+        raise DataError(f"{paths['Q_COLLECTION_PATH']}: none of its queries is judged in {paths['QREL_PATH']}")
+    judged = sorted({doc_id for documents_of in qrels.values() for doc_id in documents_of})
+    if np.all(documents.rows(judged) < 0):
+        raise DataError(f"{paths['D_COLLECTION_PATH']} has none of the documents judged in {paths['QREL_PATH']}")
+    judged_queries = {query_id: qrels[query_id] for query_id, _ in queries}
+    return FullRankingData(documents, queries, judged_queries, config.TOP_K, metrics)
+
+
+def check_monitoring(experiment: Experiment, data: TrainingData) -> None:
+    """Raise a ConfigError when `monitoring_ckpt` is something that is not measured."""
+    run = experiment.config
+    measured = (["loss"] if data.held_out is not None else []) + (
+        list(run.validation_metrics) if data.full_ranking is not None else []
+    )
+    if measured and run.monitoring_ckpt not in measured:
+        raise ConfigError(
+            f"config.monitoring_ckpt={run.monitoring_ckpt} is not measured here: {', '.join(measured)} are"
+        )
+    if not measured and run.early_stopping:
+        raise ConfigError(
+            "config.early_stopping=true needs validation: set data.VALIDATION_SIZE_FOR_LOSS or "
+            "data.VALIDATION_FULL_RANKING"
+        )
+
+
+def data_of(config: DataConfig) -> dict[str, Any]:
+    """Return the part of `data` that training depends on."""
+    names = ("type", "TRAIN", "VALIDATION_SIZE_FOR_LOSS", "VALIDATION_FULL_RANKING")
+    return {name: getattr(config, name) for name in names}
+
+
+__all__ = [
+    "TrainingData",
+    "TrainingSet",
+    "check_monitoring",
+    "load_training_data",
+]

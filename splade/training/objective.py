@@ -1,0 +1,71 @@
+"""The training objective: ranking loss plus regularisers, over the batch of all processes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splade.losses import (
+    Regularizer,
+    WeightedLoss,
+    flops_loss,
+    mean_terms,
+    regularization,
+    score_batch,
+)
+
+
+class Objective:
+    """Computes the loss of a batch and everything worth logging about it.
+
+    With several processes every one computes the loss of the global batch: the vectors are gathered with their
+    gradients, so that in-batch negatives are shared and FLOPS, which is not additive, is that of the whole batch.
+
+    Args:
+        loss: ranking or distillation loss.
+        regularizers: sparsity terms, each counted once.
+    """
+
+    def __init__(self, loss: WeightedLoss, regularizers: list[Regularizer]):
+        self.loss = loss
+        self.regularizers = regularizers
+
+    def __call__(
+        self, model: Any, batch: Mapping[str, Any], step: int, gather: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar to minimise, and named detached terms.
+
+        Args:
+            model: a `Splade`, possibly wrapped for several processes.
+            batch: what the collator made.
+            step: optimiser steps done.
+            gather: share the batch among processes.
+        """
+        queries, documents = model(batch["queries"], batch["documents"])
+        teacher = batch.get("teacher")
+        n_local = len(queries)
+        if gather and _n_processes() > 1:
+            positives, negatives = gather_rows(documents[:n_local]), documents[n_local:]
+            negatives = gather_rows(negatives) if len(negatives) else negatives
+            queries, documents = gather_rows(queries), torch.cat([positives, negatives])
+            teacher = gather_rows(teacher) if teacher is not None else None
+        scores = score_batch(queries, documents, self.loss.needs_batch, teacher)
+        ranking, terms = self.loss(scores)
+        penalty, penalties = regularization(self.regularizers, step, queries, documents)
+        terms = {name: value.detach() for name, value in (terms | penalties).items()}
+        terms |= {"L0_q": mean_terms(queries), "L0_d": mean_terms(documents)}
+        terms |= {"flops_q": flops_loss(queries.detach()), "flops_d": flops_loss(documents.detach())}
+        return ranking + penalty, terms
+
+
+def gather_rows(tensor: Tensor) -> Tensor:
+    """Concatenate a (rows, ...) tensor of the same shape over all processes; gradients flow back to each one's rows."""
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(tensor.contiguous()))
+
+
+def _n_processes() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

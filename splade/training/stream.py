@@ -1,0 +1,68 @@
+"""Which training example comes when: a function of the seed and the position in training, and of nothing else."""
+
+from typing import Protocol
+
+import numpy as np
+
+from splade.datasets.training_sets import TrainingExample
+
+
+class TrainingSet(Protocol):
+    """A set of training examples with random access."""
+
+    def __len__(self) -> int: ...
+
+    def example(self, index: int, draw: int) -> TrainingExample:
+        """Return example `index`; where there is something to draw (negatives), `draw` decides what."""
+
+
+class TrainingStream:
+    """All examples of a training run in the order in which they are used.
+
+    Position p is in pass `p // n` over a training set of n examples; each pass is a permutation of its own. An
+    interrupted run that goes on at position p, or several processes that share the positions among them, see what one
+    undisturbed process would have seen.
+
+    Args:
+        examples: the training set.
+        rows: (n,) int64, the examples that are used (others are held out for validation).
+        seed: seed of the permutations.
+        length: positions in all.
+    """
+
+    def __init__(self, examples: TrainingSet, rows: np.ndarray, seed: int, length: int):
+        self.examples = examples
+        self.rows = rows
+        self.seed = seed
+        self.length = length
+        self._pass, self._order = -1, rows
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, position: int) -> TrainingExample:
+        number, place = divmod(position, len(self.rows))
+        if number != self._pass:
+            self._pass = number
+            self._order = np.random.default_rng([self.seed, number]).permutation(self.rows)
+        return self.examples.example(int(self._order[place]), draw=number)
+
+
+class HeldOut:
+    """The examples that are kept for the validation loss, always drawn the same way."""
+
+    def __init__(self, examples: TrainingSet, rows: np.ndarray):
+        self.examples = examples
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> TrainingExample:
+        return self.examples.example(int(self.rows[place]), draw=0)
+
+
+def split_rows(n_examples: int, n_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and those held out for the validation loss, drawn with `seed`."""
+    order = np.random.default_rng([seed, 2**31]).permutation(n_examples)
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
