@@ -11,7 +11,7 @@ import numpy as np
 from splade.datasets.line_index import LineIndex, LineSource
 from splade.datasets.parts import is_parquet, part_files, parts_source
 from splade.datasets.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
-from splade.datasets.text_files import check_id, head
+from splade.datasets.text_files import begins_json_object, check_id, head
 from splade.errors import DataError
 
 ParseText = Callable[[str, Path, int], tuple[str, str]]
@@ -80,7 +80,7 @@ class FileCollection(TextCollection):
     """
 
     def __init__(self, source: LineSource, kind: str):
-        self.name = str(source.path)
+        self.name = source.name
         self.source = source
         self._kind = kind
         self._parse = PARSERS[kind]
@@ -203,8 +203,9 @@ def _find_source(found: Path, role: str) -> LineSource:
         for candidate in (found / name, found / f"{name}.gz"):
             if candidate.is_file():
                 return LineSource.of_file(candidate)
-    for folder in (found / role, found):
-        files = part_files(folder)
+    # In a folder of all roles only the parts named after this one count: queries are no collection.
+    stem = "" if found.name == role else role
+    for folder, files in ((found / role, part_files(found / role)), (found, part_files(found, stem))):
         if files:
             return parts_source(folder, files)
     raise DataError(
@@ -218,7 +219,7 @@ def _kind_of(source: LineSource) -> str:
     if is_parquet(source.files[0]):
         return "jsonl"
     first_line = head(source.files[0]).partition("\n")[0]
-    return "jsonl" if first_line.startswith("{") and "\t" not in first_line else "tsv"
+    return "jsonl" if begins_json_object(first_line) and "\t" not in first_line else "tsv"
 
 
 def _without_lone_surrogates(text: str) -> str:

@@ -59,6 +59,11 @@ class LineSource:
         return cls(path, (path,))
 
     @property
+    def name(self) -> str:
+        """What messages call the source."""
+        return str(self.path)
+
+    @property
     def addressable(self) -> bool:
         """True for one plain file: its lines can be read at their offsets. Others are unpacked first."""
         return len(self.files) == 1 and self.read is raw_lines and not is_gzip(self.files[0])
@@ -152,7 +157,7 @@ class LineIndex:
 
     def __getitem__(self, row: int) -> str:
         if not 0 <= row < len(self):
-            raise IndexError(f"{self.source.path}: row {row} of {len(self)}")
+            raise IndexError(f"{self.source.name}: row {row} of {len(self)}")
         start, stop = int(self._offsets[row]), int(self._offsets[row + 1])
         if isinstance(self._text, bytes):
             raw = self._text[start:stop]
@@ -170,10 +175,17 @@ class LineIndex:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""
         hashes = np.fromiter(map(_hash, record_ids), np.uint64, len(record_ids))
         places = np.searchsorted(self._hashes, hashes)
-        return np.fromiter(map(self._row_from, record_ids, hashes, places.tolist()), np.int64, len(record_ids))
+        found = np.full(len(record_ids), -1, np.int64)
+        there = np.flatnonzero(places < len(self._hashes))
+        there = there[self._hashes[places[there]] == hashes[there]]
+        # In the order of the file: reading forwards is what disks are good at.
+        for i in there[np.argsort(self._rows[places[there]])].tolist():
+            found[i] = self._row_from(record_ids[i], int(places[i]))
+        return found
 
-    def _row_from(self, record_id: str, hashed: np.uint64, place: int) -> int:
-        """Return the row of an id, comparing the records whose hash is equal, from `place` on; -1 for none."""
+    def _row_from(self, record_id: str, place: int) -> int:
+        """Compare the records whose hash equals that at `place`, from there on; return the row, or -1."""
+        hashed = self._hashes[place]
         while place < len(self._hashes) and self._hashes[place] == hashed:
             row = int(self._rows[place])
             if self._id_at(row) == record_id:
@@ -191,7 +203,7 @@ class LineIndex:
             record_id = self._id_at(row)
             if record_id in seen:
                 places = f"{self._place(seen[record_id])} and {self._place(row)}"
-                raise DataError(f"{self.source.path}: the id '{record_id}' occurs twice: {places}; ids must be unique")
+                raise DataError(f"{self.source.name}: the id '{record_id}' occurs twice: {places}; ids must be unique")
             seen[record_id] = row
         return self
 
@@ -200,7 +212,7 @@ class LineIndex:
         for seen, (file, line_number, _) in enumerate(self.source):
             if seen == row:
                 return f"line {line_number}" if len(self.source.files) == 1 else f"{file.name} line {line_number}"
-        raise DataError(f"{self.source.path}: changed while it was read")
+        raise DataError(f"{self.source.name}: changed while it was read")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LineIndex.open, (self.source, self._kind, self._read_id)

@@ -9,7 +9,7 @@ from typing import Any
 from splade.datasets.nested_json import iterate_nested
 from splade.datasets.parts import is_parquet, parquet_rows, part_files
 from splade.datasets.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
-from splade.datasets.text_files import check_id, head, iterate_lines
+from splade.datasets.text_files import begins_json_object, check_id, head, iterate_lines
 from splade.errors import DataError
 
 Qrels = dict[str, dict[str, int]]
@@ -96,7 +96,7 @@ def _judgements(file: Path) -> Iterator[Judgement]:
     beginning = head(file)
     if not beginning:
         raise DataError(f"{file}: the file is empty; expected {_FORMATS}")
-    if beginning.startswith("{"):
+    if begins_json_object(beginning):
         return _from_records(file, _json_lines(file), "line") if _IS_RECORD.match(beginning) else _from_json(file)
     return _from_columns(file)
 

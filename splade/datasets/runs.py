@@ -8,7 +8,7 @@ from pathlib import Path
 
 from splade.datasets.nested_json import Pairs, iterate_nested
 from splade.datasets.paths import resolve_path
-from splade.datasets.text_files import head, iterate_lines
+from splade.datasets.text_files import begins_json_object, head, iterate_lines
 from splade.errors import DataError
 from splade.files import replacing
 
@@ -87,7 +87,7 @@ def iterate_run(file: Path) -> Iterator[tuple[str, Pairs]]:
     Raises:
         DataError: a line is wrong; the lines of a query do not stand together.
     """
-    return iterate_nested(file) if head(file).startswith("{") else _iterate_trec(file)
+    return iterate_nested(file) if begins_json_object(head(file)) else _iterate_trec(file)
 
 
 def _iterate_trec(file: Path) -> Iterator[tuple[str, Pairs]]:

@@ -5,6 +5,7 @@ A line ends at LF or CRLF and nowhere else. U+2028, U+0085, a lone CR and the ot
 """
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,6 +54,11 @@ def head(path: Path, size: int = 4096) -> str:
             return stream.read(size).removeprefix(BOM).lstrip().decode("utf-8", "replace")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise damaged_gzip(path, error) from error
+
+
+def begins_json_object(beginning: str) -> bool:
+    """Tell from `head` whether a file is one JSON object, or one a line."""
+    return re.match(r'\{\s*("|\}|$)', beginning) is not None
 
 
 def damaged_gzip(path: Path, error: Exception) -> DataError:

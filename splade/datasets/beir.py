@@ -1,0 +1,173 @@
+"""BEIR data sets: the folder layout, and fetching one that is missing."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from splade.datasets.collections import TextCollection, open_collection, open_queries
+from splade.datasets.paths import folder_content, resolve_path
+from splade.datasets.qrels import Qrels, read_qrels
+from splade.errors import DataError
+
+URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
+CQADUPSTACK_FORUMS = (
+    "android",
+    "english",
+    "gaming",
+    "gis",
+    "mathematica",
+    "physics",
+    "programmers",
+    "stats",
+    "tex",
+    "unix",
+    "webmasters",
+    "wordpress",
+)
+"""Sub-forums of CQADupStack, folders of `cqadupstack/`; the published figure is the mean of their figures."""
+
+_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class BeirDataset:
+    """One split of a BEIR data set: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`.
+
+    Attributes:
+        folder: the data set's folder.
+        split: name of the judgements.
+    """
+
+    folder: Path
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        """Check that everything is there before anything is computed.
+
+        Raises:
+            DataError: names what is missing, and the splits that exist.
+        """
+        splits = available_splits(self.folder)
+        if self.split not in splits:
+            there = ", ".join(splits) or "none"
+            raise DataError(
+                f"{self.folder.absolute()}: there are no judgements of the split '{self.split}'; splits: {there}"
+            )
+        open_collection(self.folder)
+        open_queries(self.folder)
+
+    @cached_property
+    def collection(self) -> TextCollection:
+        """All documents."""
+        return open_collection(self.folder)
+
+    @cached_property
+    def qrels(self) -> Qrels:
+        """The judgements of the split."""
+        return read_qrels(self.folder, self.split)
+
+    @cached_property
+    def queries(self) -> dict[str, str]:
+        """Query id to text, in the order of the file, for the queries that are judged in the split.
+
+        Raises:
+            DataError: a judged query has no text.
+        """
+        texts = {query_id: text for query_id, text in open_queries(self.folder) if query_id in self.qrels}
+        for query_id in self.qrels:
+            if query_id not in texts:
+                raise DataError(
+                    f"{self.folder}: query '{query_id}' is judged in the split '{self.split}' but has no text"
+                )
+        return texts
+
+
+def available_splits(folder: Path) -> list[str]:
+    """Return the names of the splits that have judgements, sorted."""
+    qrels = folder / "qrels"
+    names = (file.name for file in qrels.iterdir()) if qrels.is_dir() else iter(())
+    return sorted(set(_split_names(names)))
+
+
+def find_or_download(name: str, folder: str | Path, url: str = URL) -> Path:
+    """Return the folder of a data set, fetching it first when it is not there.
+
+    Args:
+        name: `scifact`, `cqadupstack/android`, ...
+        folder: holds the data sets, each in a folder of its name.
+        url: where the zip lies, with `{name}` in it.
+
+    Returns:
+        `folder/name`; used as it is when it exists.
+
+    Raises:
+        DataError: the download fails, or what arrives is not the data set. Nothing is left behind then.
+    """
+    place = resolve_path(folder) if str(folder).startswith("pkg://") else Path(folder).expanduser()
+    wanted = place / name
+    if wanted.is_dir():
+        return wanted
+    archive_name = name.split("/")[0]
+    if (place / archive_name).is_dir():
+        raise DataError(
+            f"{wanted.absolute()}: no such folder; {place / archive_name} {folder_content(place / archive_name)}"
+        )
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{archive_name}.", dir=place) as scratch:
+        fetched = _fetch(url.format(name=archive_name), Path(scratch), archive_name)
+        os.replace(fetched, place / archive_name)
+    if not wanted.is_dir():
+        raise DataError(
+            f"{wanted.absolute()}: not in the archive; {place / archive_name} {folder_content(place / archive_name)}"
+        )
+    return wanted
+
+
+def _fetch(url: str, scratch: Path, name: str) -> Path:
+    """Download and unpack with beir's own helpers; check the answer's status before and the archive in between."""
+    import requests
+    from beir import util
+
+    archive = scratch / f"{name}.zip"
+    advice = "check the name and the connection, or put the unpacked data set there yourself"
+    try:
+        # beir's helper writes whatever arrives, an error page included.
+        with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as answer:
+            answer.raise_for_status()
+        util.download_url(url, str(archive))
+    except requests.RequestException as error:
+        raise DataError(f"{url}: the download failed ({error}); {advice}") from error
+    _check_archive(archive, url, name)
+    util.unzip(str(archive), str(scratch))
+    return scratch / name
+
+
+def _check_archive(archive: Path, url: str, name: str) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.namelist()
+            damaged = opened.testzip()
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{url}: what arrived is not a whole zip file ({error}); try again") from error
+    if damaged is not None:
+        raise DataError(f"{url}: '{damaged}' in the archive is damaged; try again")
+    for member in members:
+        parts = member.replace("\\", "/").split("/")
+        if member.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+            raise DataError(f"{url}: refused, the archive writes outside its folder: '{member}'")
+    if not any(member.startswith(f"{name}/") for member in members):
+        raise DataError(f"{url}: the archive has no folder '{name}'; it holds {', '.join(members[:5])}")
+
+
+def _split_names(file_names: Iterator[str]) -> Iterator[str]:
+    for file_name in file_names:
+        for suffix in (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet"):
+            if file_name.endswith(suffix):
+                stem = file_name.removesuffix(suffix)
+                # Parts are called test-00000-of-00002.
+                yield stem.split("-0")[0] if "-of-" in stem else stem
+                break

@@ -1,0 +1,103 @@
+"""Training triplets: query, positive and negative on one line, perhaps with a teacher's scores."""
+
+import math
+from pathlib import Path
+
+from splade.datasets.line_index import LineIndex, LineSource, ReadId
+from splade.datasets.paths import IR_DATASETS_SCHEME
+from splade.datasets.text_files import find_text_file
+from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
+from splade.errors import DataError
+
+
+class Triplets(TrainingSet):
+    r"""Lines `query<TAB>positive<TAB>negative`.
+
+    Every line is checked when the offset index is built, that is at the first opening.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "raw.tsv"
+        >>> _ = path.write_text("what is it\tthis\tthat\n")
+        >>> Triplets(path)[0].negatives
+        ['that']
+    """
+
+    def __init__(self, path: str | Path):
+        """Open a file, or a folder with `raw.tsv`.
+
+        Raises:
+            DataError: there is none, it is empty, or a line has another number of columns.
+        """
+        self._lines = _open_lines(path, "triplets", _check_three)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @property
+    def report(self) -> TrainingSetReport:  # type: ignore[override]
+        """The number of triplets; none is ever left out."""
+        return TrainingSetReport(len(self))
+
+    def example(self, index: int, draw: int = 0) -> TrainingExample:
+        """Return the triplet of a line; `draw` changes nothing."""
+        query, positive, negative = self._lines[index].split("\t")
+        return TrainingExample(query, positive, [negative])
+
+
+class ScoredTriplets(Triplets):
+    """Lines `query<TAB>positive<TAB>negative<TAB>score of the positive<TAB>score of the negative`."""
+
+    def __init__(self, path: str | Path):
+        """Open a file, or a folder with `raw.tsv`.
+
+        Raises:
+            DataError: there is none, it is empty, or a line has other columns.
+        """
+        self._lines = _open_lines(path, "scored triplets", _check_five)
+
+    def example(self, index: int, draw: int = 0) -> TrainingExample:
+        """Return the triplet of a line; `draw` changes nothing."""
+        query, positive, negative, positive_score, negative_score = self._lines[index].split("\t")
+        return TrainingExample(query, positive, [negative], float(positive_score), [float(negative_score)])
+
+
+def open_triplets(path: str | Path) -> TrainingSet:
+    """Open a triplet file, or the document pairs of `ir_datasets:<id>`."""
+    if str(path).startswith(IR_DATASETS_SCHEME):
+        from splade.datasets.ir_datasets_source import DocPairs
+
+        return DocPairs(str(path))
+    return Triplets(path)
+
+
+def _open_lines(path: str | Path, kind: str, check: ReadId) -> LineIndex:
+    lines = LineIndex.open(LineSource.of_file(find_text_file(path)), kind, check)
+    if len(lines) == 0:
+        raise DataError(f"{lines.source.path}: there are no triplets in it")
+    return lines
+
+
+def _check_three(line: str, file: Path, line_number: int) -> None:
+    n_columns = line.count("\t") + 1
+    if n_columns != 3:
+        hint = "; for five, with scores, the type is triplets_with_distil" if n_columns == 5 else ""
+        raise DataError(
+            f"{file}: line {line_number}: {n_columns} columns; expected three: query<TAB>positive<TAB>negative{hint}"
+        )
+
+
+def _check_five(line: str, file: Path, line_number: int) -> None:
+    columns = line.split("\t")
+    if len(columns) != 5:
+        raise DataError(
+            f"{file}: line {line_number}: {len(columns)} columns; expected five: "
+            "query<TAB>positive<TAB>negative<TAB>score_pos<TAB>score_neg"
+        )
+    for score in columns[3:]:
+        try:
+            finite = math.isfinite(float(score))
+        except ValueError:
+            finite = False
+        if not finite:
+            raise DataError(f"{file}: line {line_number}: the score {score!r} is not a finite number")
