@@ -1,0 +1,218 @@
+"""One table, many forms: text for a terminal, Markdown, CSV, JSON, LaTeX.
+
+Numbers are kept in full and rounded by the form that shows them. A column says where its numbers come from, so that
+nobody takes a published value for a measurement.
+"""
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from splade.errors import ConfigError, DataError
+
+Cell = str | float | int | None
+Origin = Literal["measured", "published", "difference"]
+TableFormat = Literal["text", "markdown", "csv", "json", "latex"]
+
+# The usual file name extension of each form.
+SUFFIXES: dict[TableFormat, str] = {"text": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: heading, for instance `nDCG@10`.
+        digits: decimals shown for floats.
+        signed: show the sign of positive numbers, for differences.
+        bounded: show a positive number that would round to zero as `<0.0001`, for p-values.
+        origin: measured here, published by others, or the difference of both; None where the question does not arise.
+    """
+
+    name: str
+    digits: int = 4
+    signed: bool = False
+    bounded: bool = False
+    origin: Origin | None = None
+
+    @property
+    def heading(self) -> str:
+        """Name and origin on one line."""
+        return self.name if self.origin is None else f"{self.name} ({self.origin})"
+
+    def show(self, cell: Cell) -> str:
+        """Return the cell as text; None becomes `-`."""
+        if cell is None:
+            return "-"
+        if isinstance(cell, float):
+            smallest = 10.0**-self.digits
+            if self.bounded and 0 < cell < smallest / 2:
+                return f"<{smallest:.{self.digits}f}"
+            shown = f"{cell:{'+' if self.signed else ''}.{self.digits}f}"
+            return shown if float(shown) != 0 else f"{0:.{self.digits}f}"
+        return str(cell)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Attributes:
+        title: one line.
+        columns: the columns, left to right.
+        rows: each as long as `columns`.
+        notes: sentences printed underneath.
+        n_keys: the first columns, which name the row; repeated when the table is too wide and has to be split.
+
+    Example:
+        >>> table = Table("Runs", (Column("run"), Column("nDCG@10")), (("BM25", 0.67619), ("SPLADE", None)))
+        >>> print(table.to_text())
+        Runs
+        <BLANKLINE>
+        run     nDCG@10
+        ------  -------
+        BM25     0.6762
+        SPLADE        -
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    n_keys: int = 1
+
+    def __post_init__(self) -> None:
+        headings = [column.heading for column in self.columns]
+        if len(set(headings)) < len(headings):
+            raise DataError(f"table {self.title!r}: two columns have the same heading: {', '.join(headings)}")
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise DataError(
+                    f"table {self.title!r}: a row of {len(row)} cells under {len(self.columns)} columns: {row}"
+                )
+
+    def render(self, form: TableFormat) -> str:
+        """Return the table in the named form.
+
+        Raises:
+            ConfigError: unknown form.
+        """
+        forms = {
+            "text": self.to_text,
+            "markdown": self.to_markdown,
+            "csv": self.to_csv,
+            "json": self.to_json,
+            "latex": self.to_latex,
+        }
+        if form not in forms:
+            raise ConfigError(f"unknown table format {form!r}; allowed are {', '.join(get_args(TableFormat))}")
+        return forms[form]()
+
+    def to_text(self, width: int = 110) -> str:
+        """Return aligned text; columns that do not fit in `width` follow in further blocks under the same rows."""
+        blocks = [self._block(columns) for columns in self._fitting(width)]
+        notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in self.notes]
+        return "\n\n".join([self.title, *blocks, *(["\n".join(notes)] if notes else [])])
+
+    def to_markdown(self) -> str:
+        """Return a Markdown table under a bold title."""
+        numeric = [self._is_numeric(i) for i in range(len(self.columns))]
+        lines = [
+            "| " + " | ".join(_escape_markdown(column.heading) for column in self.columns) + " |",
+            "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
+        ]
+        for cells in self._shown():
+            lines.append("| " + " | ".join(map(_escape_markdown, cells)) + " |")
+        notes = ["", *self.notes] if self.notes else []
+        return "\n".join([f"**{self.title}**", "", *lines, *notes])
+
+    def to_csv(self) -> str:
+        """Return CSV with headings; numbers in full, empty for None."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.heading for column in self.columns])
+        writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
+        return text.getvalue().removesuffix("\n")
+
+    def to_records(self) -> list[dict[str, Cell]]:
+        """Return one dictionary per row, heading to value."""
+        headings = [column.heading for column in self.columns]
+        return [dict(zip(headings, row, strict=True)) for row in self.rows]
+
+    def to_json(self) -> str:
+        """Return `{"title", "columns", "rows", "notes"}`; rows are objects, numbers in full."""
+        value: dict[str, Any] = {
+            "title": self.title,
+            "columns": [{"heading": column.heading, "origin": column.origin} for column in self.columns],
+            "rows": self.to_records(),
+            "notes": list(self.notes),
+        }
+        return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+    def to_latex(self) -> str:
+        """Return a `table` environment that needs the package booktabs."""
+        alignment = "".join("r" if self._is_numeric(i) else "l" for i in range(len(self.columns)))
+        heading = " & ".join(_escape_latex(column.heading) for column in self.columns)
+        lines = ["\\begin{table}", f"\\caption{{{_escape_latex('. '.join([self.title, *self.notes]))}}}"]
+        lines += [f"\\begin{{tabular}}{{{alignment}}}", "\\toprule", f"{heading} \\\\", "\\midrule"]
+        lines += [" & ".join(map(_escape_latex, cells)) + " \\\\" for cells in self._shown()]
+        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
+
+    def _shown(self) -> list[list[str]]:
+        return [[column.show(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows]
+
+    def _is_numeric(self, i: int) -> bool:
+        return not any(isinstance(row[i], str) for row in self.rows)
+
+    def _heading_lines(self, i: int) -> list[str]:
+        column = self.columns[i]
+        return [*column.name.split(" "), *([column.origin] if column.origin is not None else [])]
+
+    def _widths(self) -> list[int]:
+        shown = self._shown()
+        return [
+            max(map(len, [*self._heading_lines(i), *(cells[i] for cells in shown)])) for i in range(len(self.columns))
+        ]
+
+    def _fitting(self, width: int) -> list[list[int]]:
+        """Spread the columns over blocks no wider than `width`, each beginning with the key columns."""
+        widths, keys = self._widths(), list(range(self.n_keys))
+        blocks, block = [], list(keys)
+        for i in range(self.n_keys, len(self.columns)):
+            if len(block) > len(keys) and sum(widths[j] + 2 for j in [*block, i]) - 2 > width:
+                blocks.append(block)
+                block = list(keys)
+            block.append(i)
+        return [*blocks, block]
+
+    def _block(self, chosen: Sequence[int]) -> str:
+        widths, shown = self._widths(), self._shown()
+        headings = {i: self._heading_lines(i) for i in chosen}
+        height = max(map(len, headings.values()))
+        stacked = {i: [""] * (height - len(lines)) + lines for i, lines in headings.items()}
+        rows = [[stacked[i][level] for i in chosen] for level in range(height)]
+        rows += [["-" * widths[i] for i in chosen], *([cells[i] for i in chosen] for cells in shown)]
+        right = {i: self._is_numeric(i) for i in chosen}
+        lines = []
+        for cells in rows:
+            padded = [
+                cell.rjust(widths[i]) if right[i] else cell.ljust(widths[i])
+                for i, cell in zip(chosen, cells, strict=True)
+            ]
+            lines.append("  ".join(padded).rstrip())
+        return "\n".join(lines)
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _escape_latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
+    special |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in text)
