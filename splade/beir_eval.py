@@ -45,7 +45,7 @@ def beir_eval(experiment: Experiment) -> BeirResult:
     It is taken from the folder beir.dataset_path/<dataset> when that is there, else downloaded to it.
     """
     require(experiment, "beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir")
-    from splade.datasets.beir import BeirDataset, find_or_download
+    from splade.datasets.beir import URL, BeirDataset, find_or_download
     from splade.evaluation.beir import evaluate_beir
     from splade.models.checkpoint import load_for_inference
     from splade.pipeline import Retriever, index_collection
@@ -53,7 +53,7 @@ def beir_eval(experiment: Experiment) -> BeirResult:
 
     run, beir = experiment.config, experiment.beir
     name = str(beir.dataset)
-    data = BeirDataset(find_or_download(name, Path(str(beir.dataset_path)), url=beir.url), split=beir.split)
+    data = BeirDataset(find_or_download(name, Path(str(beir.dataset_path)), url=beir.url or URL), split=beir.split)
     model = load_for_inference(experiment).to(pick_device())
     index_dir, out_dir = Path(str(run.index_dir)) / "beir" / name, Path(str(run.out_dir)) / "beir" / name
     index = index_collection(

@@ -53,7 +53,7 @@ def create_anserini(experiment: Experiment) -> AnseriniResult:
             out_dir / "docs_anserini.jsonl",
             _encoded(documents, model.document_encoder, model.tokenizer, run),
             tokens,
-            factor=experiment.quantization_factor_document,
+            factor=float(experiment.quantization_factor_document or 0),
         )
     ]
     for name, collection in zip(_file_names(experiment), queries, strict=True):
@@ -63,7 +63,7 @@ def create_anserini(experiment: Experiment) -> AnseriniResult:
                 out_dir / name,
                 ((query_id, vector) for query_id, _, vector in vectors),
                 tokens,
-                factor=experiment.quantization_factor_query,
+                factor=float(experiment.quantization_factor_query or 0),
             )
         )
     save_record(experiment, out_dir, "create_anserini")

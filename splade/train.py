@@ -114,8 +114,8 @@ def training_settings(experiment: Experiment) -> dict[str, Any]:
     settings = asdict(experiment)
     for name in NOT_TRAINING:
         settings["config"].pop(name)
-    data = {name: settings["data"][name] for name in ("type", "TRAIN", "VALIDATION_SIZE_FOR_LOSS")}
-    data["VALIDATION_FULL_RANKING"] = settings["data"]["VALIDATION_FULL_RANKING"]
+    names = ("type", "TRAIN", "incomplete", "VALIDATION_SIZE_FOR_LOSS", "VALIDATION_FULL_RANKING")
+    data = {name: settings["data"][name] for name in names}
     return {"init_dict": settings["init_dict"], "config": settings["config"], "data": data}
 
 

@@ -125,6 +125,11 @@ class DataConfig:
     type: str = key("kind of training set", "triplets", choices=DATA_TYPES)
     TRAIN_DATA_DIR: str | None = key("folder of the training data, for interpolation in other paths")
     TRAIN: TrainFiles = key("training set", TrainFiles)
+    incomplete: str = key(
+        "hard_negatives: judged queries without scores, positives not in the collection",
+        "error",
+        choices=("error", "leave_out"),
+    )
     VALIDATION_SIZE_FOR_LOSS: int | None = key("training examples held out for validation loss", minimum=0)
     VALIDATION_FULL_RANKING: FullRanking | None = key("validation by full ranking; null: none")
     COLLECTION_PATH: str | None = key("documents to index")

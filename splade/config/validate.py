@@ -96,10 +96,10 @@ def check_unknown_keys(cfg: DictConfig, cls: type = Experiment, prefix: str = ""
         if name not in known:
             raise ConfigError(f"unknown key '{full}'{nearest_key(full)}")
         nested = known[str(name)]
-        child = None if OmegaConf.is_missing(cfg, name) else cfg._get_node(name)
-        if nested is not None and isinstance(child, DictConfig) and not child._is_none():
+        child = None if nested is None or OmegaConf.is_missing(cfg, name) else cfg[name]
+        if nested is not None and isinstance(child, DictConfig):
             check_unknown_keys(child, nested, full + ".")
-        elif nested is not None and child is not None and not isinstance(child, DictConfig):
+        elif child is not None:
             raise ConfigError(f"{full} is a section with keys of its own, not a value")
 
 

@@ -8,6 +8,7 @@ import torch
 from splade.config.schema import ModelConfig, RunConfig
 from splade.errors import ConfigError, DataError, ModelError
 from splade.files import read_json
+from splade.models.head import Aggregation
 from splade.models.loading import LoadedModel, load_masked_lm
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.query_lookup import TokenLookupEncoder
@@ -36,9 +37,10 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
 def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: RunConfig) -> Splade:
     """Wrap loaded language models into the encoders of `config.matching_type`."""
     kind, lexical = run.matching_type, init.lexical_type if run.matching_type == "splade_lexical" else None
+    agg: Aggregation = "sum" if init.agg == "sum" else "max"
     document_encoder = MaskedLMEncoder(
         document.model,
-        agg=init.agg,
+        agg=agg,
         top_k=init.top_d if kind == "splade_topk" else None,
         own_tokens_only=lexical in ("document", "both"),
         special_token_ids=document.tokenizer.all_special_ids,
@@ -54,7 +56,7 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
     else:
         query_encoder = MaskedLMEncoder(
             query.model,
-            agg=init.agg,
+            agg=agg,
             top_k=init.top_q if kind == "splade_topk" else None,
             own_tokens_only=lexical in ("query", "both"),
             special_token_ids=query.tokenizer.all_special_ids,

@@ -65,6 +65,7 @@ def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -
 
 def _load_weights(folder: Path, name: str) -> Any:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForMaskedLM
     from transformers.utils import logging as transformers_logging
 
@@ -75,7 +76,7 @@ def _load_weights(folder: Path, name: str) -> Any:
         model, info = AutoModelForMaskedLM.from_pretrained(
             str(folder), output_loading_info=True, local_files_only=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(f"model '{name}' in {folder} does not load as a masked-language model: {reason}") from error
     finally:

@@ -27,6 +27,8 @@ class TokenLookupEncoder(nn.Module):
         [[0.0, 0.0, 0.0, 1.0, 1.0]]
     """
 
+    allowed: Tensor
+
     def __init__(
         self,
         vocab_size: int,

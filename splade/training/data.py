@@ -3,20 +3,21 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from splade.config.schema import DataConfig, Experiment, FullRanking
+from splade.config.schema import Experiment, FullRanking
 from splade.config.validate import require
 from splade.datasets.collections import open_collection, open_queries
+from splade.datasets.hard_negatives import HardNegatives
 from splade.datasets.qrels import read_qrels
 from splade.datasets.scores import open_scores
-from splade.datasets.training_sets import HardNegatives, ScoredTriplets, Triplets
+from splade.datasets.training_sets import TrainingSet
+from splade.datasets.triplets import ScoredTriplets, Triplets
 from splade.errors import ConfigError, DataError
 from splade.evaluation.names import parse_metrics
 from splade.losses import WeightedLoss
-from splade.training.stream import HeldOut, TrainingSet, TrainingStream, split_rows
+from splade.training.stream import HeldOut, TrainingStream, split_rows
 from splade.training.validation import FullRankingData
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def load_training_data(experiment: Experiment, loss: WeightedLoss) -> TrainingDa
     )
 
 
-def open_training_set(experiment: Experiment) -> Any:
+def open_training_set(experiment: Experiment) -> TrainingSet:
     """Open `data.TRAIN` as what `data.type` says it is."""
     data, train = experiment.data, experiment.data.TRAIN
     require(experiment, "data.TRAIN.DATASET_PATH")
@@ -82,6 +83,7 @@ def open_training_set(experiment: Experiment) -> Any:
         open_collection(str(train.D_COLLECTION_PATH)),
         n_negatives=experiment.config.n_negatives,
         seed=experiment.config.seed,
+        incomplete="leave_out" if data.incomplete == "leave_out" else "error",
     )
 
 
@@ -100,9 +102,6 @@ def check_loss_fits(experiment: Experiment, loss: WeightedLoss) -> None:
         )
     if data.type != "hard_negatives" and run.n_negatives != 1:
         raise ConfigError(f"config.n_negatives={run.n_negatives} is for data.type=hard_negatives; a triplet has one")
-    uses_multiple = "AllPairsMarginMSE" in loss.terms and run.n_negatives < 1
-    if uses_multiple:
-        raise ConfigError("config.loss=AllPairsMarginMSE needs config.n_negatives of at least 1")
 
 
 def load_full_ranking(config: FullRanking | None, metrics: Sequence[str]) -> FullRankingData | None:
@@ -145,17 +144,3 @@ def check_monitoring(experiment: Experiment, data: TrainingData) -> None:
             "config.early_stopping=true needs validation: set data.VALIDATION_SIZE_FOR_LOSS or "
             "data.VALIDATION_FULL_RANKING"
         )
-
-
-def data_of(config: DataConfig) -> dict[str, Any]:
-    """Return the part of `data` that training depends on."""
-    names = ("type", "TRAIN", "VALIDATION_SIZE_FOR_LOSS", "VALIDATION_FULL_RANKING")
-    return {name: getattr(config, name) for name in names}
-
-
-__all__ = [
-    "TrainingData",
-    "TrainingSet",
-    "check_monitoring",
-    "load_training_data",
-]

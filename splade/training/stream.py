@@ -1,19 +1,8 @@
 """Which training example comes when: a function of the seed and the position in training, and of nothing else."""
 
-from typing import Protocol
-
 import numpy as np
 
-from splade.datasets.training_sets import TrainingExample
-
-
-class TrainingSet(Protocol):
-    """A set of training examples with random access."""
-
-    def __len__(self) -> int: ...
-
-    def example(self, index: int, draw: int) -> TrainingExample:
-        """Return example `index`; where there is something to draw (negatives), `draw` decides what."""
+from splade.datasets.training_sets import TrainingExample, TrainingSet
 
 
 class TrainingStream:

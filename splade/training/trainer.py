@@ -11,6 +11,7 @@ from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
 
 from splade.config.schema import RunConfig
 from splade.errors import ConfigError, SpladeError
+from splade.models.splade import Splade
 from splade.training.callbacks import PerformanceFiles, Progress, TensorBoard, ValidateAtEnd
 from splade.training.checkpoints import mark_whole
 from splade.training.objective import Objective
@@ -33,8 +34,9 @@ class SpladeTrainer(Trainer):
 
     def __init__(self, *, objective: Objective, validation: Validation | None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.objective = objective
-        self.validation = validation
+        self.splade: Splade = kwargs["model"]
+        self.objective: Objective = objective
+        self.validation: Validation | None = validation
         self.model_accepts_loss_kwargs = False
         self._sums: dict[str, torch.Tensor] = {}
         self._batches = 0
@@ -68,10 +70,10 @@ class SpladeTrainer(Trainer):
         """Measure validation loss and full-ranking metrics; the first process does, all get the numbers."""
         metrics: list[dict[str, float] | None] = [None]
         if self.is_world_process_zero() and self.validation is not None:
-            training = self.model.training
-            self.model.eval()
-            values = self.validation(self.model, self.objective, self.state.global_step)
-            self.model.train(training)
+            training = self.splade.training
+            self.splade.eval()
+            values = self.validation(self.splade, self.objective, self.state.global_step)
+            self.splade.train(training)
             metrics = [{f"{metric_key_prefix}_{name}": value for name, value in values.items()}]
         if self.args.world_size > 1:
             torch.distributed.broadcast_object_list(metrics, src=0)
@@ -84,7 +86,7 @@ class SpladeTrainer(Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_model(self.model, str(folder / WEIGHTS_FILE))
+            safetensors.torch.save_model(self.splade, str(folder / WEIGHTS_FILE))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -95,11 +97,11 @@ class SpladeTrainer(Trainer):
             mark_whole(Path(str(self.args.output_dir)) / f"checkpoint-{step}", step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+        load_weights(self.splade, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:
-            load_weights(self.model, Path(self.state.best_model_checkpoint))
+            load_weights(self.splade, Path(self.state.best_model_checkpoint))
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:

@@ -1,0 +1,125 @@
+"""The configuration: what is chosen, what is refused, and what the errors say."""
+
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+from omegaconf import OmegaConf
+
+from splade.config import compose_experiment, require, to_experiment
+from splade.config.choose import choose_config, without_config_options
+from splade.config.help import describe_keys
+from splade.config.record import save_config
+from splade.config.resources import conf_folder
+from splade.errors import ConfigError
+
+
+def composition_error(*overrides: str, name: str = "config_default") -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose_experiment(name, list(overrides))
+    return str(caught.value)
+
+
+def test_overrides_by_key_and_by_group():
+    experiment = compose_experiment("config_default", ["config.lr=0.5", "config.regularizer.FLOPS.lambda_q=0.25"])
+    assert experiment.config.lr == 0.5
+    assert experiment.config.regularizer["FLOPS"].lambda_q == 0.25
+    assert compose_experiment("config_default", ["train/data=toy"]).data.type == "triplets"
+
+
+def test_zero_is_a_value():
+    assert compose_experiment("config_default", ["config.seed=0"]).config.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("config.lerning_rate=1", ("unknown key 'config.lerning_rate'", "config.lr")),
+        ("+config.lerning_rate=1", ("unknown key 'config.lerning_rate'", "config.lr")),
+        ("config.max_lenght=1", ("config.max_lenght", "did you mean 'config.max_length'")),
+        ("lr=1", ("did you mean 'config.lr'",)),
+        ("config.regularizer.FLOPS.lamda_q=1", ("did you mean 'config.regularizer.FLOPS.lambda_q'",)),
+        ("train/data=nonsense", ("no 'nonsense' in the group train/data", "toy")),
+        ("config.lr=fast", ("config.lr", "'fast'")),
+        ("config.top_k=0", ("config.top_k=0", "at least 1")),
+        ("init_dict.agg=mean", ("init_dict.agg=mean", "max | sum")),
+        ("config.index_dir=???", ("no value for config.index_dir",)),
+        ("config.regularizer=some", ("config.regularizer=some", "eval_only")),
+        ("config.regularizer.FLOPS.lambda_q=much", ("config.regularizer.FLOPS.lambda_q",)),
+    ],
+)
+def test_wrong_overrides_are_named(override, parts):
+    message = composition_error(override)
+    assert all(part in message for part in parts), message
+
+
+def test_plus_is_accepted_for_optional_keys():
+    assert compose_experiment("config_default", ["+beir.dataset=scifact"]).beir.dataset == "scifact"
+    assert compose_experiment("config_default", ["beir.dataset=scifact"]).beir.dataset == "scifact"
+    composed = compose_experiment("config_default", ["+quantization_factor_document=100"])
+    assert composed.quantization_factor_document == 100
+
+
+def test_unknown_config_lists_what_there_is():
+    message = composition_error(name="config_defalt")
+    assert "did you mean 'config_default'" in message and str(conf_folder()) in message
+
+
+def test_choice_by_environment(tmp_path):
+    saved = tmp_path / "config.yaml"
+    saved.write_text("config: {lr: 1.0}\n")
+    assert choose_config({}).name == "config_default"
+    assert choose_config({"SPLADE_CONFIG_NAME": "config_default.yaml"}).name == "config_default"
+    assert choose_config({"SPLADE_CONFIG_FULLPATH": str(saved)}).path == saved
+    assert choose_config({}, ["--config-name", "config_default"]).name == "config_default"
+    assert choose_config({}, ["--config-path", str(tmp_path), "--config-name=config"]).path == saved
+
+
+def test_two_sources_at_once_are_refused():
+    both = {"SPLADE_CONFIG_NAME": "config_default", "SPLADE_CONFIG_FULLPATH": "/nowhere/config.yaml"}
+    with pytest.raises(ConfigError, match="more than one"):
+        choose_config(both)
+    with pytest.raises(ConfigError, match="more than one"):
+        choose_config({"SPLADE_CONFIG_NAME": "config_default"}, ["--config-name", "other"])
+
+
+def test_missing_config_file_is_named_with_its_full_path(tmp_path):
+    with pytest.raises(ConfigError, match=f"{tmp_path}/config.yaml"):
+        choose_config({"SPLADE_CONFIG_FULLPATH": str(tmp_path / "config.yaml")})
+    with pytest.raises(ConfigError, match="it is a folder"):
+        choose_config({"SPLADE_CONFIG_FULLPATH": str(tmp_path)})
+
+
+def test_config_options_are_taken_off_the_command_line():
+    given = ["--config-name", "a", "config.lr=1", "--config-path=/x", "--multirun"]
+    assert without_config_options(given) == ["config.lr=1", "--multirun"]
+
+
+def test_require_names_every_missing_key():
+    experiment = compose_experiment("config_default", ["config.index_dir=null", "data.COLLECTION_PATH=null"])
+    with pytest.raises(ConfigError, match="config.index_dir, data.COLLECTION_PATH"):
+        require(experiment, "config.index_dir", "data.COLLECTION_PATH", "config.out_dir")
+
+
+def test_saved_config_composes_to_the_same(tmp_path):
+    experiment = compose_experiment("config_default", ["config.seed=5", "config.loss={KlDiv: 0.99, Contrastive: 0.01}"])
+    save_config(experiment, tmp_path)
+    again = to_experiment(OmegaConf.load(tmp_path / "config.yaml"))
+    assert asdict(again) == asdict(experiment)
+
+
+def test_every_key_is_described():
+    keys = list(describe_keys())
+    assert len(keys) > 60
+    assert all(text for _, _, _, text in keys)
+    assert len({name for name, *_ in keys}) == len(keys)
+
+
+def test_importing_the_package_reads_no_environment(tmp_path):
+    code = "import splade, splade.config.choose, splade.train, splade.index, splade.evaluate; print('imported')"
+    environment = {"SPLADE_CONFIG_NAME": "nonsense", "SPLADE_CONFIG_FULLPATH": "/nonsense", "PATH": "/usr/bin:/bin"}
+    environment["PYTHONPATH"] = str(conf_folder().parent)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "imported", done.stderr
+    assert not list(tmp_path.iterdir())
