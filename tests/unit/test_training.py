@@ -1,0 +1,216 @@
+"""Training on a tiny random model: data order, resuming, validation, and what goes wrong early."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from splade.config import compose_experiment
+from splade.datasets.training_sets import TrainingExample
+from splade.errors import ConfigError, SpladeError
+from splade.models.checkpoint import load_for_inference
+from splade.train import train
+from splade.training.callbacks import to_csv
+from splade.training.checkpoints import last_whole_checkpoint, mark_whole
+from splade.training.stream import TrainingStream, split_rows
+
+TOY = "pkg://splade/data/toy"
+FULL_RANKING = (
+    f"{{D_COLLECTION_PATH: {TOY}/collection, Q_COLLECTION_PATH: {TOY}/queries/heldout, "
+    f"QREL_PATH: {TOY}/qrels/heldout.json, TOP_K: 20}}"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny_random(splade_tiny, tmp_path_factory):
+    """A random masked-language model, 16 wide, with the vocabulary of SPLADE-tiny and no dropout."""
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny_random")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    BertForMaskedLM(BertConfig(vocab_size=30522, **size, **dropout)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(splade_tiny).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(tiny_random, tmp_path):
+    """Overrides of a run of six steps."""
+    return {
+        "init_dict.model_type_or_dir": tiny_random,
+        "config.checkpoint_dir": tmp_path / "checkpoint",
+        "config.nb_iterations": 6,
+        "config.warmup_steps": 1,
+        "config.lr": 1e-3,
+        "config.train_batch_size": 4,
+        "config.max_length": 16,
+        "config.record_frequency": 2,
+        "config.train_monitoring_freq": 1,
+        "data.VALIDATION_SIZE_FOR_LOSS": 8,
+    }
+
+
+def experiment(settings, **changes):
+    overrides = settings | changes
+    return compose_experiment("config_default", [f"{name}={value}" for name, value in overrides.items()])
+
+
+def rows(path):
+    return list(csv.DictReader(path.open()))
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model" / "model.safetensors")
+
+
+class Numbers:
+    """A training set whose examples are their numbers."""
+
+    def __len__(self):
+        return 10
+
+    def example(self, index, draw=0):
+        return TrainingExample(str(index), str(draw), [])
+
+
+def test_stream_is_a_permutation_of_each_pass():
+    stream = TrainingStream(Numbers(), np.arange(10), seed=1, length=30)
+    passes = [[stream[p].query for p in range(start, start + 10)] for start in (0, 10, 20)]
+    assert all(sorted(order) == [str(i) for i in range(10)] for order in passes)
+    assert passes[0] != passes[1] != passes[2]
+    assert [stream[p].positive for p in (0, 10, 29)] == ["0", "1", "2"]
+
+
+def test_stream_does_not_depend_on_what_was_read_before():
+    first, second = (TrainingStream(Numbers(), np.arange(10), seed=1, length=30) for _ in range(2))
+    forwards = [first[p].query for p in range(30)]
+    assert [second[p].query for p in reversed(range(30))] == forwards[::-1]
+    other_seed = TrainingStream(Numbers(), np.arange(10), seed=2, length=30)
+    assert [other_seed[p].query for p in range(30)] != forwards
+
+
+def test_held_out_rows_are_not_trained_on():
+    training, held_out = split_rows(100, 10, seed=3)
+    assert len(held_out) == 10 and sorted([*training, *held_out]) == list(range(100))
+
+
+def test_outputs_of_a_run(settings, tmp_path):
+    full = experiment(settings, **{"data.VALIDATION_FULL_RANKING": FULL_RANKING})
+    result = train(full)
+    folder = tmp_path / "checkpoint"
+    assert result.steps == 6 and result.best is not None
+    training, validation = rows(folder / "training_perf.txt"), rows(folder / "validation_perf.txt")
+    assert [row["step"] for row in training] == ["1", "2", "3", "4", "5", "6"]
+    assert {"loss", "InBatchPairwiseNLL", "FLOPS_q", "FLOPS_d", "L0_q", "L0_d", "learning_rate"} <= set(training[0])
+    assert [row["step"] for row in validation] == ["0", "2", "4", "6"]
+    assert {"loss", "MRR@10", "recall@100", "ranking_flops"} <= set(validation[0])
+    best = min(validation[1:], key=lambda row: float(row["loss"]))
+    assert int(best["step"]) == result.best_step and float(best["loss"]) == pytest.approx(result.best)
+    assert sorted(path.name for path in (folder / "model_ckpt").iterdir()) == [f"checkpoint-{i}" for i in (2, 4, 6)]
+    assert any((folder / "tensorboard").iterdir())
+    record = json.loads((folder / "run_info" / "train.json").read_text())
+    assert record["versions"]["torch"] and record["config"]["config"]["nb_iterations"] == 6
+    assert load_for_inference(full).vocab_size == 30522
+
+
+def test_training_lowers_the_loss(settings):
+    assert train(experiment(settings, **{"config.nb_iterations": 12})).best < math.log(8)
+
+
+def test_same_seed_same_weights_and_other_seed_other_weights(settings, tmp_path):
+    folders = [tmp_path / name for name in "abc"]
+    for folder, seed in zip(folders, (1, 1, 2), strict=True):
+        train(experiment(settings, **{"config.checkpoint_dir": folder, "config.seed": seed}))
+    a, b, c = (weights(folder) for folder in folders)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_finished_run_is_left_alone_and_other_settings_are_refused(settings, tmp_path):
+    first = train(experiment(settings))
+    before = (tmp_path / "checkpoint" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert train(experiment(settings)) == first
+    assert (tmp_path / "checkpoint" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="config.lr was 0.001, is 0.002.*overwrite_final"):
+        train(experiment(settings, **{"config.lr": 2e-3}))
+    replaced = train(experiment(settings, **{"config.lr": 2e-3, "config.overwrite_final": True}))
+    assert replaced.best != first.best
+
+
+def test_half_written_checkpoints_do_not_count(tmp_path):
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert last_whole_checkpoint(tmp_path / "nothing") is None
+    mark_whole(tmp_path / "checkpoint-2", 2)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert not (tmp_path / "checkpoint-4").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config.loss": "DistilMarginMSE", "config.augment_pairs": "null"}, "needs teacher scores"),
+        ({"config.train_batch_size": 1}, "at least 2"),
+        ({"config.n_negatives": 4}, "hard_negatives"),
+        ({"config.monitoring_ckpt": "MRR@10"}, "not measured"),
+        ({"config.early_stopping": True, "data.VALIDATION_SIZE_FOR_LOSS": 0}, "needs validation"),
+        ({"data.VALIDATION_SIZE_FOR_LOSS": 100000}, "only"),
+        ({"config.fp16": True}, "CUDA"),
+        ({"config.regularizer": "eval_only"}, "nothing to train"),
+        ({"data.VALIDATION_FULL_RANKING": "{TOP_K: 5}"}, "D_COLLECTION_PATH"),
+    ],
+)
+def test_what_cannot_work_is_an_error_before_the_first_step(settings, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        train(experiment(settings, **changes))
+    assert not (tmp_path / "checkpoint" / "model").exists()
+
+
+def test_loss_that_is_not_a_number_ends_training_with_its_step(settings):
+    with pytest.raises(SpladeError, match="the loss is (nan|inf) at step"):
+        train(experiment(settings, **{"config.lr": 1e30, "config.max_grad_norm": 0, "config.warmup_steps": 0}))
+
+
+def test_bf16_and_accumulation_and_checkpointing_train(settings):
+    changes = {"config.bf16": True, "config.gradient_accumulation_steps": 2, "config.gradient_checkpointing": True}
+    result = train(experiment(settings, **changes))
+    assert result.steps == 6 and math.isfinite(result.best)
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained", "frozen"),
+    [
+        ({"config.matching_type": "splade_doc"}, "document_encoder", None),
+        ({"config.matching_type": "splade_idf"}, "query_encoder", None),
+        ({"init_dict.freeze_d_model": True, "separate": True}, "query_encoder", "document_encoder"),
+    ],
+)
+def test_other_models_train(settings, tiny_random, tmp_path, changes, trained, frozen):
+    changes = dict(changes)
+    if changes.pop("separate", False):
+        changes["init_dict.model_type_or_dir_q"] = tiny_random
+    full = experiment(settings, **changes)
+    train(full)
+    from splade.models.build import build_splade
+
+    before, after = build_splade(full.init_dict, full.config), load_for_inference(full)
+
+    def changed(name):
+        pairs = zip(getattr(before, name).parameters(), getattr(after, name).parameters(), strict=True)
+        return any(not torch.equal(a, b) for a, b in pairs)
+
+    assert changed(trained)
+    if frozen is not None:
+        assert not changed(frozen)
+
+
+def test_csv_of_rows_with_different_columns():
+    text = to_csv([{"step": 1, "eval_loss": 0.5, "epoch": 0.1}, {"step": 2, "eval_MRR@10": 1.0}])
+    assert text == "step,MRR@10,loss\n1,,0.5\n2,1.0,\n"
