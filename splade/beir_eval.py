@@ -67,7 +67,7 @@ def beir_eval(experiment: Experiment) -> BeirResult:
         run.index_retrieve_batch_size,
         run.top_k,
         run.threshold,
-        run.approximation,
+        run.search_effort,
         search_threads(run.n_threads),
     )
     stats = write_run(retriever, list(data.queries.items()), out_dir, tag=f"splade-{name.replace('/', '-')}")

@@ -71,7 +71,7 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
             run.index_retrieve_batch_size,
             run.top_k,
             run.threshold,
-            run.approximation,
+            run.search_effort,
             search_threads(run.n_threads),
         )
         stats[name] = write_run(retriever, queries, out_dir / name, tag=f"splade-{name}")

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 # Where things go and how results are looked at does not change what is trained.
 NOT_TRAINING = (
-    "checkpoint_dir index_dir out_dir overwrite_final index_retrieve_batch_size top_k threshold approximation "
+    "checkpoint_dir index_dir out_dir overwrite_final index_retrieve_batch_size top_k threshold search_effort "
     "n_threads eval_metric retrieval_name pretrained_no_yamlconfig train_monitoring_freq"
 ).split()
 

@@ -92,7 +92,7 @@ class RunConfig:
     index_retrieve_batch_size: int = key("upper bound of texts per batch in encoding", 64, minimum=1)
     top_k: int = key("documents returned per query", 1000, minimum=1)
     threshold: float = key("only documents scoring above it are returned", 0.0, minimum=0)
-    approximation: float = key("0: exact search ... 1: fastest, may miss documents", 0.0, minimum=0)
+    search_effort: float = key("1: exact search; less is faster and may miss documents", 1.0, minimum=0)
     n_threads: int = key("search threads; 0: one per core", 0, minimum=0)
     eval_metric: list[list[str]] = key("metrics per evaluated data set: [[mrr_10, recall], ...]", [])
     retrieval_name: list[str] = key("names of the evaluated data sets, one per query collection", [])

@@ -51,7 +51,7 @@ def index_collection(
     if finished is not None:
         logger.info("%s already holds this index: nothing to do", index_dir)
         return finished
-    start, stop = shard_range(len(collection), rank, world_size)
+    share = shard_range(len(collection), rank, world_size)
     builder = IndexBuilder(
         index_dir,
         vocab_size=model.vocab_size,
@@ -61,7 +61,7 @@ def index_collection(
         world_size=world_size,
         overwrite=overwrite,
     )
-    start += builder.documents_done
+    start, stop = share.start + builder.documents_done, share.stop
     bar = progress_bar("indexing", total=stop - start, unit="doc")
     ids: deque[str] = deque()
     texts = _noting_ids(itertools.islice(collection, start, stop), ids)

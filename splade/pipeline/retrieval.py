@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from splade.datasets.vectors import SparseVectors
 from splade.encoding import encode_texts
-from splade.inverted_index import InvertedIndex
+from splade.inverted_index import InvertedIndex, SearchResults
 from splade.models.splade import Splade
 from splade.progress import progress_bar
 
@@ -55,7 +56,7 @@ class Retriever:
         batch_size: upper bound of queries per batch.
         top_k: documents per query.
         threshold: only documents scoring above it.
-        approximation: 0 exact ... 1 fastest.
+        effort: 1 exact; less is faster and may miss documents.
         n_threads: search threads.
     """
 
@@ -67,7 +68,7 @@ class Retriever:
         batch_size: int,
         top_k: int,
         threshold: float = 0.0,
-        approximation: float = 0.0,
+        effort: float = 1.0,
         n_threads: int = 1,
     ):
         self.model = model
@@ -76,7 +77,7 @@ class Retriever:
         self.batch_size = batch_size
         self.top_k = top_k
         self.threshold = threshold
-        self.approximation = approximation
+        self.effort = effort
         self.n_threads = n_threads
         self._query_counts = np.zeros(model.vocab_size, dtype=np.int64)
         self._n_queries = self._n_empty = self._n_without_result = 0
@@ -86,21 +87,13 @@ class Retriever:
         self, queries: Iterable[tuple[str, str]], total: int | None = None
     ) -> Iterator[tuple[str, dict[str, float]]]:
         """Yield (query_id, {doc_id: score}) for every (query_id, text), best document first, in the given order."""
+        self._warm_up()
         ids, texts = (list(column) for column in zip(*queries, strict=True))
         bar = progress_bar("searching", total=total or len(ids), unit="query")
         query_ids = iter(ids)
-        encoded = encode_texts(
-            self.model.query_encoder, self.model.query_tokenizer, texts, self.max_length, self.batch_size
-        )
-        for vectors in self._timed(encoded):
+        for vectors in self._timed(self._encode(texts)):
             start = time.perf_counter()
-            results = self.index.search(
-                vectors,
-                self.top_k,
-                threshold=self.threshold,
-                approximation=self.approximation,
-                n_threads=self.n_threads,
-            )
+            results = self.index.search(vectors, self.top_k, self.threshold, self.effort, self.n_threads)
             self._search_seconds += time.perf_counter() - start
             self._count(vectors, results)
             for i, query_id in enumerate(itertools.islice(query_ids, len(vectors))):
@@ -125,7 +118,17 @@ class Retriever:
             top_k=self.top_k,
         )
 
-    def _timed(self, encoded: Iterator[Any]) -> Iterator[Any]:
+    def _warm_up(self) -> None:
+        """Encode and search once, so that compiling and first allocations are in no measured query."""
+        for vectors in self._encode(["a first query"]):
+            self.index.search(vectors, self.top_k, self.threshold, self.effort, self.n_threads)
+
+    def _encode(self, texts: list[str]) -> Iterator[SparseVectors]:
+        return encode_texts(
+            self.model.query_encoder, self.model.query_tokenizer, texts, self.max_length, self.batch_size
+        )
+
+    def _timed(self, encoded: Iterator[SparseVectors]) -> Iterator[SparseVectors]:
         while True:
             start = time.perf_counter()
             vectors = next(encoded, None)
@@ -134,7 +137,7 @@ class Retriever:
                 return
             yield vectors
 
-    def _count(self, vectors: Any, results: Any) -> None:
+    def _count(self, vectors: SparseVectors, results: SearchResults) -> None:
         self._n_queries += len(vectors)
         self._n_empty += int((vectors.lengths == 0).sum())
         self._n_without_result += int((np.diff(results.indptr) == 0).sum())
