@@ -1,0 +1,290 @@
+"""Top-k search over windows of documents, exact and approximate.
+
+Exact search is MaxScore (Turtle and Flood, 1995) applied window by window. The terms of a query are ordered once by how
+much of the possible score they settle per posting read: largest contribution / length of the posting list. In each window
+the first terms are read in full. As soon as the largest contribution of the remaining terms, added up, stays below the
+score that a document must reach, only documents whose partial score can still reach it are completed, by looking them up in
+the remaining slices. The remaining terms are the long lists of light terms, most of a query's postings.
+
+Approximate search reads only as many of these ordered lists as a share (`effort`) of the query's postings allows, takes the
+documents with the best partial scores, and completes their scores exactly.
+
+Every document's contributions are added in the same order of terms on every way, so equal documents get equal scores.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from splade.inverted_index.merging import WINDOW_BITS
+from splade.inverted_index.top_k import push, sort_ranking
+from splade.inverted_index.windows import add_slice, collect, collect_from_slice, complete, lower_bound
+
+_WINDOW = 1 << WINDOW_BITS
+_SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
+_ROUNDING = np.float32(1 - 1e-5)  # float32 sums of any order differ by less than this factor
+_LOOKUP_COST = 25  # of completing a document with one term, in postings read
+
+
+class PostingLists(NamedTuple):
+    """The arrays of an index that a search reads; see `merging` for the layout."""
+
+    offsets: np.ndarray  # uint16
+    weights: np.ndarray  # float32
+    slice_starts: np.ndarray  # int64, by term
+    slice_windows: np.ndarray  # uint16
+    slice_begins: np.ndarray  # int64
+    slice_maxima: np.ndarray  # float32
+    term_maxima: np.ndarray  # float32, by term
+
+
+class Workspace(NamedTuple):
+    """Arrays of one window, allocated once for many queries."""
+
+    window_scores: np.ndarray  # float32, zero between queries
+    found: np.ndarray  # int64, offsets of documents
+    found_scores: np.ndarray  # float32
+
+
+@numba.njit(nogil=True, cache=True)
+def search_batch(
+    lists: PostingLists,
+    n_docs: int,
+    indptr: np.ndarray,
+    term_ids: np.ndarray,
+    query_weights: np.ndarray,
+    threshold: np.float32,
+    effort: float,
+    docs: np.ndarray,
+    scores: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Search several queries.
+
+    Args:
+        lists: the index.
+        n_docs: documents in the index.
+        indptr, term_ids, query_weights: the queries, as in `SparseVectors`.
+        threshold: only documents with a greater score are returned; not negative.
+        effort: share of the query's postings to read; 1 or more is exact search.
+        docs: (n_queries, top_k) int32, receives document numbers, best first.
+        scores: (n_queries, top_k) float32, receives their scores.
+        counts: (n_queries,) int64, receives the number of documents found.
+    """
+    top_k = docs.shape[1]
+    space = Workspace(np.zeros(_WINDOW, np.float32), np.empty(_WINDOW, np.int64), np.empty(_WINDOW, np.float32))
+    for query in range(len(indptr) - 1):
+        span = slice(indptr[query], indptr[query + 1])
+        terms, weights = _order_terms(lists, term_ids[span], query_weights[span])
+        n_read = len(terms) if effort >= 1 else _affordable(lists, terms, effort)
+        if n_read == len(terms):
+            counts[query] = _exact(lists, n_docs, terms, weights, threshold, space, docs[query], scores[query])
+            continue
+        n_candidates = min(n_docs, 2 * top_k + 180)
+        found, found_scores = np.empty(n_candidates, np.int32), np.empty(n_candidates, np.float32)
+        size = _exact(lists, n_docs, terms[:n_read], weights[:n_read], np.float32(0), space, found, found_scores)
+        counts[query] = _complete_all(
+            lists,
+            terms[n_read:],
+            weights[n_read:],
+            threshold,
+            found[:size],
+            found_scores[:size],
+            docs[query],
+            scores[query],
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def _length(lists: PostingLists, term: int) -> int:
+    return lists.slice_begins[lists.slice_starts[term + 1]] - lists.slice_begins[lists.slice_starts[term]]
+
+
+@numba.njit(nogil=True, cache=True)
+def _order_terms(lists: PostingLists, term_ids: np.ndarray, query_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order the query's terms by largest contribution per posting, without those that no document has."""
+    gains = np.empty(len(term_ids), np.float64)
+    n_terms = 0
+    for i in range(len(term_ids)):
+        length = _length(lists, term_ids[i])
+        gains[i] = -query_weights[i] * lists.term_maxima[term_ids[i]] / length if length > 0 else 1
+        n_terms += length > 0
+    order = np.argsort(gains, kind="mergesort")[:n_terms]
+    return term_ids[order].astype(np.int64), query_weights[order]
+
+
+@numba.njit(nogil=True, cache=True)
+def _affordable(lists: PostingLists, terms: np.ndarray, effort: float) -> int:
+    """Return how many of the terms, at least one, together hold no more than `effort` of the query's postings."""
+    total = 0
+    for term in terms:
+        total += _length(lists, term)
+    read = 0
+    for i in range(len(terms)):
+        read += _length(lists, terms[i])
+        if read > effort * total:
+            return max(i, 1)
+    return len(terms)
+
+
+@numba.njit(nogil=True, cache=True)
+def _exact(
+    lists: PostingLists,
+    n_docs: int,
+    terms: np.ndarray,
+    weights: np.ndarray,
+    threshold: np.float32,
+    space: Workspace,
+    docs: np.ndarray,
+    scores: np.ndarray,
+) -> int:
+    """Write the ranking of one query to `docs` and `scores`, as many as they hold; return how many were found."""
+    n_terms, size, share = len(terms), 0, 0.5
+    cursors = np.empty(n_terms, np.int64)
+    for i in range(n_terms):
+        cursors[i] = lists.slice_starts[terms[i]]
+    begins, ends = np.empty(n_terms, np.int64), np.empty(n_terms, np.int64)
+    present = np.empty(n_terms, np.float32)  # query weights of the terms that occur in the window
+    remaining = np.empty(n_terms + 1, np.float64)  # largest contribution of the terms from each on
+    for window in range((n_docs + _WINDOW - 1) >> WINDOW_BITS):
+        n_present, n_postings = 0, 0
+        for i in range(n_terms):
+            cursor = cursors[i]
+            if cursor < lists.slice_starts[terms[i] + 1] and lists.slice_windows[cursor] == window:
+                begins[n_present], ends[n_present] = lists.slice_begins[cursor], lists.slice_begins[cursor + 1]
+                present[n_present] = weights[i]
+                remaining[n_present] = weights[i] * np.float64(lists.slice_maxima[cursor])
+                n_postings += ends[n_present] - begins[n_present]
+                n_present += 1
+                cursors[i] = cursor + 1
+        remaining[n_present] = 0
+        for i in range(n_present - 1, -1, -1):
+            remaining[i] += remaining[i + 1]
+        bar = threshold if size < len(docs) else max(threshold, scores[0])
+        bar *= _ROUNDING
+        if n_present == 0 or remaining[0] < bar:
+            continue
+        if n_postings < _SPARSE:
+            for i in range(n_present):
+                add_slice(lists.offsets, lists.weights, begins[i], ends[i], present[i], space.window_scores)
+            count = 0
+            for i in range(n_present):
+                count = collect_from_slice(
+                    lists.offsets, begins[i], ends[i], space.window_scores, bar, space.found, space.found_scores, count
+                )
+        else:
+            count, share = _read_window(lists, begins, ends, present, remaining, n_present, bar, share, space)
+        for i in range(count):
+            score = space.found_scores[i]
+            if score > threshold:
+                size = push(scores, docs, size, score, (window << WINDOW_BITS) + space.found[i])
+    sort_ranking(scores, docs, size)
+    return size
+
+
+@numba.njit(nogil=True, cache=True)
+def _read_window(
+    lists: PostingLists,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    present: np.ndarray,
+    remaining: np.ndarray,
+    n_present: int,
+    bar: np.float32,
+    share: float,
+    space: Workspace,
+) -> tuple[int, float]:
+    """List all documents of a window with a score above `bar`, perhaps a few below.
+
+    Terms are read in full until the rest can contribute `share` of the bar; the others are looked up.
+
+    Returns:
+        Number of documents listed, and the share to try in the next window: the one at which look-ups cost a fifth of reading.
+    """
+    window_scores, found, found_scores = space
+    n_read, read = 0, 0
+    while n_read < n_present and remaining[n_read] > share * bar:
+        add_slice(lists.offsets, lists.weights, begins[n_read], ends[n_read], present[n_read], window_scores)
+        read += ends[n_read] - begins[n_read]
+        n_read += 1
+    unread = 0
+    for i in range(n_read, n_present):
+        unread += ends[i] - begins[i]
+    count = collect(window_scores, np.float32(bar - remaining[n_read]), found, found_scores)
+    if count * _LOOKUP_COST > unread:
+        for i in range(n_read, n_present):
+            add_slice(lists.offsets, lists.weights, begins[i], ends[i], present[i], window_scores)
+        count = collect(window_scores, bar, found, found_scores)
+        window_scores[:] = 0
+        return count, share * 0.8 if unread > 0 else share
+    window_scores[:] = 0
+    lookups = 0
+    for i in range(n_read, n_present):
+        lookups += count
+        count = complete(
+            lists.offsets,
+            lists.weights,
+            begins[i],
+            ends[i],
+            present[i],
+            found,
+            found_scores,
+            count,
+            np.float32(bar - remaining[i + 1]),
+        )
+    work = lookups * _LOOKUP_COST
+    if work > 0.3 * read:
+        return count, share * 0.85
+    if work < 0.1 * read:
+        return count, min(0.95, share * 1.15)
+    return count, share
+
+
+@numba.njit(nogil=True, cache=True)
+def _complete_all(
+    lists: PostingLists,
+    terms: np.ndarray,
+    weights: np.ndarray,
+    threshold: np.float32,
+    found: np.ndarray,
+    found_scores: np.ndarray,
+    docs: np.ndarray,
+    scores: np.ndarray,
+) -> int:
+    """Complete the scores of documents with the terms not read, and write their ranking to `docs` and `scores`.
+
+    A document is given up when not even the largest weights of the terms left bring it to the top_k-th partial score.
+    """
+    top_k = len(docs)
+    bar = found_scores[top_k - 1] * _ROUNDING if len(found) >= top_k else np.float32(0)
+    remaining = 0.0
+    for i in range(len(terms)):
+        remaining += weights[i] * np.float64(lists.term_maxima[terms[i]])
+    order = np.argsort(found)
+    found, found_scores = found[order], found_scores[order]
+    count = len(found)
+    for i in range(len(terms)):
+        remaining -= weights[i] * np.float64(lists.term_maxima[terms[i]])
+        cursor, stop = lists.slice_starts[terms[i]], lists.slice_starts[terms[i] + 1]
+        begin, kept = lists.slice_begins[cursor], 0
+        for j in range(count):
+            window, offset = found[j] >> WINDOW_BITS, found[j] & (_WINDOW - 1)
+            while cursor < stop and lists.slice_windows[cursor] < window:
+                cursor += 1
+                begin = lists.slice_begins[cursor]
+            if cursor < stop and lists.slice_windows[cursor] == window:
+                end = lists.slice_begins[cursor + 1]
+                begin = lower_bound(lists.offsets, begin, end, offset)
+                if begin < end and lists.offsets[begin] == offset:
+                    found_scores[j] += weights[i] * lists.weights[begin]
+            if found_scores[j] + remaining > bar:
+                found[kept], found_scores[kept] = found[j], found_scores[j]
+                kept += 1
+        count = kept
+    size = 0
+    for i in range(count):
+        if found_scores[i] > threshold:
+            size = push(scores, docs, size, found_scores[i], found[i])
+    sort_ranking(scores, docs, size)
+    return size
