@@ -1,13 +1,11 @@
 """Teacher scores `{query_id: {doc_id: score}}`: hard negatives for training.
 
 A score file is read once, query by query, and kept as columns (document ids and float32 scores of all queries, one
-after the other) that are cached beside it and memory-mapped from then on. JSON and TREC files are streamed, whatever
-their size. A pickle has to be loaded whole, once: the published cross-encoder scores of MS MARCO (160 million pairs)
-need about 20 GB of memory for that; convert them on a machine that has it and copy the cached file along.
+after the other) that are cached beside it and memory-mapped from then on. All formats are streamed, whatever the size
+of the file.
 """
 
 from array import array
-from collections.abc import Iterator
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -28,9 +26,9 @@ from splade.datasets.array_files import (
 from splade.datasets.nested_json import Pairs
 from splade.datasets.paths import resolve_path
 from splade.datasets.runs import iterate_run
-from splade.datasets.score_pickles import is_pickle, iterate_pickle
+from splade.datasets.score_pickles import is_pickle, read_pickle
 from splade.errors import DataError
-from splade.progress import progress
+from splade.progress import progress_bar
 
 SCORES_SUFFIX = ".splade-scores"
 _SEPARATOR = "\n"
@@ -143,32 +141,51 @@ def _convert(file: Path, target: Path, state: dict[str, Any]) -> Arrays:
     return cached
 
 
-def _write_columns(file: Path, doc_ids: IO[bytes], scores: IO[bytes]) -> Arrays:
-    """Append every query's document ids and scores to the two streams; return the arrays that say whose they are."""
-    query_ids: dict[str, None] = {}
-    doc_id_ends, score_ends = array("q", [0]), array("q", [0])
-    for query_id, pairs in progress(_queries(file), f"reading {file.name}", unit="query"):
-        if query_id in query_ids:
-            raise DataError(f"{file}: the query '{query_id}' occurs twice")
+class _ColumnWriter:
+    """Appends the documents of one query after the other; `arrays` says whose they are."""
+
+    def __init__(self, file: Path, doc_ids: IO[bytes], scores: IO[bytes]):
+        self._file, self._doc_ids, self._scores = file, doc_ids, scores
+        self._query_ids: dict[str, None] = {}
+        self._doc_id_ends, self._score_ends = array("q", [0]), array("q", [0])
+
+    def add(self, query_id: str, pairs: Pairs) -> None:
+        if query_id in self._query_ids:
+            raise DataError(f"{self._file}: the query '{query_id}' occurs twice")
         joined = _SEPARATOR.join(doc_id for doc_id, _ in pairs).encode("utf-8", "surrogatepass")
         if _SEPARATOR in query_id or joined.count(b"\n") != max(0, len(pairs) - 1):
-            raise DataError(f"{file}: query {query_id!r}: an id holds a line break")
-        query_ids[query_id] = None
-        doc_ids.write(joined)
-        scores.write(np.array([score for _, score in pairs], np.float32).data)
-        doc_id_ends.append(doc_id_ends[-1] + len(joined))
-        score_ends.append(score_ends[-1] + len(pairs))
-    if score_ends[-1] == 0:
-        raise DataError(f"{file}: there are no scores in it")
-    return {
-        "query_ids": np.frombuffer(_SEPARATOR.join(query_ids).encode("utf-8", "surrogatepass"), np.uint8),
-        "doc_id_ends": np.frombuffer(doc_id_ends, np.int64),
-        "score_ends": np.frombuffer(score_ends, np.int64),
-    }
+            raise DataError(f"{self._file}: query {query_id!r}: an id holds a line break")
+        self._query_ids[query_id] = None
+        self._doc_ids.write(joined)
+        self._scores.write(np.array([score for _, score in pairs], np.float32).data)
+        self._doc_id_ends.append(self._doc_id_ends[-1] + len(joined))
+        self._score_ends.append(self._score_ends[-1] + len(pairs))
+
+    def arrays(self) -> Arrays:
+        if self._score_ends[-1] == 0:
+            raise DataError(f"{self._file}: there are no scores in it")
+        return {
+            "query_ids": np.frombuffer(_SEPARATOR.join(self._query_ids).encode("utf-8", "surrogatepass"), np.uint8),
+            "doc_id_ends": np.frombuffer(self._doc_id_ends, np.int64),
+            "score_ends": np.frombuffer(self._score_ends, np.int64),
+        }
 
 
-def _queries(file: Path) -> Iterator[tuple[str, Pairs]]:
-    return iterate_pickle(file) if is_pickle(file) else iterate_run(file)
+def _write_columns(file: Path, doc_ids: IO[bytes], scores: IO[bytes]) -> Arrays:
+    """Read the whole file into the two streams; return the small arrays that say which query owns what."""
+    writer = _ColumnWriter(file, doc_ids, scores)
+    with progress_bar(f"reading {file.name}", unit="query") as bar:
+
+        def add(query_id: str, pairs: Pairs) -> None:
+            writer.add(query_id, pairs)
+            bar.update()
+
+        if is_pickle(file):
+            read_pickle(file, add)
+        else:
+            for query_id, pairs in iterate_run(file):
+                add(query_id, pairs)
+    return writer.arrays()
 
 
 def _mapped(stream: IO[bytes], dtype: type) -> np.ndarray:

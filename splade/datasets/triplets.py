@@ -30,14 +30,10 @@ class Triplets(TrainingSet):
             DataError: there is none, it is empty, or a line has another number of columns.
         """
         self._lines = _open_lines(path, "triplets", _check_three)
+        self.report = TrainingSetReport(len(self))
 
     def __len__(self) -> int:
         return len(self._lines)
-
-    @property
-    def report(self) -> TrainingSetReport:  # type: ignore[override]
-        """The number of triplets; none is ever left out."""
-        return TrainingSetReport(len(self))
 
     def example(self, index: int, draw: int = 0) -> TrainingExample:
         """Return the triplet of a line; `draw` changes nothing."""
@@ -55,6 +51,7 @@ class ScoredTriplets(Triplets):
             DataError: there is none, it is empty, or a line has other columns.
         """
         self._lines = _open_lines(path, "scored triplets", _check_five)
+        self.report = TrainingSetReport(len(self))
 
     def example(self, index: int, draw: int = 0) -> TrainingExample:
         """Return the triplet of a line; `draw` changes nothing."""

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -86,6 +87,26 @@ def test_scores_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypa
     assert as_dict(open_scores(path)) == {"x": {"y": 1.0}}
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickles_are_read_in_bounded_memory(tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr(scores, "CACHE_FROM_BYTES", 0)
+    content = {q: {d: q + d / 4 for d in range(q % 7, 20)} for q in range(5000)}
+    path = tmp_path / "scores.pkl"
+    path.write_bytes(pickle.dumps(content, protocol))
+    teacher, peak = _with_peak_memory(lambda: open_scores(path))
+    _, peak_of_loading = _with_peak_memory(lambda: pickle.loads(path.read_bytes()))
+    assert peak < peak_of_loading / 2
+    assert as_dict(teacher) == {str(q): {str(d): s for d, s in docs.items()} for q, docs in content.items()}
+
+
+def _with_peak_memory(function):
+    tracemalloc.start()
+    try:
+        return function(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 class Malicious:
     def __reduce__(self):
         return os.system, ("touch /tmp/splade-was-here",)
@@ -94,6 +115,7 @@ class Malicious:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (pickle.dumps(dict.fromkeys((1, 2), {3: 4.0})), "share one dictionary"),
         (pickle.dumps({1: {2: Malicious()}}), r"posix.system, which is refused"),
         (pickle.dumps({1: {2: open}}), "io.open.*refused|builtins.open.*refused"),
         (pickle.dumps({1: {2: np.zeros(2)}}), "_reconstruct.*refused|refused"),
@@ -214,6 +236,16 @@ def test_drawing_depends_on_seed_index_and_draw_only(world):
     assert len({tuple(example.negatives) for example in expected.values()}) > 15
     other_seed = world(teacher, qrels, seed=4)
     assert any(other_seed.example(i, draw) != example for (i, draw), example in expected.items())
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_drawing_does_not_depend_on_workers(world, n_workers):
+    from torch.utils.data import DataLoader
+
+    dataset = world({f"q{i}": TEN for i in range(5)}, {f"q{i}": {"d0": 1} for i in range(5)})
+    order = [(i % 5, step) for step, i in enumerate(range(20))]
+    loader = DataLoader(dataset, sampler=order, batch_size=3, num_workers=n_workers, collate_fn=list)
+    assert [example for batch in loader for example in batch] == [dataset.example(*pair) for pair in order]
 
 
 def test_queries_that_cannot_be_used_are_counted_with_reasons(world):
