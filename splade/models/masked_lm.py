@@ -73,6 +73,7 @@ class MaskedLMEncoder(nn.Module):
         self.special_token_ids = tuple(special_token_ids)
         self._decoder = find_decoder(model)
         self.vocab_size = _vocab_size(model, self._decoder)
+        self.train(model.training)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode a batch for training.

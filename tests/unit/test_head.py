@@ -58,6 +58,20 @@ def test_gradients_equal_the_textbook_formula(layout, agg, with_bias):
 
 
 @pytest.mark.parametrize("agg", AGGREGATIONS)
+@pytest.mark.parametrize("length", [1, 15, 16, 33])
+def test_a_single_short_passage(layout, agg, length):
+    hidden, _, weight, bias = factors(batch=1, length=length)
+    mask = torch.ones(1, length)
+    mask[0, 1 : length // 3] = 0
+    leaves = [leaf.requires_grad_() for leaf in (hidden, weight, bias)]
+    outputs = [f(hidden, mask, weight, bias, agg) for f in (sparse_head, textbook)]
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(output.square().sum(), leaves) for output in outputs)
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("agg", AGGREGATIONS)
 def test_gradcheck(layout, agg):
     hidden, mask, weight, bias = factors(batch=2, length=4, dim=3, vocab_size=20)
     for leaf in (hidden, weight, bias):
