@@ -131,7 +131,7 @@ class DataConfig:
         choices=("error", "leave_out"),
     )
     VALIDATION_SIZE_FOR_LOSS: int | None = key("training examples held out for validation loss", minimum=0)
-    VALIDATION_FULL_RANKING: FullRanking | None = key("validation by full ranking; null: none")
+    VALIDATION_FULL_RANKING: FullRanking | None = key("validation by full ranking; null: none", FullRanking)
     COLLECTION_PATH: str | None = key("documents to index")
     Q_COLLECTION_PATH: list[str] = key("query collections to retrieve for", [])
     EVAL_QREL_PATH: list[str | None] = key("judgements, one file per query collection (null: not evaluated)", [])

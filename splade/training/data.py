@@ -13,7 +13,7 @@ from splade.datasets.hard_negatives import HardNegatives
 from splade.datasets.qrels import read_qrels
 from splade.datasets.scores import open_scores
 from splade.datasets.training_sets import TrainingSet
-from splade.datasets.triplets import ScoredTriplets, Triplets
+from splade.datasets.triplets import ScoredTriplets, open_triplets
 from splade.errors import ConfigError, DataError
 from splade.evaluation.names import parse_metrics
 from splade.losses import WeightedLoss
@@ -72,7 +72,7 @@ def open_training_set(experiment: Experiment) -> TrainingSet:
     data, train = experiment.data, experiment.data.TRAIN
     require(experiment, "data.TRAIN.DATASET_PATH")
     if data.type == "triplets":
-        return Triplets(str(train.DATASET_PATH))
+        return open_triplets(str(train.DATASET_PATH))
     if data.type == "triplets_with_distil":
         return ScoredTriplets(str(train.DATASET_PATH))
     require(experiment, "data.TRAIN.D_COLLECTION_PATH", "data.TRAIN.Q_COLLECTION_PATH", "data.TRAIN.QREL_PATH")
@@ -111,9 +111,10 @@ def load_full_ranking(config: FullRanking | None, metrics: Sequence[str]) -> Ful
         ConfigError: a path is missing.
         DataError: a judged query is not among the queries, or no judged document is in the collection.
     """
-    if config is None:
+    names = ("D_COLLECTION_PATH", "Q_COLLECTION_PATH", "QREL_PATH")
+    paths = {name: getattr(config, name) for name in names} if config is not None else {}
+    if config is None or all(path is None for path in paths.values()):
         return None
-    paths = {name: getattr(config, name) for name in ("D_COLLECTION_PATH", "Q_COLLECTION_PATH", "QREL_PATH")}
     absent = [f"data.VALIDATION_FULL_RANKING.{name}" for name, path in paths.items() if path is None]
     if absent:
         raise ConfigError(f"no value for {', '.join(absent)}; or set data.VALIDATION_FULL_RANKING=null")

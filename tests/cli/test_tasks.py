@@ -68,7 +68,8 @@ def test_all_ends_with_a_summary_of_effectiveness_and_cost(everything, work):
 
 def test_all_writes_what_the_contract_names(everything, work):
     debug = work / "experiments/debug"
-    expected = """checkpoint/config.yaml checkpoint/model/config.json checkpoint/training_perf.txt checkpoint/tensorboard
+    expected = """checkpoint/config.yaml checkpoint/model/config.json checkpoint/training_perf.txt
+        checkpoint/tensorboard
         checkpoint/validation_perf.txt checkpoint/model_ckpt index/index_dist.json index/index_stats.json
         index/index_dist.png out/TOY/run.json out/TOY/run.trec out/TOY/q_stats.json out/TOY/perf.json
         out/perf_all_datasets.json out/flops.json"""
