@@ -53,7 +53,7 @@ def beir_eval(experiment: Experiment) -> BeirResult:
 
     run, beir = experiment.config, experiment.beir
     name = str(beir.dataset)
-    data = BeirDataset(find_or_download(name, Path(str(beir.dataset_path)), url=beir.url or URL), split=beir.split)
+    data = BeirDataset(find_or_download(name, Path(str(beir.dataset_path)), url=beir.url or URL), split=beir.split or "test")
     model = load_for_inference(experiment).to(pick_device())
     index_dir, out_dir = Path(str(run.index_dir)) / "beir" / name, Path(str(run.out_dir)) / "beir" / name
     index = index_collection(

@@ -142,10 +142,37 @@ class DataConfig:
 class BeirConfig:
     """`beir`: the data set of splade.beir_eval."""
 
-    dataset: str | None = key("name, also the folder's: scifact, nfcorpus, cqadupstack/android, ...")
+    dataset: str | None = key("name, also the folder's: scifact, cqadupstack/android, cqadupstack (all 12), ...")
     dataset_path: str | None = key("folder that holds the data set's folder; downloaded to it when missing")
-    split: str = key("split of the judgements", "test")
+    split: str | None = key("split of the judgements; null: test")
     url: str | None = key("where to download from; null: BEIR's own server")
+    baseline: bool | None = key("true: run BM25 beside the model and test the difference")
+    keep_vectors: bool | None = key("true: keep the encoded queries and use them again for other search settings")
+    reference: str | None = key("published results beside all rows; null: those of the very same model")
+
+
+@dataclass
+class Bm25Config:
+    """`bm25`: the lexical baseline."""
+
+    k1: float = key("how slowly repeated words saturate", 0.9, minimum=0)
+    b: float = key("how much long documents are penalised, 0 to 1", 0.4, minimum=0)
+    method: str = key("variant", "lucene", choices=("lucene", "robertson", "atire", "bm25l", "bm25+"))
+    stemmer: str | None = key("language of the Snowball stemmer; null: none", "english")
+    stopwords: str | None = key("language whose stop words are dropped; null: none", "en")
+
+
+@dataclass
+class CompareConfig:
+    """`compare`: how splade.compare tests and what it shows."""
+
+    baseline: str | None = key("run with which the others are compared; null: all pairs")
+    test: str = key("paired significance test", "t", choices=("t", "randomisation"))
+    correction: str = key("for several comparisons", "holm", choices=("holm", "bonferroni", "none"))
+    alpha: float = key("significance level", 0.05, minimum=0)
+    n_queries: int = key("queries shown, those that differ most", 5, minimum=0)
+    n_documents: int = key("documents shown per query and run", 5, minimum=0)
+    drop_identical_ids: bool = key("leave out documents with the query's own id, as BEIR does", False)
 
 
 @dataclass
@@ -156,6 +183,11 @@ class Experiment:
     config: RunConfig = key("run", RunConfig)
     data: DataConfig = key("data", DataConfig)
     beir: BeirConfig = key("BEIR", BeirConfig)
+    bm25: Bm25Config = key("lexical baseline", Bm25Config)
+    compare: CompareConfig = key("comparison of runs", CompareConfig)
+    runs: Any = key("compare: [run, run, ...] or {name: run, ...}; JSON or TREC files, or folders with run.json")
+    qrels: str | None = key("compare: judgements; null: the first of data.EVAL_QREL_PATH")
+    metrics: list[str] | None = key("compare: metrics; null: the first of config.eval_metric")
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir")
     quantization_factor_document: int | None = key(
         "create_anserini: document impact = round(factor * weight)", minimum=1
