@@ -1,19 +1,30 @@
 """Every shipped preset: what it composes to, and two real training steps of it with a tiny model on toy data."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+from splade.all import all_tasks
 from splade.config import Experiment, compose_experiment
 from splade.config.choose import available_configs
 from splade.config.resources import conf_folder
+from splade.datasets.collections import open_collection, open_queries
+from splade.datasets.paths import resolve_path
+from splade.datasets.qrels import read_qrels
 from splade.errors import ConfigError
 from splade.evaluate import check_datasets
 from splade.evaluation.names import largest_cut
+from splade.index import index
 from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.build import check_model_settings
+from splade.retrieve import retrieve
 from splade.train import train
 from splade.training.data import check_loss_fits
 
@@ -283,3 +294,75 @@ def test_evaluation_only_presets_refuse_to_train(name: str, tmp_path: Path):
     assert experiment.config.pretrained_no_yamlconfig
     with pytest.raises(ConfigError, match="eval_only"):
         train(experiment)
+
+
+def test_the_example_of_the_readme_composes(tmp_path: Path):
+    readme = (conf_folder() / "README.md").read_text()
+    example = readme[readme.index("```yaml") + len("```yaml") :].partition("```")[0]
+    path = tmp_path / "legal.yaml"
+    path.write_text(example)
+    done = subprocess.run(
+        [sys.executable, "-m", "splade.train", "--cfg", "job"],
+        env=os.environ | {"SPLADE_CONFIG_FULLPATH": str(path), "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    composed = OmegaConf.create(done.stdout)
+    assert composed.config.regularizer.FLOPS.lambda_q == 3e-4
+    assert composed.init_dict.model_type_or_dir == "pkg://cognition/model"
+    assert composed.data.TRAIN.DATASET_PATH == "/my/data/triplets.tsv"
+    assert composed.data.VALIDATION_FULL_RANKING is None
+    assert list(composed.config.retrieval_name) == ["LEGAL"]
+
+
+def beir_folder_of_toy_data(folder: Path) -> Path:
+    """Write the toy data as a BEIR folder."""
+    toy = Path(str(resolve_path("pkg://splade/data/toy")))
+    (folder / "qrels").mkdir(parents=True)
+    documents = [{"_id": doc_id, "title": "", "text": text} for doc_id, text in open_collection(toy / "collection")]
+    queries = [
+        {"_id": query_id, "text": text}
+        for split in ("train", "heldout")
+        for query_id, text in open_queries(toy / "queries" / split)
+    ]
+    for name, records in (("corpus", documents), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for split, name in (("train", "train"), ("test", "heldout")):
+        judged = read_qrels(toy / "qrels" / f"{name}.json")
+        lines = [f"{query}\t{doc}\t{grade}\n" for query, docs in judged.items() for doc, grade in docs.items()]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder
+
+
+@pytest.mark.slow
+def test_domain_adaptation_from_the_commands_of_its_header(tmp_path: Path):
+    folder = beir_folder_of_toy_data(tmp_path / "beir")
+    mining = [
+        "config.pretrained_no_yamlconfig=true",
+        f"data.TRAIN_DATA_DIR={folder}",
+        f"config.index_dir={folder}/mined/index",
+        f"config.out_dir={folder}/mined",
+        "config.top_k=100",
+        "config.max_length=64",
+        "retrieve_evaluate=beir_train",
+    ]
+    index(compose_experiment("config_domain_adaptation", mining))
+    mined = retrieve(compose_experiment("config_domain_adaptation", mining))
+    assert (folder / "mined" / "train" / "run.json").is_file()
+    adapting = [
+        f"data.TRAIN_DATA_DIR={folder}",
+        "data.VALIDATION_SIZE_FOR_LOSS=8",
+        "config.nb_iterations=3",
+        "config.record_frequency=3",
+        "config.train_batch_size=4",
+        "config.max_length=64",
+        *(f"config.{name}={tmp_path / name}" for name in ("checkpoint_dir", "index_dir", "out_dir")),
+    ]
+    result = all_tasks(compose_experiment("config_domain_adaptation", adapting))
+    assert result.train is not None and result.train.steps == 3
+    assert "52 training examples" in result.train.report or "60 training examples" in result.train.report
+    assert mined.evaluation is not None and mined.evaluation.metrics["train"]["ndcg_cut_10"] > 0.3
+    assert result.retrieve.evaluation is not None
+    assert result.retrieve.evaluation.metrics["test"]["ndcg_cut_10"] > 0.3
