@@ -187,6 +187,16 @@ def test_group_overrides_work_with_every_preset(name: str):
     check_loss_fits(experiment, loss_of(experiment))
 
 
+def test_terms_of_a_sum_are_added_and_removed():
+    overrides = ["~config.loss.AllPairsMarginMSE", "config.loss.KlDiv=0.99", "+config.loss.Contrastive=0.01"]
+    assert compose_experiment("config_splade_v3", overrides).config.loss == {"KlDiv": 0.99, "Contrastive": 0.01}
+    assert compose_experiment("config_splade_v3", ["config.loss=KlDiv"]).config.loss == "KlDiv"
+    added = ["+config.regularizer.anti_zero.lambda_q=1", "+config.regularizer.anti_zero.lambda_d=1"]
+    for kind in ("distil", "nodistil"):
+        regularizer = compose_experiment(f"sigir23/config_32neg_{kind}", added).config.regularizer
+        assert set(regularizer) == {"L1", "FLOPS", "anti_zero"}
+
+
 def test_data_folder_is_chosen_by_a_variable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SPLADE_DATA_DIR", "/elsewhere")
     data = compose_experiment("config_splade++_max").data
