@@ -48,7 +48,11 @@ def compose_experiment(config_name: str = "config_default", overrides: Sequence[
         raise explain_composition_error(error, choice) from error
 
 
-def run_task(task: Callable[[Experiment], TaskResult], arguments: Sequence[str] | None = None) -> None:
+def run_task(
+    task: Callable[[Experiment], TaskResult],
+    arguments: Sequence[str] | None = None,
+    after_sweep: Callable[[list[TaskResult]], str] | None = None,
+) -> None:
     """Run `task` as a command; end the process with exit code 1 and one paragraph when the user's input is at fault.
 
     In a sweep (`--multirun`) the jobs after a failed one still run; the errors are repeated at the end.
@@ -56,16 +60,19 @@ def run_task(task: Callable[[Experiment], TaskResult], arguments: Sequence[str] 
     Args:
         task: a function of an experiment; its docstring opens the `--help` text.
         arguments: command line; null: the process's own.
+        after_sweep: turns the results of a sweep into a text that is printed at its end.
     """
     traceback_wanted = os.environ.get(TRACEBACK_VARIABLE) == "1"
     os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra raises its errors to us instead of printing them itself
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     choice: ConfigChoice | None = None
     errors: list[SpladeError] = []
+    results: list[TaskResult] = []
 
     def job(cfg: DictConfig) -> None:
         try:
-            report(task(to_experiment(cfg)).summary())
+            results.append(task(to_experiment(cfg)))
+            report(results[-1].summary())
         except SpladeError as error:
             errors.append(error)
 
@@ -75,6 +82,8 @@ def run_task(task: Callable[[Experiment], TaskResult], arguments: Sequence[str] 
         sys.argv = [sys.argv[0], *without_config_options(arguments)]
         logging.captureWarnings(True)
         hydra_main(version_base="1.3", config_path=str(choice.folder), config_name=ROOT)(job)()
+        if after_sweep is not None and len(results) > 1:
+            report(after_sweep(results))
     except SpladeError as error:
         errors.append(error)
     except (HydraException, OmegaConfBaseException) as error:
