@@ -44,7 +44,8 @@ class IndexBuilder:
         rank: int = 0,
         world_size: int = 1,
         overwrite: bool = False,
-        segment_postings: int = 1 << 24,
+        segment_postings: int = 1 << 26,
+        segment_seconds: float = 120,
     ):
         """Start a build, or go on with the unfinished build of the same settings.
 
@@ -56,7 +57,8 @@ class IndexBuilder:
             rank: number of this process, from 0; documents are numbered rank by rank.
             world_size: number of processes.
             overwrite: whether the new index may replace one that is there.
-            segment_postings: postings held in memory before they are written, 14 bytes each.
+            segment_postings: postings held in memory, 8 bytes each, before they are written to a segment.
+            segment_seconds: age at which they are written anyway: so much work is lost when the build is killed.
 
         Raises:
             IndexFileError: the folder holds an index and `overwrite` is False.
@@ -69,6 +71,7 @@ class IndexBuilder:
         self.index_dir = Path(index_dir)
         self._vocab_size, self._metadata = int(vocab_size), dict(metadata or {})
         self._rank, self._world_size, self._segment_postings = rank, world_size, segment_postings
+        self._segment_seconds, self._flushed = segment_seconds, time.monotonic()
         settings = json.dumps([self._vocab_size, self._metadata, source, world_size], sort_keys=True, allow_nan=False)
         self._folder = self.index_dir / f".build-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
         if self.path.exists() and not overwrite and not self._folder.exists():
@@ -108,6 +111,8 @@ class IndexBuilder:
             if self._buffered >= self._segment_postings or stop < len(vectors):
                 self._flush()
             start = stop
+        if time.monotonic() - self._flushed > self._segment_seconds and self._batches:
+            self._flush()
 
     def finish(self, timeout_s: float = 24 * 3600) -> IndexInfo:
         """Write the index, once all ranks have called this; every rank returns what was written.
@@ -146,6 +151,7 @@ class IndexBuilder:
         segment.write(path)
         self._segments.append(SegmentFile(path))
         self._ids, self._batches, self._buffered = [], [], 0
+        self._flushed = time.monotonic()
 
     def _whole_segments(self) -> list[SegmentFile]:
         """Open this rank's segments of an earlier run, up to the first that is missing or damaged."""

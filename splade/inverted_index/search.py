@@ -18,8 +18,8 @@ import numba
 import numpy as np
 
 from splade.inverted_index.merging import WINDOW_BITS
-from splade.inverted_index.top_k import push, sort_ranking
-from splade.inverted_index.windows import add_slice, collect, collect_from_slice, complete, lower_bound
+from splade.inverted_index.top_k import keep_best, key_doc, key_score, ranking_key, write_ranking
+from splade.inverted_index.windows import add_slice, collect, collect_from_slice, complete, lower_bound, safe_bar
 
 _WINDOW = 1 << WINDOW_BITS
 _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
@@ -45,6 +45,7 @@ class Workspace(NamedTuple):
     window_scores: np.ndarray  # float32, zero between queries
     found: np.ndarray  # int64, offsets of documents
     found_scores: np.ndarray  # float32
+    keys: np.ndarray  # uint64, ranking keys: the best so far and as many again
 
 
 @numba.njit(nogil=True, cache=True)
@@ -73,27 +74,24 @@ def search_batch(
         counts: (n_queries,) int64, receives the number of documents found.
     """
     top_k = docs.shape[1]
-    space = Workspace(np.zeros(_WINDOW, np.float32), np.empty(_WINDOW, np.int64), np.empty(_WINDOW, np.float32))
+    n_candidates = min(n_docs, 2 * top_k + 180)
+    space = Workspace(
+        np.zeros(_WINDOW, np.float32),
+        np.empty(_WINDOW, np.int64),
+        np.empty(_WINDOW, np.float32),
+        np.empty(2 * max(top_k, n_candidates) + 64, np.uint64),
+    )
     for query in range(len(indptr) - 1):
         span = slice(indptr[query], indptr[query + 1])
         terms, weights = _order_terms(lists, term_ids[span], query_weights[span])
         n_read = len(terms) if effort >= 1 else _affordable(lists, terms, effort)
         if n_read == len(terms):
-            counts[query] = _exact(lists, n_docs, terms, weights, threshold, space, docs[query], scores[query])
-            continue
-        n_candidates = min(n_docs, 2 * top_k + 180)
-        found, found_scores = np.empty(n_candidates, np.int32), np.empty(n_candidates, np.float32)
-        size = _exact(lists, n_docs, terms[:n_read], weights[:n_read], np.float32(0), space, found, found_scores)
-        counts[query] = _complete_all(
-            lists,
-            terms[n_read:],
-            weights[n_read:],
-            threshold,
-            found[:size],
-            found_scores[:size],
-            docs[query],
-            scores[query],
-        )
+            size = _exact(lists, n_docs, terms, weights, threshold, top_k, space)
+        else:
+            size = _exact(lists, n_docs, terms[:n_read], weights[:n_read], np.float32(0), n_candidates, space)
+            size = _complete_all(lists, terms[n_read:], weights[n_read:], threshold, top_k, space.keys, size)
+        counts[query] = size
+        write_ranking(space.keys[:size], docs[query], scores[query])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -135,11 +133,14 @@ def _exact(
     terms: np.ndarray,
     weights: np.ndarray,
     threshold: np.float32,
+    top_k: int,
     space: Workspace,
-    docs: np.ndarray,
-    scores: np.ndarray,
 ) -> int:
-    """Write the ranking of one query to `docs` and `scores`, as many as they hold; return how many were found."""
+    """Find the first `top_k` documents of one query's ranking.
+
+    Returns:
+        Their number; their keys are the first of `space.keys`, in no order but with the last of the ranking first.
+    """
     n_terms, size, share = len(terms), 0, 0.5
     cursors = np.empty(n_terms, np.int64)
     for i in range(n_terms):
@@ -161,7 +162,7 @@ def _exact(
         remaining[n_present] = 0
         for i in range(n_present - 1, -1, -1):
             remaining[i] += remaining[i + 1]
-        bar = threshold if size < len(docs) else max(threshold, scores[0])
+        bar = threshold if size < top_k else max(threshold, key_score(space.keys[0]))
         bar *= _ROUNDING
         if n_present == 0 or remaining[0] < bar:
             continue
@@ -174,12 +175,14 @@ def _exact(
                     lists.offsets, begins[i], ends[i], space.window_scores, bar, space.found, space.found_scores, count
                 )
         else:
-            count, share = _read_window(lists, begins, ends, present, remaining, n_present, bar, share, space)
+            count, share = _read_window(lists, begins, ends, present, remaining, n_present, bar, share, top_k, space)
         for i in range(count):
-            score = space.found_scores[i]
-            if score > threshold:
-                size = push(scores, docs, size, score, (window << WINDOW_BITS) + space.found[i])
-    sort_ranking(scores, docs, size)
+            if space.found_scores[i] > threshold:
+                space.keys[size] = ranking_key(space.found_scores[i], (window << WINDOW_BITS) + space.found[i])
+                size += 1
+                if size == len(space.keys):
+                    size = keep_best(space.keys, size, top_k)
+        size = keep_best(space.keys, size, top_k)
     return size
 
 
@@ -193,6 +196,7 @@ def _read_window(
     n_present: int,
     bar: np.float32,
     share: float,
+    top_k: int,
     space: Workspace,
 ) -> tuple[int, float]:
     """List all documents of a window with a score above `bar`, perhaps a few below.
@@ -202,7 +206,7 @@ def _read_window(
     Returns:
         Number of documents listed, and the share to try in the next window: the one at which look-ups cost a fifth of reading.
     """
-    window_scores, found, found_scores = space
+    window_scores, found, found_scores = space.window_scores, space.found, space.found_scores
     n_read, read = 0, 0
     while n_read < n_present and remaining[n_read] > share * bar:
         add_slice(lists.offsets, lists.weights, begins[n_read], ends[n_read], present[n_read], window_scores)
@@ -211,6 +215,8 @@ def _read_window(
     unread = 0
     for i in range(n_read, n_present):
         unread += ends[i] - begins[i]
+    if bar == 0:
+        bar = safe_bar(window_scores, top_k)
     count = collect(window_scores, np.float32(bar - remaining[n_read]), found, found_scores)
     if count * _LOOKUP_COST > unread:
         for i in range(n_read, n_present):
@@ -247,44 +253,62 @@ def _complete_all(
     terms: np.ndarray,
     weights: np.ndarray,
     threshold: np.float32,
-    found: np.ndarray,
-    found_scores: np.ndarray,
-    docs: np.ndarray,
-    scores: np.ndarray,
+    top_k: int,
+    keys: np.ndarray,
+    size: int,
 ) -> int:
-    """Complete the scores of documents with the terms not read, and write their ranking to `docs` and `scores`.
+    """Complete the scores of the documents of the first `size` keys with the terms not read, and keep the first `top_k`.
 
     A document is given up when not even the largest weights of the terms left bring it to the top_k-th partial score.
+
+    Returns:
+        Number of documents; their keys are the first of `keys`.
     """
-    top_k = len(docs)
-    bar = found_scores[top_k - 1] * _ROUNDING if len(found) >= top_k else np.float32(0)
+    bar = np.float32(0)
+    if keep_best(keys, size, top_k) == top_k:
+        bar = key_score(keys[0]) * _ROUNDING
+    found, found_scores = np.empty(size, np.int64), np.empty(size, np.float32)
+    for i in range(size):
+        found[i], found_scores[i] = key_doc(keys[i]), key_score(keys[i])
+    order = np.argsort(found)
+    found, found_scores = found[order], found_scores[order]
     remaining = 0.0
     for i in range(len(terms)):
         remaining += weights[i] * np.float64(lists.term_maxima[terms[i]])
-    order = np.argsort(found)
-    found, found_scores = found[order], found_scores[order]
-    count = len(found)
     for i in range(len(terms)):
         remaining -= weights[i] * np.float64(lists.term_maxima[terms[i]])
-        cursor, stop = lists.slice_starts[terms[i]], lists.slice_starts[terms[i] + 1]
-        begin, kept = lists.slice_begins[cursor], 0
-        for j in range(count):
-            window, offset = found[j] >> WINDOW_BITS, found[j] & (_WINDOW - 1)
-            while cursor < stop and lists.slice_windows[cursor] < window:
-                cursor += 1
-                begin = lists.slice_begins[cursor]
-            if cursor < stop and lists.slice_windows[cursor] == window:
-                end = lists.slice_begins[cursor + 1]
-                begin = lower_bound(lists.offsets, begin, end, offset)
-                if begin < end and lists.offsets[begin] == offset:
-                    found_scores[j] += weights[i] * lists.weights[begin]
-            if found_scores[j] + remaining > bar:
-                found[kept], found_scores[kept] = found[j], found_scores[j]
-                kept += 1
-        count = kept
-    size = 0
-    for i in range(count):
+        size = _complete_term(lists, terms[i], weights[i], np.float32(bar - remaining), found, found_scores, size)
+    count = 0
+    for i in range(size):
         if found_scores[i] > threshold:
-            size = push(scores, docs, size, found_scores[i], found[i])
-    sort_ranking(scores, docs, size)
-    return size
+            keys[count] = ranking_key(found_scores[i], found[i])
+            count += 1
+    return keep_best(keys, count, top_k)
+
+
+@numba.njit(nogil=True, cache=True)
+def _complete_term(
+    lists: PostingLists,
+    term: int,
+    weight: np.float32,
+    bar: np.float32,
+    found: np.ndarray,
+    found_scores: np.ndarray,
+    count: int,
+) -> int:
+    """Add one term to the scores of listed documents (ascending); keep those that are then above `bar`."""
+    cursor, stop = lists.slice_starts[term], lists.slice_starts[term + 1]
+    begin, kept = lists.slice_begins[cursor], 0
+    for i in range(count):
+        window, offset, score = found[i] >> WINDOW_BITS, found[i] & (_WINDOW - 1), found_scores[i]
+        while cursor < stop and lists.slice_windows[cursor] < window:
+            cursor += 1
+            begin = lists.slice_begins[cursor]
+        if cursor < stop and lists.slice_windows[cursor] == window:
+            begin = lower_bound(lists.offsets, begin, lists.slice_begins[cursor + 1], offset)
+            if begin < lists.slice_begins[cursor + 1] and lists.offsets[begin] == offset:
+                score += weight * lists.weights[begin]
+        if score > bar:
+            found[kept], found_scores[kept] = found[i], score
+            kept += 1
+    return kept

@@ -25,13 +25,12 @@ class Postings:
 
     Attributes:
         starts: (n_terms + 1,) int64; term i of the range owns the postings `starts[i]:starts[i + 1]`.
-        docs: uint32, ascending within a term: the document's number in its source.
-        weights: float32.
+        pairs: (n_postings, 2) uint32: the document's number in its source, ascending within a term, and the bits of its
+            float32 weight. Side by side, because inverting writes to as many places as there are terms.
     """
 
     starts: np.ndarray
-    docs: np.ndarray
-    weights: np.ndarray
+    pairs: np.ndarray
 
 
 class PostingSource(Protocol):
@@ -46,13 +45,13 @@ class PostingSource(Protocol):
 
 
 class Segment:
-    """Inverted documents in memory.
+    """Documents in memory, inverted one range of terms at a time: the terms of a document are ascending, so a mark in each
+    document suffices to go on with the next range.
 
     Attributes:
         ids: of the documents.
         lengths: (n_docs,) int32, number of terms of each document.
         counts: (vocab_size,) int64, number of postings of each term.
-        starts, docs, weights: all postings, as in `Postings`.
     """
 
     def __init__(self, doc_ids: Sequence[DocumentIds], batches: Sequence[SparseVectors], vocab_size: int):
@@ -61,26 +60,27 @@ class Segment:
         self.counts = np.zeros(vocab_size, np.int64)
         for batch in batches:
             _count(batch.term_ids, self.counts)
-        self.starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.counts)))
-        self.docs = np.empty(self.starts[-1], np.uint32)
-        self.weights = np.empty(self.starts[-1], np.float32)
-        ends = self.starts[:-1].copy()
-        base = 0
-        for batch in batches:
-            _scatter(batch.indptr, batch.term_ids, batch.weights, base, ends, self.docs, self.weights)
-            base += len(batch)
+        self._batches = batches
+        self._marks = [batch.indptr[:-1].copy() for batch in batches]
 
     def read(self, first: int, last: int) -> Postings:
-        """Return the postings of the terms `first` to `last` (exclusive)."""
-        span = slice(self.starts[first], self.starts[last])
-        return Postings(self.starts[first : last + 1] - self.starts[first], self.docs[span], self.weights[span])
+        """Return the postings of the terms `first` to `last` (exclusive); each call continues where the one before ended."""
+        starts = np.zeros(last - first + 1, np.int64)
+        np.cumsum(self.counts[first:last], out=starts[1:])
+        ends, pairs = starts[:-1].copy(), np.empty((starts[-1], 2), np.uint32)
+        base = 0
+        for batch, marks in zip(self._batches, self._marks, strict=True):
+            bits = np.ascontiguousarray(batch.weights, np.float32).view(np.uint32)
+            _scatter(batch.indptr, batch.term_ids, bits, marks, first, last, base, ends, pairs)
+            base += len(batch)
+        return Postings(starts, pairs)
 
     def write(self, path: Path) -> None:
         """Write the segment, whole or not at all."""
+        postings = self.read(0, len(self.counts))
         with writing(path, KIND, {"vocab_size": len(self.counts), "n_docs": len(self.ids)}) as file:
-            file.add("starts", self.starts)
-            file.add("docs", self.docs)
-            file.add("weights", self.weights)
+            file.add("starts", postings.starts)
+            file.add("pairs", postings.pairs.reshape(-1))
             file.add("lengths", self.lengths)
             file.add("id_text", self.ids.text)
             file.add("id_ends", self.ids.ends)
@@ -100,8 +100,8 @@ class SegmentFile:
     def read(self, first: int, last: int) -> Postings:
         """Return the postings of the terms `first` to `last` (exclusive)."""
         start, stop = int(self.starts[first]), int(self.starts[last])
-        docs, weights = self._file.read("docs", start, stop), self._file.read("weights", start, stop)
-        return Postings(self.starts[first : last + 1] - start, docs, weights)
+        pairs = self._file.read("pairs", 2 * start, 2 * stop).reshape(-1, 2)
+        return Postings(self.starts[first : last + 1] - start, pairs)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -114,16 +114,24 @@ def _count(term_ids: np.ndarray, counts: np.ndarray) -> None:
 def _scatter(
     indptr: np.ndarray,
     term_ids: np.ndarray,
-    weights: np.ndarray,
+    weight_bits: np.ndarray,
+    marks: np.ndarray,
+    first: int,
+    last: int,
     base: int,
     ends: np.ndarray,
-    docs_out: np.ndarray,
-    weights_out: np.ndarray,
+    pairs: np.ndarray,
 ) -> None:
-    """Append each document's entries to the postings of their terms; `ends` says where each term's postings end so far."""
+    """Append the entries below term `last`, from each document's mark on, to the postings of their terms.
+
+    `ends` is where the postings of each term, counted from `first`, end so far.
+    """
     for row in range(len(indptr) - 1):
-        for entry in range(indptr[row], indptr[row + 1]):
-            place = ends[term_ids[entry]]
-            docs_out[place] = base + row
-            weights_out[place] = weights[entry]
-            ends[term_ids[entry]] = place + 1
+        entry, stop = marks[row], indptr[row + 1]
+        while entry < stop and term_ids[entry] < last:
+            place = ends[term_ids[entry] - first]
+            pairs[place, 0] = base + row
+            pairs[place, 1] = weight_bits[entry]
+            ends[term_ids[entry] - first] = place + 1
+            entry += 1
+        marks[row] = entry

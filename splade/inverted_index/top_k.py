@@ -1,61 +1,71 @@
-"""The order of a ranking, and a heap that keeps its first entries.
+"""The order of a ranking, and keeping the first of it.
 
-The order, everywhere: higher score first, then the document that was indexed first (the lower number). This module is the
-only place that compares two documents of a ranking, so ties come out the same whatever way a search takes.
-
-A heap is two arrays, `scores` float32 and `docs` int32, whose first `size` entries form a binary heap with the last
-entry of the ranking at the root: the one that the next better document replaces.
+The order, everywhere: higher score first, then the document that was indexed first (the lower number). A document and its score
+are packed into one integer, a key, whose order is the ranking's: the bits of a positive float32 ascend with its value,
+and below them stands the complement of the document's number. All of search compares keys, so ties come out the same
+whatever way a search takes.
 """
 
 import numba
 import numpy as np
 
-
-@numba.njit(nogil=True, cache=True)
-def ranks_after(score: np.float32, doc: int, other_score: np.float32, other_doc: int) -> bool:
-    """Return whether the first document comes after the other in a ranking."""
-    return score < other_score or (score == other_score and doc > other_doc)
+_DOC_MASK = np.uint64(0xFFFFFFFF)
 
 
 @numba.njit(nogil=True, cache=True)
-def push(scores: np.ndarray, docs: np.ndarray, size: int, score: np.float32, doc: int) -> int:
-    """Offer a document to a heap; return the heap's new size."""
-    if size < len(scores):
-        place = size
-        while place > 0:
-            parent = (place - 1) >> 1
-            if not ranks_after(score, doc, scores[parent], docs[parent]):
-                break
-            scores[place], docs[place] = scores[parent], docs[parent]
-            place = parent
-        scores[place], docs[place] = score, doc
-        return size + 1
-    if ranks_after(scores[0], docs[0], score, doc):
-        _sink(scores, docs, size, score, doc)
-    return size
+def ranking_key(score: np.float32, doc: int) -> np.uint64:
+    """Pack a positive score and a document number; the greater key stands first in the ranking."""
+    return (np.uint64(np.float32(score).view(np.uint32)) << np.uint64(32)) | (_DOC_MASK - np.uint64(doc))
 
 
 @numba.njit(nogil=True, cache=True)
-def sort_ranking(scores: np.ndarray, docs: np.ndarray, size: int) -> None:
-    """Turn a heap into a ranking, best first, in place."""
-    for last in range(size - 1, 0, -1):
-        score, doc = scores[last], docs[last]
-        scores[last], docs[last] = scores[0], docs[0]
-        _sink(scores, docs, last, score, doc)
+def key_score(key: np.uint64) -> np.float32:
+    """Return the score of a key."""
+    return np.uint32(key >> np.uint64(32)).view(np.float32)
 
 
 @numba.njit(nogil=True, cache=True)
-def _sink(scores: np.ndarray, docs: np.ndarray, size: int, score: np.float32, doc: int) -> None:
-    """Put a document in the place of the root and restore the heap of `size` entries."""
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
+def key_doc(key: np.uint64) -> int:
+    """Return the document number of a key."""
+    return np.int64(_DOC_MASK - (key & _DOC_MASK))
+
+
+@numba.njit(nogil=True, cache=True)
+def keep_best(keys: np.ndarray, size: int, top_k: int) -> int:
+    """Move the `top_k` greatest of the first `size` keys to the front, the smallest of them first; return how many.
+
+    This is Hoare's selection (1961), with the middle element as pivot: keys come in no adversarial order.
+    """
+    if size < top_k:
+        return size
+    low, high = 0, size - 1
+    while low < high:
+        pivot = keys[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while keys[i] > pivot:
+                i += 1
+            while keys[j] < pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if top_k - 1 <= j:
+            high = j
+        elif top_k - 1 >= i:
+            low = i
+        else:
             break
-        if child + 1 < size and ranks_after(scores[child + 1], docs[child + 1], scores[child], docs[child]):
-            child += 1
-        if not ranks_after(scores[child], docs[child], score, doc):
-            break
-        scores[place], docs[place] = scores[child], docs[child]
-        place = child
-    scores[place], docs[place] = score, doc
+    keys[0], keys[top_k - 1] = keys[top_k - 1], keys[0]
+    return top_k
+
+
+@numba.njit(nogil=True, cache=True)
+def write_ranking(keys: np.ndarray, docs: np.ndarray, scores: np.ndarray) -> None:
+    """Sort keys and write their documents and scores, best first."""
+    keys.sort()
+    last = len(keys) - 1
+    for rank in range(len(keys)):
+        docs[rank] = key_doc(keys[last - rank])
+        scores[rank] = key_score(keys[last - rank])

@@ -8,13 +8,6 @@ import numpy as np
 from splade.datasets.vectors import SparseVectors
 from splade.errors import DataError
 
-_FAULTS = {
-    1: "a term id outside the vocabulary of {vocab_size} terms",
-    2: "term ids that are not ascending and unique",
-    3: "a weight that is not finite and positive",
-}
-
-
 def check_vectors(vectors: SparseVectors, vocab_size: int, names: Sequence[str] | None = None) -> None:
     """Refuse vectors that no index can hold or search.
 
@@ -33,28 +26,37 @@ def check_vectors(vectors: SparseVectors, vocab_size: int, names: Sequence[str] 
     indptr, nnz = vectors.indptr, len(vectors.term_ids)
     if len(vectors.weights) != nnz or indptr[0] != 0 or indptr[-1] != nnz or (np.diff(indptr) < 0).any():
         raise DataError("the arrays of the vectors do not fit together: indptr must ascend from 0 to their length")
-    row, fault = _first_fault(indptr, vectors.term_ids, vectors.weights, vocab_size)
-    if fault:
-        name = f"number {row}" if names is None else f"'{names[row]}'"
-        terms, weights = vectors.row(row)
-        raise DataError(
-            f"the vector of {name} has {_FAULTS[fault].format(vocab_size=vocab_size)}"
-            f" (term ids {terms[:5].tolist()}..., weights {weights[:5].tolist()}..., {len(terms)} entries)"
-        )
+    terms, weights = vectors.term_ids, vectors.weights
+    if nnz and (terms.min() < 0 or terms.max() >= vocab_size):
+        row, fault = _row_of(indptr, (terms < 0) | (terms >= vocab_size)), "a term id outside the vocabulary"
+    elif nnz and not (weights.min() > 0 and weights.max() < np.inf):  # written so that NaN is refused too
+        row, fault = _row_of(indptr, ~((weights > 0) & (weights < np.inf))), "a weight that is not finite and positive"
+    else:
+        row, fault = _first_unordered(indptr, terms), "term ids that are not ascending and unique"
+        if row < 0:
+            return
+    name = f"number {row}" if names is None else f"'{names[row]}'"
+    terms, weights = vectors.row(row)
+    raise DataError(
+        f"the vector of {name} has {fault} (vocabulary of {vocab_size} terms; the vector's {len(terms)} entries begin with"
+        f" the term ids {terms[:5].tolist()} and the weights {weights[:5].tolist()})"
+    )
+
+
+def _row_of(indptr: np.ndarray, wrong: np.ndarray) -> int:
+    """Return the row of the first entry that is wrong."""
+    return int(np.searchsorted(indptr, np.argmax(wrong), "right")) - 1
 
 
 @numba.njit(nogil=True, cache=True)
-def _first_fault(indptr: np.ndarray, term_ids: np.ndarray, weights: np.ndarray, vocab_size: int) -> tuple[int, int]:
-    """Return the row and the kind of the first fault; kind 0 when there is none."""
+def _first_unordered(indptr: np.ndarray, term_ids: np.ndarray) -> int:
+    """Return the first row whose term ids do not ascend, or -1."""
     for row in range(len(indptr) - 1):
-        previous = -1
-        for entry in range(indptr[row], indptr[row + 1]):
-            term = np.int64(term_ids[entry])
-            if term < 0 or term >= vocab_size:
-                return row, 1
-            if term <= previous:
-                return row, 2
-            if not (weights[entry] > 0 and weights[entry] < np.inf):
-                return row, 3
-            previous = term
-    return 0, 0
+        unordered = False
+        previous = term_ids[indptr[row]] if indptr[row] < indptr[row + 1] else 0
+        for entry in range(indptr[row] + 1, indptr[row + 1]):
+            unordered |= term_ids[entry] <= previous
+            previous = term_ids[entry]
+        if unordered:
+            return row
+    return -1

@@ -41,6 +41,24 @@ def collect(scores: np.ndarray, bar: np.float32, found: np.ndarray, found_scores
 
 
 @numba.njit(nogil=True, cache=True)
+def safe_bar(scores: np.ndarray, top_k: int) -> np.float32:
+    """Return a score that at least `top_k` documents of the window exceed, 0 when that takes too long to find.
+
+    The maxima of blocks belong to different documents, so their top_k-th largest is such a score, but for rounding down.
+    """
+    width = _BLOCK
+    while width * 2 * top_k > len(scores):
+        width //= 2
+    if width < 4:
+        return np.float32(0)
+    blocks = scores.reshape(-1, width)
+    maxima = np.empty(len(blocks), np.float32)
+    for block in range(len(blocks)):
+        maxima[block] = blocks[block].max()
+    return np.partition(maxima, len(maxima) - top_k)[len(maxima) - top_k] * np.float32(1 - 1e-6)
+
+
+@numba.njit(nogil=True, cache=True)
 def collect_from_slice(
     offsets: np.ndarray,
     begin: int,
