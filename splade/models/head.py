@@ -16,8 +16,8 @@ Ties: where several tokens reach the same maximum, the first takes the whole gra
 one of them, `torch.amax` shares it out evenly; the loss and its other gradients do not differ.
 """
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,10 +25,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from splade.errors import ConfigError
-from splade.models.pooling_blocks import TokenBlock, token_blocks
+from splade.models.pooling_blocks import TokenBlock, each_block, token_blocks
 
 Aggregation = Literal["max", "sum"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("max", "sum")
+
+Result = TypeVar("Result")
 
 
 def sparse_head(
@@ -68,26 +70,40 @@ def sparse_head(
 
 
 @torch.inference_mode()
-def head_blocks(
-    hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None = None, agg: Aggregation = "max"
-) -> Iterator[tuple[slice, Tensor]]:
+def pooled_blocks(
+    hidden: Tensor,
+    attention_mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    agg: Aggregation,
+    use: Callable[[slice, Tensor], Result],
+) -> list[Result]:
     """Pool a batch without autograd, a few passages at a time, so that no batch x vocabulary matrix is kept.
 
-    Arguments as in `sparse_head`.
+    Args:
+        hidden: see `sparse_head`.
+        attention_mask: see `sparse_head`.
+        weight: see `sparse_head`.
+        bias: see `sparse_head`.
+        agg: see `sparse_head`.
+        use: is given which passages of the batch, and their (passages, vocabulary) weights; perhaps in a thread.
 
-    Yields:
-        Which passages of the batch, and their (passages, vocabulary) weights.
+    Returns:
+        What `use` returned, in the order of the passages.
     """
     _check_aggregation(agg)
     hidden, weight = _matched_dtypes(hidden, weight)
-    for block in token_blocks(hidden, attention_mask):
+
+    def work(block: TokenBlock) -> Result:
         values = hidden.new_empty(block.size, len(weight), dtype=_accumulator(hidden.dtype))
         if agg == "sum":
             _sum_of_block(block, weight, bias, values)
         else:
             _max_of_block(block, weight, values, None)
             values = (values if bias is None else values.add_(bias)).relu_().log1p_()
-        yield block.passages, values
+        return use(block.passages, values)
+
+    return each_block(token_blocks(hidden, attention_mask), work)
 
 
 def _check_aggregation(agg: str) -> None:
@@ -124,9 +140,12 @@ class _MaxLogits(torch.autograd.Function):
         shape = len(hidden), len(weight)
         values = hidden.new_empty(shape, dtype=_accumulator(hidden.dtype))
         winners = hidden.new_zeros(shape, dtype=torch.int32) if any(ctx.needs_input_grad) else None
-        for block in token_blocks(hidden, attention_mask):
+
+        def work(block: TokenBlock) -> None:
             noted = None if winners is None else winners[block.passages]
             _max_of_block(block, weight, values[block.passages], noted)
+
+        each_block(token_blocks(hidden, attention_mask), work)
         if winners is not None:
             ctx.save_for_backward(hidden, weight, winners)
         return values
@@ -164,8 +183,8 @@ class _SumOfActivations(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(hidden, attention_mask, weight, bias)
         values = hidden.new_zeros(len(hidden), len(weight), dtype=_accumulator(hidden.dtype))
-        for block in token_blocks(hidden, attention_mask):
-            _sum_of_block(block, weight, bias, values[block.passages])
+        blocks = token_blocks(hidden, attention_mask)
+        each_block(blocks, lambda block: _sum_of_block(block, weight, bias, values[block.passages]))
         return values
 
     @staticmethod
@@ -176,7 +195,8 @@ class _SumOfActivations(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=grad_values.dtype)
         grad_bias = None if bias is None else torch.zeros_like(bias)
         for block in token_blocks(hidden, attention_mask):
-            grad_tokens = torch.zeros_like(block.hidden)
+            tokens = block.hidden
+            grad_tokens = torch.zeros_like(tokens)
             for terms, logits in block.tiles(weight):
                 logits = _plus(logits, bias, terms)
                 # d/dx log(1 + ReLU(x)) = 1 / (1 + x) above zero, else 0.
@@ -186,7 +206,7 @@ class _SumOfActivations(torch.autograd.Function):
                     grad_bias[terms] += grad_logits.sum(0)
                 grad_logits = grad_logits.to(weight.dtype)
                 grad_tokens.addmm_(grad_logits, weight[terms])
-                grad_weight[terms] += grad_logits.t() @ block.hidden
+                grad_weight[terms] += grad_logits.t() @ tokens
             block.add_to_batch(grad_tokens, grad_rows)
         return grad_rows.view_as(hidden), None, grad_weight.to(weight.dtype), grad_bias
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from splade.datasets.vectors import SparseVectors
 from splade.errors import ConfigError, ModelError
-from splade.models.head import AGGREGATIONS, Aggregation, head_blocks, sparse_head
+from splade.models.head import AGGREGATIONS, Aggregation, pooled_blocks, sparse_head
 from splade.models.pooling import keep_own_tokens, keep_top_k
 
 logger = logging.getLogger(__name__)
@@ -108,19 +108,17 @@ class MaskedLMEncoder(nn.Module):
         """
         device = next(self.model.parameters()).device
         input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
-        with _evaluating(self):
-            rows = [
-                _positive_entries(self._keep(weights, input_ids[passages], attention_mask[passages]))
-                for passages, weights in self._weights_in_blocks(input_ids, attention_mask)
-            ]
-        return SparseVectors.concatenate(rows, self.vocab_size)
 
-    def _weights_in_blocks(self, input_ids: Tensor, attention_mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        if self._decoder is None:
-            yield slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask)
-        else:
+        def sparse(passages: slice, weights: Tensor) -> SparseVectors:
+            return _positive_entries(self._keep(weights, input_ids[passages], attention_mask[passages]))
+
+        with _evaluating(self):
+            if self._decoder is None:
+                return sparse(slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask))
             hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
-            yield from head_blocks(hidden, attention_mask, *self._decoder.parameters(self.model), self.agg)
+            weight, bias = self._decoder.parameters(self.model)
+            rows = pooled_blocks(hidden, attention_mask, weight, bias, self.agg, sparse)
+        return SparseVectors.concatenate(rows, self.vocab_size)
 
     def _keep(self, weights: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         if self.own_tokens_only:

@@ -2,12 +2,16 @@
 
 Nobody needs the batch x length x vocabulary tensor of logits. A block's tokens are multiplied with one piece of the
 vocabulary at a time; the tile that comes out is pooled over the tokens of each passage at once and its memory is used
-again for the next piece. On the CPU a tile stays in the cache, and padding is left out of the multiplication. On other
-devices padding stays, so that nothing has to wait for the lengths, and tiles are as large as the device needs.
+again for the next piece. On the CPU a tile stays in the cache, padding is left out of the multiplication, and every
+core has a block of its own. On other devices padding stays, so that nothing has to wait for the lengths, and tiles are
+as large as the device needs.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,13 +19,18 @@ from torch import Tensor
 
 from splade.models.pooling_kernels import segment_argmax, segment_max, segment_sum
 
-# Tokens of a CPU block: enough for the matrix product to run at full speed.
-CPU_BLOCK_TOKENS = 1024
-# Logits of a CPU tile: 2 MiB in float32, which fits the second-level caches of two cores.
-CPU_TILE_LOGITS = 2**19
+# Tokens of a CPU block: enough for one core's matrix product to run at full speed.
+CPU_BLOCK_TOKENS = 256
+# Logits of a CPU tile: 1 MiB in float32, which fits a second-level cache.
+CPU_TILE_LOGITS = 2**18
 # On a GPU a tile must be large to be worth its launch: 256 MiB in float32.
 DEVICE_BLOCK_TOKENS = 2**15
 DEVICE_TILE_LOGITS = 2**26
+
+Result = TypeVar("Result")
+
+# Held while the number of threads is changed, so that two callers cannot restore each other's change.
+_matrix_threads = Lock()
 
 
 class TokenBlock(ABC):
@@ -29,20 +38,23 @@ class TokenBlock(ABC):
 
     Attributes:
         passages: which passages of the batch, a slice.
-        hidden: (tokens, dim) hidden states of the tokens.
         tile_logits: how many logits a tile may have.
     """
 
     tile_logits: int
 
-    def __init__(self, passages: slice, hidden: Tensor) -> None:
+    def __init__(self, passages: slice) -> None:
         self.passages = passages
-        self.hidden = hidden
 
     @property
     def size(self) -> int:
         """Number of passages."""
         return self.passages.stop - self.passages.start
+
+    @property
+    @abstractmethod
+    def hidden(self) -> Tensor:
+        """(tokens, dim) hidden states of the tokens."""
 
     def tiles(self, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Multiply the block with one piece of the vocabulary after the other.
@@ -53,16 +65,17 @@ class TokenBlock(ABC):
         Yields:
             The piece, a slice of terms, and its (tokens, terms) logits without bias. The next piece overwrites them.
         """
-        tokens, vocab_size = len(self.hidden), len(weight)
+        hidden = self.hidden
+        tokens, vocab_size = len(hidden), len(weight)
         width = min(vocab_size, max(16, self.tile_logits // max(1, tokens) // 16 * 16))
-        buffer = self.hidden.new_empty(tokens * width)
+        buffer = hidden.new_empty(tokens * width)
         for start in range(0, vocab_size, width):
             terms = slice(start, min(start + width, vocab_size))
-            yield terms, self._tile(weight[terms], buffer[: tokens * (terms.stop - start)])
+            yield terms, self._tile(hidden, weight[terms], buffer[: tokens * (terms.stop - start)])
 
-    def _tile(self, weight: Tensor, buffer: Tensor) -> Tensor:
+    def _tile(self, hidden: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
         """Return the (tokens, terms) logits for a piece of the output embedding, in the memory of `buffer`."""
-        return torch.mm(self.hidden, weight.t(), out=buffer.view(len(self.hidden), -1))
+        return torch.mm(hidden, weight.t(), out=buffer.view(len(hidden), len(weight)))
 
     @abstractmethod
     def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:
@@ -86,7 +99,7 @@ class TokenBlock(ABC):
 
     @abstractmethod
     def add_to_batch(self, per_token: Tensor, batch: Tensor) -> None:
-        """Add the block's (tokens, dim) rows to their places among the (batch x length, dim) rows."""
+        """Write the block's (tokens, dim) rows to their places among the (batch x length, dim) rows."""
 
 
 class PackedBlock(TokenBlock):
@@ -94,10 +107,19 @@ class PackedBlock(TokenBlock):
 
     tile_logits = CPU_TILE_LOGITS
 
-    def __init__(self, passages: slice, hidden: Tensor, rows: Tensor, offsets: np.ndarray) -> None:
-        super().__init__(passages, hidden)
+    def __init__(self, passages: slice, batch_hidden: Tensor, rows: Tensor, offsets: np.ndarray) -> None:
+        super().__init__(passages)
+        self.batch_hidden = batch_hidden
         self.rows = rows
         self.offsets = offsets
+
+    @property
+    def hidden(self) -> Tensor:  # noqa: D102
+        if len(self.rows) == 0:
+            return self.batch_hidden[:0]
+        first, last = int(self.rows[0]), int(self.rows[-1])
+        without_gap = last - first + 1 == len(self.rows)
+        return self.batch_hidden[first : last + 1] if without_gap else self.batch_hidden[self.rows]
 
     def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
         tile = logits.to(values.dtype).numpy()
@@ -127,13 +149,17 @@ class ShortPassage(PackedBlock):
 
     most_tokens = 128
 
-    def __init__(self, passages: slice, hidden: Tensor, rows: Tensor) -> None:
-        self.tokens = len(hidden)
-        repeated = torch.arange(-(-self.tokens // 16) * 16).clamp_(max=self.tokens - 1)
-        super().__init__(passages, hidden[repeated], rows, np.array([0, self.tokens]))
+    def __init__(self, passages: slice, batch_hidden: Tensor, rows: Tensor) -> None:
+        super().__init__(passages, batch_hidden, rows, np.array([0, len(rows)]))
+        self.tokens = len(rows)
 
-    def _tile(self, weight: Tensor, buffer: Tensor) -> Tensor:
-        return torch.mm(weight, self.hidden.t(), out=buffer.view(len(weight), -1)).t()
+    @property
+    def hidden(self) -> Tensor:  # noqa: D102
+        repeated = torch.arange(-(-self.tokens // 16) * 16).clamp_(max=self.tokens - 1)
+        return self.batch_hidden[self.rows[repeated]]
+
+    def _tile(self, hidden: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
+        return torch.mm(weight, hidden.t(), out=buffer.view(len(weight), len(hidden))).t()
 
     def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
         if winners is None:
@@ -148,7 +174,7 @@ class ShortPassage(PackedBlock):
         values[0, terms] = weights[: self.tokens].sum(dim=0, dtype=values.dtype)
 
     def spread(self, per_passage: Tensor) -> Tensor:  # noqa: D102
-        spread = per_passage.repeat(len(self.hidden), 1)
+        spread = per_passage.repeat(-(-self.tokens // 16) * 16, 1)
         spread[self.tokens :] = 0
         return spread
 
@@ -162,9 +188,14 @@ class PaddedBlock(TokenBlock):
     tile_logits = DEVICE_TILE_LOGITS
 
     def __init__(self, passages: slice, hidden: Tensor, mask: Tensor) -> None:
-        super().__init__(passages, hidden)
+        super().__init__(passages)
+        self._hidden = hidden
         self.mask = mask
         self.first_row = passages.start * mask.shape[1]
+
+    @property
+    def hidden(self) -> Tensor:  # noqa: D102
+        return self._hidden
 
     def _by_passage(self, tile: Tensor) -> Tensor:
         return tile.view(*self.mask.shape, tile.shape[1])
@@ -200,6 +231,33 @@ def token_blocks(hidden: Tensor, attention_mask: Tensor) -> Iterator[TokenBlock]
     return _packed(hidden, mask) if hidden.device.type == "cpu" else _padded(hidden, mask)
 
 
+def each_block(blocks: Iterable[TokenBlock], work: Callable[[TokenBlock], Result]) -> list[Result]:
+    """Do `work` on every block, without autograd, and return the results in order.
+
+    CPU blocks are shared out among `torch.get_num_threads()` threads that multiply on their own: cores that multiply
+    one tile together wait for each other at every tile, and for the pooling after it.
+    """
+    todo = list(blocks)
+    threads = min(torch.get_num_threads(), len(todo))
+    if threads <= 1 or not isinstance(todo[0], PackedBlock):
+        return [work(block) for block in todo]
+
+    def without_autograd(block: TokenBlock) -> Result:
+        # Like the number of threads, this is a setting of each thread.
+        with torch.inference_mode():
+            return work(block)
+
+    with _matrix_threads:
+        restored = torch.get_num_threads()
+        # Set here as well, because the matrix library has one setting for all threads.
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads, "sparse-head", torch.set_num_threads, (1,)) as pool:
+                return list(pool.map(without_autograd, todo))
+        finally:
+            torch.set_num_threads(restored)
+
+
 def _packed(hidden: Tensor, mask: Tensor) -> Iterator[TokenBlock]:
     batch, length, dim = hidden.shape
     flat = hidden.reshape(batch * length, dim)
@@ -208,15 +266,14 @@ def _packed(hidden: Tensor, mask: Tensor) -> Iterator[TokenBlock]:
     offsets = np.zeros(batch + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     if batch == 1 and 0 < len(kept) <= ShortPassage.most_tokens:
-        yield ShortPassage(slice(0, 1), flat[kept], kept)
+        yield ShortPassage(slice(0, 1), flat, kept)
         return
     start = 0
     while start < batch:
         # At least one passage, however long it is.
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + CPU_BLOCK_TOKENS, side="right")) - 1)
         rows = kept[offsets[start] : offsets[stop]]
-        gathered = flat if len(rows) == len(flat) else flat.index_select(0, rows)
-        yield PackedBlock(slice(start, stop), gathered, rows, offsets[start : stop + 1] - offsets[start])
+        yield PackedBlock(slice(start, stop), flat, rows, offsets[start : stop + 1] - offsets[start])
         start = stop
 
 

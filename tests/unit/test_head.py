@@ -3,7 +3,7 @@ import torch
 
 from splade.errors import ConfigError
 from splade.models import pooling_blocks
-from splade.models.head import AGGREGATIONS, head_blocks, sparse_head
+from splade.models.head import AGGREGATIONS, pooled_blocks, sparse_head
 
 
 def textbook(hidden, mask, weight, bias, agg):
@@ -157,7 +157,7 @@ def test_blocks_without_autograd_give_the_same_weights(layout, agg):
     hidden, mask, weight, bias = factors()
     weight.requires_grad_()
     whole = sparse_head(hidden, mask, weight, bias, agg).detach()
-    blocks = list(head_blocks(hidden, mask, weight, bias, agg))
+    blocks = pooled_blocks(hidden, mask, weight, bias, agg, lambda passages, weights: (passages, weights))
     assert len(blocks) > 1
     assert [passages.start for passages, _ in blocks[1:]] == [passages.stop for passages, _ in blocks[:-1]]
     assert not any(weights.requires_grad for _, weights in blocks)
