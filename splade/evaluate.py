@@ -1,13 +1,14 @@
 """Task: evaluate runs that exist; needs no model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require, run_task
 from splade.config.record import save_record
 from splade.errors import ConfigError
-from splade.files import write_json
+from splade.evaluation.checks import Finding, warning_block, warning_messages
+from splade.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -16,22 +17,26 @@ class EvaluationResult:
 
     Attributes:
         metrics: data set name -> metric name -> value.
-        notes: what the user should know about the runs.
         path: the file with all of them.
+        warnings: what looks wrong.
     """
 
     metrics: dict[str, dict[str, float]]
     path: Path
-    notes: list[str] = field(default_factory=list)
+    warnings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return one line per data set."""
+        """Return one line per data set, then the warnings."""
+        return "\n".join([*self.lines(), *warning_block(self.warnings)])
+
+    def lines(self) -> list[str]:
+        """Return one line per data set, and where the file is."""
         width = max(map(len, self.metrics), default=0)
-        lines = [
+        values_of = [
             f"{name:{width}}  " + "  ".join(f"{metric} {value:.4f}" for metric, value in values.items())
             for name, values in self.metrics.items()
         ]
-        return "\n".join([*lines, *(f"warning: {note}" for note in self.notes), f"  in {self.path}"])
+        return [*values_of, f"  in {self.path}"]
 
 
 def evaluate(experiment: Experiment) -> EvaluationResult:
@@ -39,28 +44,34 @@ def evaluate(experiment: Experiment) -> EvaluationResult:
     require(experiment, "config.out_dir", "config.retrieval_name", "data.EVAL_QREL_PATH", "config.eval_metric")
     from splade.datasets.qrels import read_qrels
     from splade.datasets.runs import read_run
+    from splade.evaluation.checks import check_depth, check_results, check_run, check_scores, named, raise_errors
     from splade.evaluation.metrics import evaluate_run
+    from splade.evaluation.names import largest_cut
 
     check_datasets(experiment)
     out_dir = Path(str(experiment.config.out_dir))
-    metrics, notes = {}, []
+    metrics: dict[str, dict[str, float]] = {}
+    warnings: list[Finding] = []
     for name, qrels_path, names in zip(
         experiment.config.retrieval_name, experiment.data.EVAL_QREL_PATH, experiment.config.eval_metric, strict=True
     ):
         if qrels_path is None:
             continue
-        measured = evaluate_run(read_run(out_dir / name / "run.json"), read_qrels(qrels_path), names)
+        run, qrels = read_run(out_dir / name / "run.json"), read_qrels(qrels_path)
+        found = raise_errors(named(name, [*check_run(run, qrels), *check_scores(run)]))
+        if _top_k_of(out_dir / name) < largest_cut(names):
+            found += named(name, check_depth(run, names))
+        measured = evaluate_run(run, qrels, names)
+        found += named(name, check_results(measured, run))
         metrics[name] = dict(measured.means)
-        if measured.missing_queries:
-            notes.append(
-                f"{name}: {len(measured.missing_queries)} of {measured.n_queries} judged queries have no result "
-                "and count as zero"
-            )
+        figures = {"n_queries": measured.n_queries, "n_without_result": len(measured.missing_queries)}
         write_json(out_dir / name / "perf.json", metrics[name])
+        write_json(out_dir / name / "eval_stats.json", figures | {"warnings": warning_messages(found)})
+        warnings += found
     save_record(experiment, out_dir, "evaluate")
     path = out_dir / "perf_all_datasets.json"
     write_json(path, metrics)
-    return EvaluationResult(metrics, path, notes)
+    return EvaluationResult(metrics, path, tuple(warnings))
 
 
 def check_datasets(experiment: Experiment) -> None:
@@ -93,6 +104,12 @@ def check_datasets(experiment: Experiment) -> None:
                 f"config.top_k={experiment.config.top_k} documents are retrieved, but {', '.join(metrics)} looks at "
                 f"{largest_cut(metrics)}: raise config.top_k, or name shallower cuts (recall_100)"
             )
+
+
+def _top_k_of(folder: Path) -> int:
+    """Return the depth that a run of this toolkit was made with; 0 for runs of other systems."""
+    stats = folder / "q_stats.json"
+    return int(read_json(stats).get("top_k", 0)) if stats.is_file() else 0
 
 
 if __name__ == "__main__":

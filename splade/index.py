@@ -1,12 +1,14 @@
 """Task: encode a collection into an inverted index."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from splade.config import Experiment, require, run_task
 from splade.config.record import save_record
+from splade.evaluation.checks import Finding, warning_block, warning_messages
 from splade.files import write_json
 
 
@@ -21,6 +23,7 @@ class IndexResult:
         n_bytes: size of the index file.
         L0_d: mean number of non-zero terms per document.
         n_empty: documents whose vector is zero, which no query can find.
+        warnings: what looks wrong.
     """
 
     folder: Path
@@ -29,14 +32,17 @@ class IndexResult:
     n_bytes: int
     L0_d: float
     n_empty: int
+    warnings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return two lines: size, and where it is."""
+        """Return size and place in two lines, then the warnings."""
         empty = f", {self.n_empty} documents without any term" if self.n_empty else ""
-        return (
+        lines = [
             f"index of {self.n_docs} documents, {self.L0_d:.1f} terms each{empty}, {self.n_postings} postings, "
-            f"{self.n_bytes / 1e6:.1f} MB\n  in {self.folder}"
-        )
+            f"{self.n_bytes / 1e6:.1f} MB",
+            f"  in {self.folder}",
+        ]
+        return "\n".join([*lines, *warning_block(self.warnings)])
 
 
 def index(experiment: Experiment) -> IndexResult:
@@ -49,21 +55,25 @@ def index(experiment: Experiment) -> IndexResult:
     from splade.inverted_index import InvertedIndex
     from splade.models.checkpoint import load_for_inference
     from splade.pipeline import index_collection
+    from splade.pipeline.checks import check_collection, check_index, check_max_length, check_settings
     from splade.pipeline.device import pick_device, process_rank
 
     run = experiment.config
+    warnings = check_settings(experiment)
     collection = open_collection(str(experiment.data.COLLECTION_PATH))
+    warnings += check_collection(experiment, collection)
     model = load_for_inference(experiment).to(pick_device())
+    warnings += check_max_length(model, run.max_length)
     folder = Path(str(run.index_dir))
     rank, world_size = process_rank()
     made: InvertedIndex = index_collection(
         model, collection, folder, run.max_length, run.index_retrieve_batch_size, run.overwrite_final, rank, world_size
     )
-    result = describe_index(made)
+    warnings += check_index(made)
     if rank == 0:
         save_record(experiment, folder, "index")
-        write_index_reports(made, folder)
-    return result
+        write_index_reports(made, folder, warnings)
+    return replace(describe_index(made), warnings=tuple(warnings))
 
 
 def describe_index(made: "InvertedIndex") -> IndexResult:  # type: ignore[name-defined]  # noqa: F821
@@ -79,14 +89,18 @@ def describe_index(made: "InvertedIndex") -> IndexResult:  # type: ignore[name-d
     )
 
 
-def write_index_reports(made: "InvertedIndex", folder: Path) -> None:  # type: ignore[name-defined]  # noqa: F821
+def write_index_reports(
+    made: "InvertedIndex",  # type: ignore[name-defined]  # noqa: F821
+    folder: Path,
+    warnings: Sequence[Finding] = (),
+) -> None:
     """Write `index_dist.json`, `index_stats.json` and `index_dist.png`."""
     from splade.inspection.figures import plot_posting_lengths
 
     counts = made.posting_counts
     used = np.flatnonzero(counts)
     write_json(folder / "index_dist.json", {int(term): int(counts[term]) for term in used}, indent=None)
-    write_json(folder / "index_stats.json", {"L0_d": made.mean_terms})
+    write_json(folder / "index_stats.json", {"L0_d": made.mean_terms, "warnings": warning_messages(warnings)})
     plot_posting_lengths(counts, folder / "index_dist.png", made.n_docs)
 
 

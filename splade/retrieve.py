@@ -1,5 +1,6 @@
 """Task: encode queries, search the index, evaluate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from splade.config import Experiment, require, run_task
 from splade.config.record import save_record
 from splade.evaluate import EvaluationResult, check_datasets, evaluate
+from splade.evaluation.checks import Finding, warning_block, warning_messages
 from splade.files import write_json
 
 
@@ -18,14 +20,16 @@ class RetrieveResult:
         stats: data set name -> figures of `RetrievalStats`.
         evaluation: metrics per data set, or None without judgements.
         folder: where the runs are.
+        warnings: what looks wrong, in searching and in evaluating.
     """
 
     stats: dict[str, dict[str, Any]]
     evaluation: EvaluationResult | None
     folder: Path
+    warnings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return effectiveness and cost of every data set."""
+        """Return effectiveness and cost of every data set, then the warnings."""
         lines = []
         for name, stats in self.stats.items():
             lines.append(
@@ -34,11 +38,9 @@ class RetrieveResult:
                 f"per query ({stats['n_threads']} threads)"
             )
             if stats["n_empty_queries"]:
-                lines.append(
-                    f"warning: {name}: {stats['n_empty_queries']} queries have no term at all and find nothing"
-                )
-        evaluation = [self.evaluation.summary()] if self.evaluation is not None else []
-        return "\n".join([*lines, f"  runs in {self.folder}", *evaluation])
+                lines.append(f"  {stats['n_empty_queries']} of them have no term at all and find nothing")
+        evaluation = self.evaluation.lines() if self.evaluation is not None else []
+        return "\n".join([*lines, f"  runs in {self.folder}", *evaluation, *warning_block(self.warnings)])
 
 
 def retrieve(experiment: Experiment) -> RetrieveResult:
@@ -51,19 +53,27 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     check_datasets(experiment)
     from splade.datasets.collections import open_queries
     from splade.datasets.qrels import read_qrels
+    from splade.evaluation.checks import named
     from splade.models.checkpoint import load_for_inference
     from splade.pipeline import Retriever, open_index_of
+    from splade.pipeline.checks import check_judgements, check_max_length, check_settings
     from splade.pipeline.device import pick_device, search_threads
 
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
+    warnings = check_settings(experiment)
     collections = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
-    for path in experiment.data.EVAL_QREL_PATH:
-        if path is not None:
-            read_qrels(path)  # a wrong file shows before the search, not after it
+    paths = experiment.data.EVAL_QREL_PATH or [None] * len(collections)
+    judgements = [read_qrels(path) if path is not None else None for path in paths]
     model = load_for_inference(experiment).to(pick_device())
+    warnings += check_max_length(model, run.max_length)
     index = open_index_of(model, Path(str(run.index_dir)))
+    suspicious = {
+        # What does not belong together shows before the search, not after it.
+        name: named(name, check_judgements(qrels, (query_id for query_id, _ in queries), index) if qrels else [])
+        for name, queries, qrels in zip(run.retrieval_name, collections, judgements, strict=True)
+    }
     stats = {}
-    for name, queries in zip(run.retrieval_name, collections, strict=True):
+    for name, queries, qrels in zip(run.retrieval_name, collections, judgements, strict=True):
         retriever = Retriever(
             model,
             index,
@@ -74,20 +84,49 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
             run.search_effort,
             search_threads(run.n_threads),
         )
-        stats[name] = write_run(retriever, queries, out_dir / name, tag=f"splade-{name}")
+        stats[name], found = write_run(
+            retriever, queries, out_dir / name, f"splade-{name}", suspicious[name], judged=qrels is not None
+        )
+        warnings += found
     save_record(experiment, out_dir, "retrieve")
-    return RetrieveResult(stats, evaluate(experiment) if has_qrels else None, out_dir)
+    evaluation = evaluate(experiment) if has_qrels else None
+    in_evaluation = evaluation.warnings if evaluation is not None else ()
+    known = [finding.message for finding in warnings]
+    warnings += [finding for finding in in_evaluation if finding.message not in known]
+    return RetrieveResult(stats, evaluation, out_dir, tuple(warnings))
 
 
-def write_run(retriever: Any, queries: Any, folder: Path, tag: str) -> dict[str, Any]:
-    """Retrieve for all queries and write `run.json`, `run.trec` and `q_stats.json`; return the statistics."""
-    from splade.datasets.runs import iterate_run, write_run_json, write_run_trec
+def write_run(
+    retriever: Any, queries: Any, folder: Path, tag: str, warnings: Sequence[Finding] = (), judged: bool = True
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Retrieve for all queries and write `run.json`, `run.trec` and `q_stats.json`.
+
+    Args:
+        retriever: a `Retriever`.
+        queries: (query_id, text) pairs.
+        folder: where the files go.
+        tag: name of the run in its TREC form.
+        warnings: what was found before.
+        judged: whether the run will be evaluated, which looks at its scores.
+
+    Returns:
+        The statistics, and the warnings with those that the search adds.
+
+    Raises:
+        DataError: every query vector is empty, or all documents of every query have the same score.
+    """
+    from splade.datasets.runs import iterate_run, read_run, write_run_json, write_run_trec
+    from splade.evaluation.checks import check_scores, raise_errors
+    from splade.pipeline.checks import check_query_vectors
 
     write_run_json(folder / "run.json", retriever.run(queries))
     write_run_trec(folder / "run.trec", ((name, dict(pairs)) for name, pairs in iterate_run(folder / "run.json")), tag)
     stats = retriever.stats().as_dict()
-    write_json(folder / "q_stats.json", stats)
-    return stats
+    found = [*warnings, *check_query_vectors(stats, retriever.model.vocab_size)]
+    if not judged:
+        found += raise_errors(check_scores(read_run(folder / "run.json")))
+    write_json(folder / "q_stats.json", stats | {"warnings": warning_messages(found)})
+    return stats, found
 
 
 if __name__ == "__main__":

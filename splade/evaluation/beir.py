@@ -1,5 +1,9 @@
 """BEIR's own evaluation (arXiv 2104.08663): NDCG@10, Recall@100 and R_cap@100 by beir's evaluator."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from splade.evaluation.metrics import Qrels, Run, judged_queries, scored_queries
 
 
@@ -39,12 +43,24 @@ def evaluate_beir(run: Run, qrels: Qrels) -> dict[str, float]:
 
     judged = judged_queries(qrels)
     scored = drop_identical_ids(scored_queries(run, judged))
-    ndcg, _, recall, _ = EvaluateRetrieval.evaluate(judged, scored, [10, 100], ignore_identical_ids=False)
     # R_cap divides by the number of relevant documents: a query without any is worth zero, not a division by zero.
     answerable = {query_id: documents for query_id, documents in scored.items() if max(judged[query_id].values()) > 0}
-    r_cap = EvaluateRetrieval.evaluate_custom(judged, answerable, [100], metric="recall_cap")
+    with _quiet():
+        ndcg, _, recall, _ = EvaluateRetrieval.evaluate(judged, scored, [10, 100], ignore_identical_ids=False)
+        r_cap = EvaluateRetrieval.evaluate_custom(judged, answerable, [100], metric="recall_cap")
     return {
         "NDCG@10": float(ndcg["NDCG@10"]),
         "Recall@100": float(recall["Recall@100"]),
         "R_cap@100": float(r_cap["R_cap@100"]),
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence beir, which logs every metric it returns, partly through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)

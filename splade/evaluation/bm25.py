@@ -134,11 +134,20 @@ class _Analyser:
         )
 
 
+def library_version() -> str:
+    """Return the version of bm25s.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    return str(_bm25s().__version__)
+
+
 def _bm25s() -> Any:
     try:
         import bm25s
     except ImportError as error:
-        raise ConfigError("BM25 needs the library bm25s: pip install 'splade[bm25]'") from error
+        raise ConfigError("BM25 needs the library bm25s: pip install bm25s PyStemmer") from error
     # It logs every step at level DEBUG and sets that level itself.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s
@@ -148,7 +157,7 @@ def _stemmer(language: str) -> Any:
     try:
         import Stemmer
     except ImportError as error:
-        raise ConfigError("BM25 with stemming needs the library PyStemmer: pip install 'splade[bm25]'") from error
+        raise ConfigError("BM25 with stemming needs the library PyStemmer: pip install PyStemmer") from error
     if language not in Stemmer.algorithms():
         raise ConfigError(f"no stemmer for {language!r}; there are {', '.join(Stemmer.algorithms())}")
     return Stemmer.Stemmer(language)

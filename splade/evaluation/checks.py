@@ -4,6 +4,7 @@ Each check returns findings. An error means that the result would be wrong; a wa
 has to decide. `raise_errors` turns the first kind into an exception and hands back the second, for the summary.
 """
 
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from splade.errors import DataError
-from splade.evaluation.metrics import Qrels, Run
+from splade.evaluation.metrics import Metrics, Qrels, Run
 from splade.evaluation.names import largest_cut
 
 _EXAMPLES = 3
@@ -47,6 +48,11 @@ def raise_errors(findings: Iterable[Finding]) -> list[Finding]:
     if errors:
         raise DataError("\n".join(errors))
     return findings
+
+
+def named(name: str, findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings with the name of the data set or run before each message."""
+    return [Finding(finding.level, finding.code, f"{name}: {finding.message}") for finding in findings]
 
 
 def check_run(run: Run, qrels: Qrels) -> list[Finding]:
@@ -109,21 +115,29 @@ def check_vectors(lengths: np.ndarray, vocab_size: int, what: Literal["document"
         vocab_size: number of terms of the vocabulary.
         what: named in the message.
     """
-    n_vectors, n_empty = len(lengths), int(np.count_nonzero(np.asarray(lengths) == 0))
-    if not n_vectors or n_empty == n_vectors:
+    lengths = np.asarray(lengths)
+    mean = float(lengths.mean()) if len(lengths) else 0.0
+    return check_vector_counts(len(lengths), int(np.count_nonzero(lengths == 0)), mean, vocab_size, what)
+
+
+def check_vector_counts(
+    n_vectors: int, n_empty: int, mean_terms: float, vocab_size: int, what: Literal["document", "query"]
+) -> list[Finding]:
+    """The same as `check_vectors`, from figures that an index or a search keeps anyway."""
+    if n_empty >= n_vectors:
         message = (
-            f"all {n_vectors} {what} vectors are empty: the model is not a trained sparse encoder, or the texts are"
+            f"all {n_vectors} {what} vectors are empty: the model is not a trained sparse encoder, or the texts are "
+            "empty"
         )
-        return [Finding("error", f"all-{what}-vectors-empty", f"{message} empty")]
+        return [Finding("error", f"all-{what}-vectors-empty", message)]
     findings = []
     if n_empty > _MANY_EMPTY * n_vectors:
         share = n_empty / n_vectors
         message = f"{n_empty} of {n_vectors} {what} vectors are empty ({share:.1%}): they can never match; "
         message += "empty texts, a regularisation that was too strong, or the wrong encoder"
         findings.append(Finding("warning", f"many-{what}-vectors-empty", message))
-    mean = float(np.mean(lengths))
-    if mean > _NOT_SPARSE * vocab_size:
-        message = f"{what} vectors hold {mean:.0f} terms on average, of {vocab_size}: that is not sparse; "
+    if mean_terms > _NOT_SPARSE * vocab_size:
+        message = f"{what} vectors hold {mean_terms:.0f} terms on average, of {vocab_size}: that is not sparse; "
         message += "is the model a masked language model that was never trained for retrieval?"
         findings.append(Finding("warning", f"{what}-vectors-not-sparse", message))
     return findings
@@ -162,6 +176,15 @@ def check_depth(run: Run, metrics: Sequence[str], n_documents: int | None = None
     return [Finding("warning", "run-too-shallow", message)]
 
 
+def check_results(measured: Metrics, run: Run) -> list[Finding]:
+    """Did every judged query of the run retrieve something?"""
+    empty = [query_id for query_id in measured.missing_queries if query_id in run]
+    if not empty:
+        return []
+    message = f"{len(empty)} of {measured.n_queries} judged queries retrieve nothing ({_examples(empty)}) and count as "
+    return [Finding("warning", "queries-without-result", message + "zero")]
+
+
 def check_top_k(top_k: int, metrics: Sequence[str]) -> list[Finding]:
     """The same as `check_depth`, before anything is retrieved."""
     cut = largest_cut(metrics)
@@ -170,6 +193,21 @@ def check_top_k(top_k: int, metrics: Sequence[str]) -> list[Finding]:
     message = f"top_k={top_k} documents are retrieved per query, but the metrics look at the first {cut}: values below "
     message += f"that depth will be too low; set top_k={cut}"
     return [Finding("warning", "top-k-below-cut", message)]
+
+
+def warning_block(findings: Sequence[Finding]) -> list[str]:
+    """Return the lines that end a summary, set apart so that nobody reads past them; none without findings."""
+    if not findings:
+        return []
+    lines = ["", f"WARNING: {len(findings)} thing{'s' if len(findings) > 1 else ''} to look at before using this:"]
+    for finding in findings:
+        lines += textwrap.wrap(finding.message, 110, initial_indent="  - ", subsequent_indent="    ")
+    return lines
+
+
+def warning_messages(findings: Iterable[Finding]) -> list[str]:
+    """Return the messages, as they are kept in files of figures."""
+    return [finding.message for finding in findings]
 
 
 def _compare_ids(

@@ -4,7 +4,10 @@ Each evaluation leaves two files in `out_dir/beir/<dataset>/`:
 
 - `perf.json`: `{"NDCG@10": ..., "Recall@100": ..., "R_cap@100": ...}`, metric to value;
 - `stats.json` (may be missing, and so may each key): `{"model": name, "L0_d": mean terms per document, "L0_q": mean
-  terms per query, "flops": expected shared terms, "index_bytes": ..., "ms_per_query": ..., "n_threads": ...}`.
+  terms per query, "flops": expected shared terms, "index_bytes": ..., "encoding_ms_per_query": ...,
+  "search_ms_per_query": ..., "n_threads": threads of the search}`, and `label`, the system's name in tables.
+
+Several systems share one `out_dir`: each but the first has its `beir/` in a sub-folder.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,9 +27,11 @@ from splade.evaluation.tables import Cell, Column, Table
 from splade.files import read_json
 
 _METRICS = ("NDCG@10", "Recall@100", "R_cap@100")
-_COSTS = ("L0_d", "L0_q", "flops", "index_bytes", "ms_per_query", "n_threads")
+_COSTS = ("L0_d", "L0_q", "flops", "index_bytes", "encoding_ms_per_query", "search_ms_per_query", "n_threads")
 # Meaningful as a mean over data sets; index sizes and thread counts are not.
-_AVERAGED_COSTS = ("L0_d", "L0_q", "flops", "ms_per_query")
+_AVERAGED_COSTS = ("L0_d", "L0_q", "flops", "encoding_ms_per_query", "search_ms_per_query")
+# Written beside its sub-forums; it is their mean, which the table forms itself.
+_AVERAGE_OF_FORUMS = "cqadupstack"
 
 _COLUMNS = (
     Column("data set"),
@@ -41,7 +46,8 @@ _COLUMNS = (
     Column("terms /query", digits=1),
     Column("FLOPS", digits=2),
     Column("index MB", digits=1),
-    Column("ms /query", digits=2),
+    Column("encode ms /query", digits=2),
+    Column("search ms /query", digits=2),
     Column("threads"),
 )
 
@@ -78,8 +84,38 @@ def collect_sweep(out_dirs: Mapping[str, str | Path]) -> tuple[SweepEntry, ...]:
         paths = sorted(root.rglob("perf.json"))
         if not paths:
             raise DataError(f"{root.absolute()}: no <dataset>/perf.json in there; has the evaluation been run?")
-        entries += [_read(system, path, path.parent.relative_to(root).as_posix()) for path in paths]
+        named = [(path, path.parent.relative_to(root).as_posix()) for path in paths]
+        entries += [_read(system, path, dataset) for path, dataset in named if dataset != _AVERAGE_OF_FORUMS]
     return tuple(entries)
+
+
+def find_systems(out_dir: str | Path) -> dict[str, Path]:
+    """Return label to folder for every system with results in `out_dir` or in a folder directly below it.
+
+    The label is the one in `stats.json`, else the model's name there, else the folder's; BM25 comes first.
+
+    Raises:
+        DataError: there is no result at all.
+    """
+    out_dir = Path(out_dir)
+    children = sorted(path for path in out_dir.iterdir() if path.is_dir()) if out_dir.is_dir() else []
+    folders = [folder for folder in [out_dir, *children] if any((folder / "beir").rglob("perf.json"))]
+    if not folders:
+        raise DataError(
+            f"{out_dir.absolute()}: no results (beir/<dataset>/perf.json) in it or in a folder below; evaluate first: "
+            "python -m splade.beir_eval"
+        )
+    systems: dict[str, Path] = {}
+    for folder in sorted(folders, key=lambda folder: not folder.name.startswith("bm25")):
+        label = _label(folder)
+        systems[label if label not in systems else f"{label} ({folder.name})"] = folder
+    return systems
+
+
+def _label(folder: Path) -> str:
+    stats_of_one = next(iter(sorted((folder / "beir").rglob("stats.json"))), None)
+    stats = read_json(stats_of_one) if stats_of_one is not None else {}
+    return str(stats.get("label") or stats.get("model") or folder.name) if isinstance(stats, dict) else folder.name
 
 
 def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> Table:
@@ -110,6 +146,8 @@ def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> 
     for system in systems:
         own = [entry for entry in entries if entry.system == system]
         published = PUBLISHED_SYSTEMS[reference] if reference is not None else published_system(_model(own))
+        if published is not None and not any(entry.dataset in published.ndcg_10 for entry in own):
+            published = None
         compared += [published] if published is not None and published not in compared else []
         rows += [(system, *_row(entry, published)) for entry in _with_averages(own)]
     columns = (Column("model"), *_COLUMNS)
@@ -185,7 +223,8 @@ def _row(entry: SweepEntry, published: PublishedSystem | None) -> tuple[Cell, ..
         _number(entry, "L0_q"),
         _number(entry, "flops"),
         index_bytes / 1e6 if index_bytes is not None else None,
-        _number(entry, "ms_per_query"),
+        _number(entry, "encoding_ms_per_query"),
+        _number(entry, "search_ms_per_query"),
         entry.stats.get("n_threads"),
     )
 

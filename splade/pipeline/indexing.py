@@ -13,6 +13,7 @@ from splade.encoding import encode_texts, shard_range
 from splade.errors import IndexFileError
 from splade.inverted_index import IndexBuilder, InvertedIndex
 from splade.models.splade import Splade
+from splade.pipeline.checks import check_max_length
 from splade.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,9 @@ def index_collection(
     Raises:
         IndexFileError: the folder holds an index of another collection or model, and `overwrite` is false.
         DataError: bad lines, duplicate ids or an empty collection.
+        ModelError: `max_length` is more than the model has positions for.
     """
+    check_max_length(model, max_length)
     metadata = index_metadata(model, collection, max_length)
     finished = _finished(index_dir, metadata, overwrite)
     if finished is not None:
@@ -87,6 +90,11 @@ def open_index_of(model: Splade, index_dir: Path) -> InvertedIndex:
         )
     stored = index.metadata.get("fingerprint", {})
     differences = fingerprint.differences(stored)
+    if differences == ["document_encoder"] and stored.get("document_encoder") == _digest_of_query_encoder(model):
+        raise IndexFileError(
+            f"{index_dir} was made with what is now the query encoder: document and query encoder are swapped. "
+            "Exchange init_dict.model_type_or_dir and init_dict.model_type_or_dir_q"
+        )
     if differences:
         listing = "; ".join(
             f"{name}: {stored.get(name)} in the index, {getattr(fingerprint, name)} in the model"
@@ -97,6 +105,12 @@ def open_index_of(model: Splade, index_dir: Path) -> InvertedIndex:
             f"'{model.name}' ({listing}). Use that model, or index again with this one."
         )
     return index
+
+
+def _digest_of_query_encoder(model: Splade) -> str:
+    """Return what the index of a model with both encoders exchanged would carry."""
+    exchanged = Splade(model.query_encoder, model.document_encoder, model.query_tokenizer, model.tokenizer)
+    return exchanged.fingerprint().document_encoder
 
 
 def index_metadata(model: Splade, collection: TextCollection, max_length: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from splade.datasets.vectors import SparseVectors
 from splade.encoding import encode_texts
 from splade.inverted_index import InvertedIndex, SearchResults
 from splade.models.splade import Splade
+from splade.pipeline.checks import check_max_length
 from splade.progress import progress_bar
 
 
@@ -58,6 +59,10 @@ class Retriever:
         threshold: only documents scoring above it.
         effort: 1 exact; less is faster and may miss documents.
         n_threads: search threads.
+        encode: stands in for the model: query texts to their vectors, in groups (`StoredQueries.encode`).
+
+    Raises:
+        ModelError: `max_length` is more than the model has positions for.
     """
 
     def __init__(
@@ -70,7 +75,10 @@ class Retriever:
         threshold: float = 0.0,
         effort: float = 1.0,
         n_threads: int = 1,
+        encode: Callable[[list[str]], Iterator[SparseVectors]] | None = None,
     ):
+        check_max_length(model, max_length)
+        self.encode = encode if encode is not None else self._encode
         self.model = model
         self.index = index
         self.max_length = max_length
@@ -91,7 +99,7 @@ class Retriever:
         ids, texts = (list(column) for column in zip(*queries, strict=True))
         bar = progress_bar("searching", total=total or len(ids), unit="query")
         query_ids = iter(ids)
-        for vectors in self._timed(self._encode(texts)):
+        for vectors in self._timed(self.encode(texts)):
             start = time.perf_counter()
             results = self.index.search(vectors, self.top_k, self.threshold, self.effort, self.n_threads)
             self._search_seconds += time.perf_counter() - start

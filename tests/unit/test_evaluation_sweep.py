@@ -6,9 +6,10 @@ import pytest
 
 from splade.errors import ConfigError, DataError
 from splade.evaluation.published import BEIR_13, CQADUPSTACK_FORUMS, PUBLISHED_SYSTEMS, published_system
-from splade.evaluation.sweep import SweepEntry, collect_sweep, sweep_table
+from splade.evaluation.sweep import SweepEntry, collect_sweep, find_systems, sweep_table
 
-STATS = {"L0_d": 100.0, "L0_q": 20.0, "flops": 1.5, "index_bytes": 2_500_000, "ms_per_query": 0.8, "n_threads": 1}
+STATS = {"L0_d": 100.0, "L0_q": 20.0, "flops": 1.5, "index_bytes": 2_500_000, "n_threads": 1}
+STATS |= {"encoding_ms_per_query": 2.5, "search_ms_per_query": 0.8}
 
 
 def entry(system: str, dataset: str, ndcg: float, **stats) -> SweepEntry:
@@ -39,6 +40,28 @@ def test_collected_from_disk(tmp_path) -> None:
     assert rows[0]["nDCG@10 (difference)"] == pytest.approx(-0.014)
     assert rows[0]["index MB"] == 2.5 and rows[0]["threads"] == 1
     assert rows[-1]["nDCG@10 (published)"] is None
+
+
+def test_systems_of_one_folder(tmp_path) -> None:
+    write(tmp_path, "scifact", 0.7, {**STATS, "model": "a/model"})
+    write(tmp_path / "search_effort-0.5", "scifact", 0.6, {**STATS, "model": "a/model", "label": "a/model, effort"})
+    write(tmp_path / "same", "scifact", 0.6, {"model": "a/model"})
+    write(tmp_path / "bm25", "scifact", 0.5, {"label": "BM25", "model": "bm25"})
+    (tmp_path / "empty").mkdir()
+    systems = find_systems(tmp_path)
+    assert list(systems) == ["BM25", "a/model", "a/model (same)", "a/model, effort"]
+    rows = sweep_table(collect_sweep(systems)).to_records()
+    assert [row["nDCG@10 (measured)"] for row in rows] == [0.5, 0.7, 0.6, 0.6]
+    assert rows[0]["nDCG@10 (published)"] == 0.6789 and rows[0]["search ms /query"] is None
+    assert rows[1]["search ms /query"] == 0.8 and rows[1]["encode ms /query"] == 2.5
+    with pytest.raises(DataError, match="no results"):
+        find_systems(tmp_path / "empty")
+
+
+def test_average_of_the_forums_is_formed_once(tmp_path) -> None:
+    for name in ("cqadupstack", "cqadupstack/android"):
+        write(tmp_path, name, 0.5)
+    assert [entry.dataset for entry in collect_sweep({"m": tmp_path})] == ["cqadupstack/android"]
 
 
 def test_full_beir_13_average_against_published_values() -> None:
