@@ -194,10 +194,7 @@ def _decoder(model: nn.Module) -> Decoder:
     weight = parameters[f"{name}.weight"]
     if weight.is_meta:
         raise _NoDecoder("its output embedding has no values yet")
-    try:
-        logits, product = _logits_and_product(model, Decoder(name, None), weight)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise _NoDecoder(f"it cannot be run up to its output embedding ({error})") from error
+    logits, product = _logits_and_product(model, Decoder(name, None), weight)
     tolerance = 1e-4 if logits.dtype == torch.float32 else 2e-2
     # Its own bias, or one that the module around it adds afterwards.
     for bias in (f"{name}.bias", f"{name.rpartition('.')[0]}.bias", None):
@@ -217,7 +214,10 @@ def _logits_and_product(model: nn.Module, decoder: Decoder, weight: Tensor) -> t
     attention_mask = torch.ones_like(input_ids)
     with _evaluating(model):
         logits = model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
-        return logits, decoder.inputs(model, input_ids, attention_mask) @ weight.t()
+        try:
+            return logits, decoder.inputs(model, input_ids, attention_mask) @ weight.t()
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise _NoDecoder(f"it cannot be run up to its output embedding ({error})") from error
 
 
 def _vocab_size(model: nn.Module, decoder: Decoder | None) -> int:

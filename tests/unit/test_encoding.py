@@ -1,0 +1,157 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from splade.datasets.vectors import SparseVectors
+from splade.encoding import QueryEncoder, encode_query, encode_texts, shard_range
+from splade.encoding.tokens import padded_batch
+from splade.errors import ConfigError
+
+
+class WordTokenizer:
+    """A word is its number; 1 and 2 stand around a text."""
+
+    pad_token_id = 0
+
+    def __init__(self):
+        self.threads = set()
+
+    def __call__(self, texts, truncation, max_length, **_):
+        self.threads.add(threading.current_thread().name)
+        return {"input_ids": [[1, *map(int, text.split()), 2][:max_length] for text in texts]}
+
+
+class CountingEncoder:
+    """The vector of a text counts its tokens; remembers the shape of every batch."""
+
+    vocab_size = 50
+
+    def __init__(self):
+        self.batches = []
+
+    def encode(self, input_ids, attention_mask):
+        self.batches.append(tuple(input_ids.shape))
+        dense = torch.zeros(len(input_ids), self.vocab_size)
+        dense.scatter_add_(1, input_ids, attention_mask.float())
+        return SparseVectors.from_dense(dense.numpy())
+
+
+def texts_of(lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(map(str, rng.integers(3, 50, length))) for length in lengths]
+
+
+def expected(text, max_length=100):
+    return np.bincount(WordTokenizer()([text], True, max_length)["input_ids"][0], minlength=50)
+
+
+LENGTHS = [3, 0, 17, 5, 5, 40, 1, 2, 9, 30, 30, 4, 0]
+
+
+@pytest.mark.parametrize("window", [1, 4, 13, 100])
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_vectors_come_in_the_order_of_the_texts(window, batch_size):
+    texts = texts_of(LENGTHS)
+    encoder = CountingEncoder()
+    groups = list(encode_texts(encoder, WordTokenizer(), iter(texts), 100, batch_size, window=window))
+    assert [len(group) for group in groups] == [len(texts[i : i + window]) for i in range(0, len(texts), window)]
+    vectors = SparseVectors.concatenate(groups, 50).to_dense()
+    np.testing.assert_array_equal(vectors, [expected(text) for text in texts])
+    assert max(rows for rows, _ in encoder.batches) <= batch_size
+
+
+def test_batches_hold_similar_lengths_within_the_token_budget():
+    encoder = CountingEncoder()
+    list(encode_texts(encoder, WordTokenizer(), texts_of(LENGTHS), 100, batch_size=50, token_budget=64))
+    assert all(rows * length <= 64 for rows, length in encoder.batches)
+    assert [length for _, length in encoder.batches] == sorted((length for _, length in encoder.batches), reverse=True)
+    in_reading_order = CountingEncoder()
+    list(encode_texts(in_reading_order, WordTokenizer(), texts_of(LENGTHS), 100, batch_size=2, window=2))
+    computed, unsorted = (sum(rows * length for rows, length in e.batches) for e in (encoder, in_reading_order))
+    assert computed < unsorted
+
+
+def test_a_text_longer_than_the_budget_is_encoded_alone():
+    encoder = CountingEncoder()
+    list(encode_texts(encoder, WordTokenizer(), texts_of([40, 40]), 100, batch_size=8, token_budget=10))
+    assert encoder.batches == [(1, 42), (1, 42)]
+
+
+def test_long_texts_are_cut():
+    texts = texts_of([40])
+    (vectors,) = encode_texts(CountingEncoder(), WordTokenizer(), texts, 10, batch_size=8)
+    np.testing.assert_array_equal(vectors.to_dense()[0], expected(texts[0], 10))
+
+
+def test_no_texts_no_vectors():
+    assert list(encode_texts(CountingEncoder(), WordTokenizer(), [], 10, batch_size=8)) == []
+
+
+def test_texts_are_read_only_one_window_ahead():
+    read = []
+
+    def texts():
+        for text in texts_of([2] * 100):
+            read.append(text)
+            yield text
+
+    windows = encode_texts(CountingEncoder(), WordTokenizer(), texts(), 10, batch_size=8, window=10)
+    next(windows)
+    assert len(read) <= 20
+    windows.close()
+    assert len(read) <= 20
+
+
+def test_tokenisation_runs_in_a_thread():
+    tokenizer = WordTokenizer()
+    list(encode_texts(CountingEncoder(), tokenizer, texts_of(LENGTHS), 10, batch_size=8))
+    assert tokenizer.threads and threading.current_thread().name not in tokenizer.threads
+
+
+def test_an_error_while_reading_reaches_the_caller():
+    def texts():
+        yield "3 4"
+        raise ConfigError("line 2 is broken")
+
+    with pytest.raises(ConfigError, match="line 2"):
+        list(encode_texts(CountingEncoder(), WordTokenizer(), texts(), 10, batch_size=8))
+
+
+@pytest.mark.parametrize("name", ["batch_size", "token_budget", "window"])
+def test_sizes_below_one_are_named(name):
+    sizes = {"batch_size": 4, name: 0}
+    with pytest.raises(ConfigError, match=f"{name}=0"):
+        list(encode_texts(CountingEncoder(), WordTokenizer(), ["3"], 10, **sizes))
+    with pytest.raises(ConfigError, match="max_length=0"):
+        list(encode_texts(CountingEncoder(), WordTokenizer(), ["3"], 0, 4))
+
+
+def test_single_queries():
+    encoder = CountingEncoder()
+    encode = QueryEncoder(encoder, WordTokenizer(), 100)
+    terms, weights = encode("7 9 7")
+    assert terms.tolist() == [1, 2, 7, 9] and weights.tolist() == [1, 1, 2, 1]
+    assert encode_query(encoder, WordTokenizer(), "7 9 7", 3).row(0)[0].tolist() == [1, 7, 9]
+    assert encoder.batches == [(1, 5), (1, 3)]
+
+
+def test_padded_batch():
+    input_ids, attention_mask = padded_batch([[5, 6, 7], [], [8]], pad_id=9)
+    assert input_ids.tolist() == [[5, 6, 7], [9, 9, 9], [8, 9, 9]]
+    assert attention_mask.tolist() == [[1, 1, 1], [0, 0, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_shards_cover_everything_once_and_evenly(n, world_size):
+    shards = [shard_range(n, rank, world_size) for rank in range(world_size)]
+    assert [item for shard in shards for item in shard] == list(range(n))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize(("n", "rank", "world_size"), [(3, 2, 2), (3, -1, 2), (-1, 0, 1), (3, 0, 0)])
+def test_shards_that_do_not_exist(n, rank, world_size):
+    with pytest.raises(ConfigError, match="process"):
+        shard_range(n, rank, world_size)
