@@ -1,7 +1,15 @@
 """Ranking losses, distillation losses and sparsity regularisers, each one pure function."""
 
 from splade.losses.registry import LOSSES, WeightedLoss
-from splade.losses.regularizers import Regularizer, flops_loss, l1_loss, mean_terms, parse_regularizers, regularization
+from splade.losses.regularizers import (
+    Regularizer,
+    flops_loss,
+    l1_loss,
+    mean_terms,
+    parse_regularizers,
+    regularization,
+    sparsity,
+)
 from splade.losses.scores import BatchScores, score_batch
 
 __all__ = [
@@ -15,4 +23,5 @@ __all__ = [
     "parse_regularizers",
     "regularization",
     "score_batch",
+    "sparsity",
 ]

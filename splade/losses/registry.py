@@ -19,21 +19,19 @@ class Loss:
         compute: batch scores -> scalar.
         needs_teacher: it compares with teacher scores.
         needs_batch: it compares a query with other queries' documents.
-        needs_negatives: it compares with the query's own negatives.
     """
 
     name: str
     compute: Callable[[BatchScores], Tensor]
     needs_teacher: bool = False
     needs_batch: bool = False
-    needs_negatives: bool = True
 
 
 LOSSES = {
     loss.name: loss
     for loss in (
         Loss("PairwiseNLL", ranking.pairwise_nll),
-        Loss("InBatchPairwiseNLL", ranking.in_batch_pairwise_nll, needs_batch=True, needs_negatives=False),
+        Loss("InBatchPairwiseNLL", ranking.in_batch_pairwise_nll, needs_batch=True),
         Loss("Contrastive", ranking.contrastive, needs_batch=True),
         Loss("BPR", ranking.bpr),
         Loss("BCE", ranking.bce),
@@ -95,11 +93,6 @@ class WeightedLoss:
     def needs_batch(self) -> bool:
         """Whether a term compares a query with other queries' documents."""
         return self._any("needs_batch")
-
-    @property
-    def needs_negatives(self) -> bool:
-        """Whether a term compares with the query's own negatives."""
-        return self._any("needs_negatives")
 
     def __call__(self, scores: BatchScores) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum and each unweighted term."""

@@ -30,6 +30,11 @@ def mean_terms(vectors: Tensor) -> Tensor:
     return (vectors.detach() > 0).sum(1).float().mean()
 
 
+def sparsity(vectors: Tensor) -> Tensor:
+    """Share of the weights that are zero; monitored, it has no gradient."""
+    return (vectors.detach() <= 0).float().mean()
+
+
 REGULARIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "FLOPS": flops_loss,
     "L1": l1_loss,
@@ -52,11 +57,11 @@ class Regularizer:
     lambda_d: float | None
     growth_steps: int | None
 
-    def schedule(self, step: int) -> float:
-        """Return the factor of lambda after `step` optimiser steps."""
+    def schedule(self, step: float) -> float:
+        """Return the factor of lambda after `step` optimiser steps; infinity stands for the end of its growth."""
         return 1.0 if not self.growth_steps else min(1.0, step / self.growth_steps) ** 2
 
-    def __call__(self, step: int, queries: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def __call__(self, step: float, queries: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms `NAME_q` and `NAME_d`, those that have a lambda.
 
         Args:
@@ -96,7 +101,7 @@ def parse_regularizers(value: Mapping[str, RegularizerConfig] | str | None) -> l
 
 
 def regularization(
-    regularizers: list[Regularizer], step: int, queries: Tensor, documents: Tensor
+    regularizers: list[Regularizer], step: float, queries: Tensor, documents: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Add up all regularisers, each once, over a batch of (B, V) queries and (B * (1 + n), V) documents."""
     positives, negatives = documents[: len(queries)], documents[len(queries) :]

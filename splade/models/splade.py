@@ -79,6 +79,27 @@ class Splade(nn.Module):
         """Whether one encoder serves queries and documents."""
         return self.query_encoder is self.document_encoder
 
+    @property
+    def documents_frozen(self) -> bool:
+        """Whether the document encoder is not trained."""
+        return not any(parameter.requires_grad for parameter in self.document_encoder.parameters())
+
+    def train(self, mode: bool = True) -> "Splade":
+        """Switch dropout on or off; a frozen document encoder never has any, its vectors are those of the index."""
+        super().train(mode)
+        if self.documents_frozen:
+            self.document_encoder.eval()
+        return self
+
+    def checkpoint_activations(self) -> None:
+        """Keep fewer activations for the backward pass and compute the others again: less memory, more time."""
+        for encoder in (self.document_encoder, self.query_encoder):
+            model: Any = getattr(encoder, "model", None)  # a look-up of token weights has none
+            if hasattr(model, "activation_checkpointing_enable"):
+                model.activation_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(model, "gradient_checkpointing_enable"):  # its name in earlier releases
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+
     def forward(self, queries: Mapping[str, Tensor], documents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Encode a training batch.
 
@@ -90,8 +111,7 @@ class Splade(nn.Module):
             (n_queries, vocab_size) and (n_documents, vocab_size) float32 vectors.
         """
         query_vectors = self.query_encoder(queries["input_ids"], queries["attention_mask"])
-        frozen = not any(parameter.requires_grad for parameter in self.document_encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.documents_frozen):
             document_vectors = self.document_encoder(documents["input_ids"], documents["attention_mask"])
         return query_vectors, document_vectors
 

@@ -1,7 +1,13 @@
-"""What is written down while training runs."""
+"""What is written down while training runs, always from the trainer's log.
+
+The log is part of every checkpoint. Each file is made anew from it when training starts or goes on, so that after an
+interruption no row is missing and none appears twice.
+"""
 
 import csv
 import io
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +16,54 @@ from transformers import TrainerCallback
 from splade.files import write_text
 from splade.progress import progress_bar
 
-TRAINING_FILE, VALIDATION_FILE = "training_perf.txt", "validation_perf.txt"
+TRAINING_FILE, VALIDATION_FILE, TENSORBOARD_FOLDER = "training_perf.txt", "validation_perf.txt", "tensorboard"
+
+LogRow = Mapping[str, Any]
 
 
-class PerformanceFiles(TrainerCallback):
-    """Keeps `training_perf.txt` and `validation_perf.txt` (CSV) equal to the trainer's log.
+def is_validation(row: LogRow) -> bool:
+    """Return whether a row of the log comes from validation."""
+    return any(name.startswith("eval_") for name in row)
 
-    The log is part of every checkpoint, so a resumed run rewrites the rows up to its checkpoint and goes on from there:
-    no row is lost, none appears twice.
+
+def is_training(row: LogRow) -> bool:
+    """Return whether a row of the log holds training losses (another one sums up the whole run)."""
+    return "loss" in row
+
+
+class PerformanceFile(TrainerCallback):
+    """Writes one kind of log rows to a CSV file.
+
+    Args:
+        path: the file.
+        belongs: which rows are written.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, path: Path, belongs: Any):
+        self.path = path
+        self.belongs = belongs
+        self._columns: list[str] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the rows of the log so far."""
+        if state.is_world_process_zero:
+            self._rewrite(state.log_history)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Rewrite both files."""
-        if not state.is_world_process_zero:
+        """Append the newest row; one with a new column takes a new file."""
+        row = state.log_history[-1]
+        if not state.is_world_process_zero or not self.belongs(row):
             return
-        training = [row for row in state.log_history if "loss" in row]
-        validation = [row for row in state.log_history if any(name.startswith("eval_") for name in row)]
-        write_text(self.folder / TRAINING_FILE, to_csv(training))
-        write_text(self.folder / VALIDATION_FILE, to_csv(validation))
+        if set(_columns([row])) <= set(self._columns):
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(to_csv([row], self._columns, header=False))
+        else:
+            self._rewrite(state.log_history)
+
+    def _rewrite(self, log_history: Iterable[LogRow]) -> None:
+        rows = [row for row in log_history if self.belongs(row)]
+        self._columns = _columns(rows)
+        write_text(self.path, to_csv(rows, self._columns) if rows else "")
 
 
 class TensorBoard(TrainerCallback):
@@ -41,23 +74,30 @@ class TensorBoard(TrainerCallback):
         self.writer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the log; what an interrupted run wrote after its last checkpoint is dropped."""
+        """Write the rows of the log so far."""
         if state.is_world_process_zero:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.folder), purge_step=state.global_step or None)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.writer = SummaryWriter(str(self.folder))
+            for row in state.log_history:
+                self._write(row)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write one step's numbers."""
-        for name, value in (logs or {}).items() if self.writer is not None else ():
-            group = "validation" if name.startswith("eval_") else "train"
-            if isinstance(value, int | float):
-                self.writer.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, state.global_step)
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the newest row."""
+        if self.writer is not None:
+            self._write(state.log_history[-1])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the log."""
         if self.writer is not None:
             self.writer.close()
+
+    def _write(self, row: LogRow) -> None:
+        group = "validation" if is_validation(row) else "train"
+        for name, value in row.items():
+            if name != "step":
+                self.writer.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, row["step"])
 
 
 class Progress(TrainerCallback):
@@ -77,10 +117,11 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the loss."""
-        if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.4f}")
+        row = state.log_history[-1]
+        if self.bar is not None and is_training(row):
+            self.bar.set_postfix(loss=f"{row['loss']:.4f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
@@ -99,12 +140,16 @@ class ValidateAtEnd(TrainerCallback):
             control.should_evaluate = args.eval_strategy != "no"
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
+def to_csv(rows: list[LogRow], columns: list[str] | None = None, header: bool = True) -> str:
     """Render log rows as CSV; `step` comes first, `eval_` is dropped from the names, absent values are empty."""
-    names = ["step", *sorted({name for row in rows for name in row} - {"step", "epoch"})]
+    columns = _columns(rows) if columns is None else columns
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([name.removeprefix("eval_") for name in names])
-    for row in rows:
-        writer.writerow([row.get(name, "") for name in names])
+    if header:
+        writer.writerow([name.removeprefix("eval_") for name in columns])
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
     return text.getvalue()
+
+
+def _columns(rows: list[LogRow]) -> list[str]:
+    return ["step", *sorted({name for row in rows for name in row} - {"step", "epoch"})]

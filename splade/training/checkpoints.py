@@ -1,8 +1,9 @@
-"""Training checkpoints: only whole ones count."""
+"""Training checkpoints: only whole ones count, and only the last few and the best are kept."""
 
 import logging
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from splade.files import write_json
@@ -12,21 +13,31 @@ logger = logging.getLogger(__name__)
 WHOLE = "whole.json"
 
 
-def mark_whole(folder: Path, step: int) -> None:
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is; `transformers.Trainer` gives it this name."""
+    return folder / f"checkpoint-{step}"
+
+
+def mark_whole(checkpoint: Path) -> None:
     """Mark a checkpoint as completely written: the last thing that is done to it."""
-    write_json(folder / WHOLE, {"step": step})
+    write_json(checkpoint / WHOLE, {})
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run; remove what an interrupted write has left."""
-    whole: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*") if folder.is_dir() else ():
-        step = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if step is None:
-            continue
-        if (path / WHOLE).is_file():
-            whole.append((int(step[1]), path))
-        else:
-            logger.warning("removing %s, which was not written to its end", path)
-            shutil.rmtree(path)
-    return max(whole)[1] if whole else None
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps of all checkpoints, whole or not, ascending."""
+    names = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*"))
+    return sorted(int(name[1]) for name in names if name is not None)
+
+
+def whole_steps(folder: Path) -> list[int]:
+    """Return the steps of the whole checkpoints, ascending."""
+    return [step for step in checkpoint_steps(folder) if (checkpoint_path(folder, step) / WHOLE).is_file()]
+
+
+def keep_checkpoints(folder: Path, steps: Collection[int]) -> None:
+    """Remove all other checkpoints; one whose removal is interrupted is not whole any more."""
+    for step in checkpoint_steps(folder):
+        if step not in steps:
+            checkpoint = checkpoint_path(folder, step)
+            (checkpoint / WHOLE).unlink(missing_ok=True)
+            shutil.rmtree(checkpoint)

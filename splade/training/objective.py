@@ -13,7 +13,11 @@ from splade.losses import (
     mean_terms,
     regularization,
     score_batch,
+    sparsity,
 )
+from splade.training.processes import n_processes
+
+MONITORED = {"L0": mean_terms, "sparsity": sparsity, "flops": flops_loss}
 
 
 class Objective:
@@ -32,20 +36,20 @@ class Objective:
         self.regularizers = regularizers
 
     def __call__(
-        self, model: Any, batch: Mapping[str, Any], step: int, gather: bool = True
+        self, model: Any, batch: Mapping[str, Any], step: float, gather: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise, and named detached terms.
 
         Args:
             model: a `Splade`, possibly wrapped for several processes.
             batch: what the collator made.
-            step: optimiser steps done.
+            step: optimiser steps done; infinity: the regularisers have their final weight.
             gather: share the batch among processes.
         """
         queries, documents = model(batch["queries"], batch["documents"])
         teacher = batch.get("teacher")
         n_local = len(queries)
-        if gather and _n_processes() > 1:
+        if gather and n_processes() > 1:
             positives, negatives = gather_rows(documents[:n_local]), documents[n_local:]
             negatives = gather_rows(negatives) if len(negatives) else negatives
             queries, documents = gather_rows(queries), torch.cat([positives, negatives])
@@ -54,8 +58,9 @@ class Objective:
         ranking, terms = self.loss(scores)
         penalty, penalties = regularization(self.regularizers, step, queries, documents)
         terms = {name: value.detach() for name, value in (terms | penalties).items()}
-        terms |= {"L0_q": mean_terms(queries), "L0_d": mean_terms(documents)}
-        terms |= {"flops_q": flops_loss(queries.detach()), "flops_d": flops_loss(documents.detach())}
+        for side, vectors in (("q", queries.detach()), ("d", documents.detach())):
+            for name, monitor in MONITORED.items():
+                terms[f"{name}_{side}"] = monitor(vectors)
         return ranking + penalty, terms
 
 
@@ -64,8 +69,3 @@ def gather_rows(tensor: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(tensor.contiguous()))
-
-
-def _n_processes() -> int:
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

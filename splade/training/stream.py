@@ -14,7 +14,7 @@ class TrainingStream:
 
     Args:
         examples: the training set.
-        rows: (n,) int64, the examples that are used (others are held out for validation).
+        rows: (n,) integers, the examples that are used (others are held out for validation).
         seed: seed of the permutations.
         length: positions in all.
     """
@@ -53,5 +53,6 @@ class HeldOut:
 
 def split_rows(n_examples: int, n_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and those held out for the validation loss, drawn with `seed`."""
-    order = np.random.default_rng([seed, 2**31]).permutation(n_examples)
+    rows = np.arange(n_examples, dtype=np.int32 if n_examples < 2**31 else np.int64)  # 40 M triplets are common
+    order = np.random.default_rng([seed, 2**31]).permutation(rows)
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])

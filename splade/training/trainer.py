@@ -1,26 +1,42 @@
 """Training on top of `transformers.Trainer`: our objective, our validation, and checkpoints that are whole."""
 
-import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback, ProgressCallback
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
 from splade.errors import ConfigError, SpladeError
 from splade.models.splade import Splade
-from splade.training.callbacks import PerformanceFiles, Progress, TensorBoard, ValidateAtEnd
-from splade.training.checkpoints import mark_whole
+from splade.training.callbacks import (
+    TENSORBOARD_FOLDER,
+    TRAINING_FILE,
+    VALIDATION_FILE,
+    PerformanceFile,
+    Progress,
+    TensorBoard,
+    ValidateAtEnd,
+    is_training,
+    is_validation,
+)
+from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
+from splade.training.early_stopping import EarlyStopping
 from splade.training.objective import Objective
+from splade.training.processes import LONGEST_WAIT, n_processes, on_first_process
+from splade.training.run_folder import CHECKPOINTS_FOLDER
+from splade.training.stream import TrainingStream
 from splade.training.validation import Validation
 
-logger = logging.getLogger(__name__)
-
 WEIGHTS_FILE = "splade.safetensors"
-DAY_SECONDS = 24 * 3600
+CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
 
 
 class SpladeTrainer(Trainer):
@@ -29,17 +45,40 @@ class SpladeTrainer(Trainer):
     Args:
         objective: what is minimised.
         validation: what is measured every `record_frequency` steps; null: nothing.
+        stopping: when to stop early; null: never.
         kwargs: as for `transformers.Trainer`.
     """
 
-    def __init__(self, *, objective: Objective, validation: Validation | None, **kwargs: Any):
+    def __init__(
+        self, *, objective: Objective, validation: Validation | None, stopping: EarlyStopping | None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.splade: Splade = kwargs["model"]
+        self.stream: TrainingStream = kwargs["train_dataset"]
         self.objective: Objective = objective
         self.validation: Validation | None = validation
+        self.stopping: EarlyStopping | None = stopping
+        self.checkpoints = Path(str(self.args.output_dir))
         self.model_accepts_loss_kwargs = False
-        self._sums: dict[str, torch.Tensor] = {}
-        self._batches = 0
+        self._terms = RunningMeans()
+        self._speed = Speedometer(0)
+
+    def train_from(self, step: int | None) -> None:
+        """Train from the start, or go on from the checkpoint of a step; the model ends with its best weights."""
+        checkpoint = None if step is None else checkpoint_path(self.checkpoints, step)
+        if checkpoint is not None and self._stopped_at(checkpoint):
+            self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        else:
+            self.args.eval_on_start = self.validation is not None and checkpoint is None
+            self._speed = Speedometer(step or 0)
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        load_weights(self.splade, checkpoint_path(self.checkpoints, self.best_step))
+
+    @property
+    def best_step(self) -> int:
+        """The step with the best validation; the last one without validation."""
+        best = self.state.best_global_step
+        return self.state.global_step if best is None else best
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -52,56 +91,97 @@ class SpladeTrainer(Trainer):
                 f"the loss is {loss.item()} at step {self.state.global_step} ({values}). Lower config.lr or the "
                 "regulariser's lambda, use bf16 instead of fp16, and check the training data's scores."
             )
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-        self._batches += 1
+        self._terms.add(terms)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every loss term since the last training log line."""
-        if "loss" in logs and self._batches:
-            logs |= {name: (total / self._batches).item() for name, total in self._sums.items()}
-            self._sums, self._batches = {}, 0
+        """Add to a training log line the mean of every loss term since the last one, and the speed."""
+        if is_training(logs):
+            logs |= self._terms.take() | {"steps_per_second": self._speed.take(self.state.global_step)}
         super().log(logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Measure validation loss and full-ranking metrics; the first process does, all get the numbers."""
-        metrics: list[dict[str, float] | None] = [None]
-        if self.is_world_process_zero() and self.validation is not None:
-            training = self.splade.training
-            self.splade.eval()
-            values = self.validation(self.splade, self.objective, self.state.global_step)
-            self.splade.train(training)
-            metrics = [{f"{metric_key_prefix}_{name}": value for name, value in values.items()}]
-        if self.args.world_size > 1:
-            torch.distributed.broadcast_object_list(metrics, src=0)
-        result = metrics[0] or {}
-        self.log(dict(result))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
-        return result
+        with self._speed.paused():
+            result = on_first_process(self._validate)
+        self.log({f"{metric_key_prefix}_{name}": value for name, value in result.items()})
+        row = self.state.log_history[-1]
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
+        return row
+
+    def _validate(self) -> dict[str, float]:
+        assert self.validation is not None, "the trainer asks for validation only where there is some"
+        self.splade.eval()
+        values = self.validation(self.splade, self.objective)
+        self.splade.train()
+        return values
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.stream)  # the stream has its order already
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or str(self.args.output_dir))
-        if self.args.should_save:
-            folder.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_model(self.splade, str(folder / WEIGHTS_FILE))
+        folder = Path(str(output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(self.splade, str(folder / WEIGHTS_FILE))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.world_size > 1:
-            torch.distributed.barrier()  # every process has written its random state
-        if self.args.should_save:
-            step = self.state.global_step
-            mark_whole(Path(str(self.args.output_dir)) / f"checkpoint-{step}", step)
+        with self._speed.paused():
+            super()._save_checkpoint(model, trial)
+            if self.args.world_size > 1:
+                torch.distributed.barrier()  # every process has written its random state
+            if self.args.should_save:
+                mark_whole(checkpoint_path(self.checkpoints, self.state.global_step))
+                last = whole_steps(self.checkpoints)[-CHECKPOINTS_KEPT:]
+                keep_checkpoints(self.checkpoints, {*last, self.best_step})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.splade, Path(resume_from_checkpoint))
 
-    def _load_best_model(self) -> None:
-        if self.state.best_model_checkpoint is not None:
-            load_weights(self.splade, Path(self.state.best_model_checkpoint))
+    def _stopped_at(self, checkpoint: Path) -> bool:
+        log_history = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).log_history
+        return self.stopping is not None and self.stopping.is_due(log_history)
+
+
+class RunningMeans:
+    """Means of named scalars; they stay on their device until they are taken."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Count one more value of each name."""
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means of what was added, and forget it."""
+        means = {name: (total / self._count).item() for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+
+class Speedometer:
+    """Optimiser steps per second, validation and checkpoints not counted."""
+
+    def __init__(self, step: int):
+        self._step, self._since = step, time.perf_counter()
+
+    def take(self, step: int) -> float:
+        """Return the speed since the last call, or since the beginning."""
+        steps, seconds = step - self._step, time.perf_counter() - self._since
+        self._step, self._since = step, self._since + seconds
+        return steps / seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock inside the block."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
@@ -118,13 +198,22 @@ def make_trainer(
         ConfigError: settings that this machine or these processes cannot run.
     """
     folder = Path(str(run.checkpoint_dir))
-    arguments = training_arguments(run, folder, validation is not None)
-    callbacks = [PerformanceFiles(folder), TensorBoard(folder / "tensorboard"), Progress(), ValidateAtEnd()]
+    arguments = training_arguments(run, folder / CHECKPOINTS_FOLDER, validation is not None)
+    callbacks = [
+        PerformanceFile(folder / TRAINING_FILE, is_training),
+        PerformanceFile(folder / VALIDATION_FILE, is_validation),
+        TensorBoard(folder / TENSORBOARD_FOLDER),
+        Progress(),
+        ValidateAtEnd(),
+    ]
+    stopping = None
     if run.early_stopping:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=run.patience))
+        stopping = EarlyStopping(f"eval_{run.monitoring_ckpt}", bool(arguments.greater_is_better), run.patience)
+        callbacks.append(stopping)
     trainer = SpladeTrainer(
         objective=objective,
         validation=validation,
+        stopping=stopping,
         model=model,
         args=arguments,
         data_collator=collator,
@@ -144,7 +233,7 @@ def training_arguments(run: RunConfig, folder: Path, validates: bool) -> Trainin
         raise ConfigError("config.fp16=true needs a CUDA device; on a CPU use config.bf16=true or neither")
     schedule = "steps" if validates else "no"
     return TrainingArguments(
-        output_dir=str(folder / "model_ckpt"),
+        output_dir=str(folder),
         per_device_train_batch_size=batch_size_per_process(run),
         max_steps=run.nb_iterations,
         learning_rate=run.lr,
@@ -157,22 +246,18 @@ def training_arguments(run: RunConfig, folder: Path, validates: bool) -> Trainin
         bf16=run.bf16,
         use_cpu=not cuda,
         seed=run.seed,
-        train_sampling_strategy="sequential",
         logging_steps=run.train_monitoring_freq,
         logging_nan_inf_filter=False,
         eval_strategy=schedule,
         eval_steps=run.record_frequency,
-        eval_on_start=validates,
         save_strategy="steps",
         save_steps=run.record_frequency,
-        save_total_limit=3,
-        load_best_model_at_end=validates,
         metric_for_best_model=run.monitoring_ckpt if validates else None,
         greater_is_better=(run.monitoring_ckpt != "loss") if validates else None,
         dataloader_num_workers=2 if cuda else 0,
         remove_unused_columns=False,
         report_to="none",
-        ddp_timeout=DAY_SECONDS,  # the first process validates while the others wait
+        ddp_timeout=int(LONGEST_WAIT.total_seconds()),
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         disable_tqdm=True,
@@ -181,13 +266,10 @@ def training_arguments(run: RunConfig, folder: Path, validates: bool) -> Trainin
     )
 
 
-def batch_size_per_process(run: RunConfig, n_processes: int | None = None) -> int:
+def batch_size_per_process(run: RunConfig) -> int:
     """Divide `train_batch_size` among the processes that `torchrun` started."""
-    import os
-
-    n_processes = int(os.environ.get("WORLD_SIZE", "1")) if n_processes is None else n_processes
-    if run.train_batch_size % n_processes:
+    if run.train_batch_size % n_processes():
         raise ConfigError(
-            f"config.train_batch_size={run.train_batch_size} cannot be divided among {n_processes} processes"
+            f"config.train_batch_size={run.train_batch_size} cannot be divided among {n_processes()} processes"
         )
-    return run.train_batch_size // n_processes
+    return run.train_batch_size // n_processes()

@@ -1,5 +1,6 @@
 """What is measured while training: the loss on held-out examples, and retrieval on a validation collection."""
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,19 +55,23 @@ class Validation:
         self.max_length = max_length
         self.batch_size = batch_size
 
-    def __call__(self, model: Splade, objective: Any, step: int) -> dict[str, float]:
-        """Return `loss` and its terms, and the full-ranking metrics with mean terms per query and document."""
-        values = self._loss(model, objective, step) if self.held_out is not None and len(self.held_out) else {}
+    def __call__(self, model: Splade, objective: Any) -> dict[str, float]:
+        """Return `loss` and its terms, and the full-ranking metrics with mean terms per query and document.
+
+        The regularisers have their final weight in `loss`, whatever it is in training at the time: otherwise the loss
+        would grow with the weight, and the best checkpoint would be an early one.
+        """
+        values = self._loss(model, objective) if self.held_out is not None else {}
         return values | (self._ranking(model, self.full_ranking) if self.full_ranking is not None else {})
 
     @torch.no_grad()
-    def _loss(self, model: Splade, objective: Any, step: int) -> dict[str, float]:
+    def _loss(self, model: Splade, objective: Any) -> dict[str, float]:
         device = next(model.parameters()).device
         sums: dict[str, float] = {}
         for start in progress(range(0, len(self.held_out), self.batch_size), "validation loss", unit="batch"):
             rows = range(start, min(start + self.batch_size, len(self.held_out)))
             batch = to_device(self.collator([self.held_out[row] for row in rows]), device)
-            loss, terms = objective(model, batch, step, gather=False)
+            loss, terms = objective(model, batch, step=math.inf, gather=False)
             for name, value in (terms | {"loss": loss}).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
         return {name: total / len(self.held_out) for name, total in sums.items()}

@@ -1,0 +1,36 @@
+"""When to stop before the last step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+@dataclass(frozen=True)
+class EarlyStopping(TrainerCallback):
+    """Stops once `monitored` has not improved for `patience` validations.
+
+    The decision depends on nothing but the log, which is part of every checkpoint, so a resumed run stops where an
+    uninterrupted one does. The validation before the first step does not count.
+
+    Example:
+        >>> stopping = EarlyStopping("eval_loss", greater_is_better=False, patience=2)
+        >>> stopping.is_due([{"step": step, "eval_loss": loss} for step, loss in ((2, 0.5), (4, 0.6), (6, 0.5))])
+        True
+    """
+
+    monitored: str
+    greater_is_better: bool
+    patience: int
+
+    def is_due(self, log_history: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether training has to stop after these log rows."""
+        values = [row[self.monitored] for row in log_history if self.monitored in row and row["step"] > 0]
+        best = (max if self.greater_is_better else min)(values, default=None)
+        return len(values) > 0 and len(values) - 1 - values.index(best) >= self.patience
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask the trainer to stop when it is time."""
+        if self.is_due(state.log_history):
+            control.should_training_stop = True

@@ -1,0 +1,92 @@
+"""What a checkpoint folder holds of a training run, and which settings it belongs to."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from splade.config.schema import Experiment
+from splade.errors import ConfigError
+from splade.files import read_json, write_json
+from splade.models.checkpoint import DONE_FILE, MODEL_FOLDER, model_settings
+from splade.training.checkpoints import keep_checkpoints, whole_steps
+
+CHECKPOINTS_FOLDER, SETTINGS_FILE = "model_ckpt", "settings.json"
+
+# Where things go and how results are looked at does not change what is trained.
+NOT_TRAINING = (
+    "checkpoint_dir index_dir out_dir overwrite_final index_retrieve_batch_size top_k threshold search_effort "
+    "n_threads eval_metric retrieval_name pretrained_no_yamlconfig train_monitoring_freq"
+).split()
+
+
+class RunFolder:
+    """The checkpoint folder of a training run.
+
+    The run may be killed at any moment: its settings are written before its first checkpoint, every checkpoint ends
+    with a mark (`splade.training.checkpoints`), and the outcome, without which `model/` does not count, is written last
+    of all. Whatever is removed loses its mark first.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self.path = Path(str(experiment.config.checkpoint_dir))
+        self.checkpoints = self.path / CHECKPOINTS_FOLDER
+        self.settings = training_settings(experiment)
+        self._model_settings = model_settings(experiment)
+        self._overwrite = experiment.config.overwrite_final
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Return what `finish` wrote when these settings were trained to the end, else None.
+
+        Raises:
+            ConfigError: the folder holds a run of other settings, and may not be overwritten.
+        """
+        before = self._settings_before()
+        if before is not None and before != self.settings and not self._overwrite:
+            raise ConfigError(
+                f"config.checkpoint_dir={self.path} belongs to a run with other settings "
+                f"({_first_difference(before, self.settings)}). Give another config.checkpoint_dir, or replace that "
+                "run with config.overwrite_final=true"
+            )
+        done, model = self.path / DONE_FILE, self.path / MODEL_FOLDER
+        finished = before == self.settings and done.is_file() and model.is_dir()
+        return read_json(done)["result"] if finished else None
+
+    def start(self) -> int | None:
+        """Clear away what is of no use, and return the step of the checkpoint to go on from, if there is one."""
+        (self.path / DONE_FILE).unlink(missing_ok=True)
+        if self._settings_before() != self.settings:
+            keep_checkpoints(self.checkpoints, ())
+            write_json(self.checkpoints / SETTINGS_FILE, self.settings)
+        steps = whole_steps(self.checkpoints)
+        keep_checkpoints(self.checkpoints, steps)
+        return steps[-1] if steps else None
+
+    def finish(self, outcome: dict[str, Any]) -> None:
+        """Write down that training has ended."""
+        done = {"model": self._model_settings, "settings": self.settings, "result": outcome}
+        write_json(self.path / DONE_FILE, done)
+
+    def _settings_before(self) -> dict[str, Any] | None:
+        """Return the settings of the run whose model or checkpoints are here, if there are any."""
+        if (self.path / DONE_FILE).is_file():
+            return read_json(self.path / DONE_FILE)["settings"]
+        started = self.checkpoints / SETTINGS_FILE
+        return read_json(started) if started.is_file() and whole_steps(self.checkpoints) else None
+
+
+def training_settings(experiment: Experiment) -> dict[str, Any]:
+    """Return every setting on which the trained weights depend."""
+    settings = asdict(experiment)
+    for name in NOT_TRAINING:
+        settings["config"].pop(name)
+    names = ("type", "TRAIN", "incomplete", "VALIDATION_SIZE_FOR_LOSS", "VALIDATION_FULL_RANKING")
+    data = {name: settings["data"][name] for name in names}
+    return {"init_dict": settings["init_dict"], "config": settings["config"], "data": data}
+
+
+def _first_difference(before: Any, now: Any, path: str = "") -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *now]:
+            if before.get(name) != now.get(name):
+                return _first_difference(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+    return f"{path} was {before}, is {now}"

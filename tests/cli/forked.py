@@ -1,0 +1,83 @@
+"""Commands in processes of their own that start in a fraction of a second.
+
+A server process imports the heavy libraries once; every command is a fork of it, with its own arguments and
+environment, and can be killed like any process.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+from multiprocessing.process import BaseProcess
+
+PRELOADED = ["splade.training.trainer", "splade.training.data", "splade.models.build", "splade.config", "tensorboard"]
+
+
+def start_training(arguments, folder, environment=None, kill_at=None) -> BaseProcess:
+    """Start `python -m splade.train ARGUMENTS` with `folder` as the working directory.
+
+    Args:
+        arguments: overrides.
+        folder: working directory.
+        environment: additional environment variables.
+        kill_at: ("module.function", n): the process kills itself (SIGKILL) when it calls that function the nth time.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_command, args=([str(a) for a in arguments], folder, environment or {}, kill_at))
+    process.start()
+    return process
+
+
+def train(arguments, folder):
+    """Train to the end."""
+    process = start_training(arguments, folder)
+    process.join(timeout=300)
+    assert process.exitcode == 0
+
+
+def train_in_parallel(arguments, folder, n_processes=2):
+    """Train with several processes, as `torchrun` starts them; return their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": str(n_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        start_training(arguments, folder, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(n_processes)
+    ]
+    for process in processes:
+        process.join(timeout=300)
+    return [process.exitcode for process in processes]
+
+
+def _command(arguments, folder, environment, kill_at) -> None:
+    import torch
+
+    from splade.config import run_task
+    from splade.train import train
+
+    os.chdir(folder)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    if kill_at is not None:
+        _kill_at(*kill_at)
+    run_task(train, arguments)
+
+
+def _kill_at(name: str, call: int) -> None:
+    owner_name, _, attribute = name.rpartition(".")
+    try:
+        owner = importlib.import_module(owner_name)
+    except ModuleNotFoundError:
+        module, _, class_name = owner_name.rpartition(".")
+        owner = getattr(importlib.import_module(module), class_name)
+    original, calls = getattr(owner, attribute), iter(range(1, call))
+
+    def wrapper(*args, **kwargs):
+        if next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(owner, attribute, wrapper)
