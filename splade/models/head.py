@@ -12,11 +12,15 @@ In training, only the token that won a term's maximum has a gradient, and only w
 keeps the winners' positions, (batch, vocabulary) integers, instead of logits, and its backward pass is a weighted sum
 of embedding rows per token and of hidden rows per term. `sum` makes its logits a second time in the backward pass.
 
+On a GPU the maximum is made by Triton kernels where Triton is installed (`head_triton`), else in pieces as on the CPU.
+
 Ties: where several tokens reach the same maximum, the first takes the whole gradient. `torch.max(dim)` also gives it to
 one of them, `torch.amax` shares it out evenly; the loss and its other gradients do not differ.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -25,7 +29,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from splade.errors import ConfigError
-from splade.models.pooling_blocks import TokenBlock, each_block, token_blocks
+from splade.models.pooling_blocks import PaddedBlock, TokenBlock, each_block, token_blocks
 
 Aggregation = Literal["max", "sum"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("max", "sum")
@@ -123,8 +127,20 @@ def _matched_dtypes(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _max_of_block(block: TokenBlock, weight: Tensor, values: Tensor, winners: Tensor | None) -> None:
+    if isinstance(block, PaddedBlock) and (kernels := _triton_kernels(weight)) is not None:
+        kernels.max_into(block.hidden, block.mask, weight, values, winners, block.first_row)
+        return
     for terms, logits in block.tiles(weight):
         block.max_into(logits, terms, values, winners)
+
+
+def _triton_kernels(weight: Tensor) -> ModuleType | None:
+    """Return the Triton kernels if they can run on the weight's device and dtype."""
+    if weight.device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from splade.models import head_triton
+
+    return head_triton if weight.dtype in head_triton.DTYPES and head_triton.works_on(weight.device) else None
 
 
 def _sum_of_block(block: TokenBlock, weight: Tensor, bias: Tensor | None, values: Tensor) -> None:
@@ -155,6 +171,9 @@ class _MaxLogits(torch.autograd.Function):
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         hidden, weight, winners = ctx.saved_tensors
         needs_hidden, _, needs_weight = ctx.needs_input_grad
+        if (kernels := _triton_kernels(weight)) is not None:
+            grads = kernels.gradients(hidden, weight, winners, grad_values, needs_hidden, needs_weight)
+            return grads[0], None, grads[1]
         tokens = hidden.flatten(0, 1)
         # By term, so that the winners of a term stand together.
         terms, passages = grad_values.t().nonzero(as_tuple=True)

@@ -1,0 +1,57 @@
+"""The Triton kernels, in Triton's interpreter, against the plain formula. Runs where triton is installed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+PROGRAM = """
+import torch
+from splade.models import head_triton
+from splade.models.head import _MaxLogits
+
+for seed, (batch, length, dim, vocab_size) in enumerate([(3, 70, 40, 150), (2, 5, 16, 20), (1, 64, 33, 128)]):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randint(-3, 4, (batch, length, dim), generator=generator).float()
+    weight = torch.randint(-3, 4, (vocab_size, dim), generator=generator).float()
+    mask = torch.rand(batch, length, generator=generator) > 0.3
+    mask[0, length // 2:] = False
+    if batch > 2:
+        mask[2] = False
+    logits = (hidden @ weight.t()).masked_fill(~mask[:, :, None], -torch.inf)
+    expected = logits.amax(1)
+    first = (logits == expected[:, None]).int().argmax(1)
+    values = torch.empty(batch, vocab_size)
+    winners = torch.zeros(batch, vocab_size, dtype=torch.int32)
+    head_triton.max_into(hidden.flatten(0, 1), mask, weight, values, winners, 1000)
+    assert torch.equal(values, expected)
+    seen = mask.any(1)
+    rows = 1000 + length * torch.arange(batch)[:, None] + first
+    assert torch.equal(winners[seen].long(), rows[seen])
+    head_triton.max_into(hidden.flatten(0, 1), mask, weight, values, None, 0)
+    assert torch.equal(values, expected)
+
+    leaves = hidden.requires_grad_(), weight.requires_grad_()
+    grads = torch.randn(batch, vocab_size, generator=generator) * (expected > 0)
+    _MaxLogits.apply(leaves[0], mask, leaves[1]).backward(grads)
+    found = head_triton.gradients(hidden.detach(), weight.detach(), (winners - 1000).clamp(min=0), grads, True, True)
+    for leaf, grad in zip(leaves, found):
+        torch.testing.assert_close(grad, leaf.grad, rtol=1e-5, atol=1e-5)
+
+values = torch.empty(1, 20)
+head_triton.max_into(torch.full((4, 16), torch.nan), torch.ones(1, 4).bool(), torch.ones(20, 16), values, None, 0)
+assert values.isinf().all() and (values > 0).all()
+assert head_triton.works_on(torch.device("cpu"))
+print("equal")
+"""
+
+
+def test_kernels_equal_the_plain_formula_in_the_interpreter():
+    # The interpreter is chosen by an environment variable that triton reads when it is imported.
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert finished.returncode == 0 and finished.stdout.strip() == "equal", finished.stderr
