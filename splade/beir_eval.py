@@ -143,7 +143,7 @@ def _evaluate(
     """Return the `DatasetResult` of one data set: the finished one, or a new one."""
     from splade.pipeline import Retriever, index_collection
     from splade.pipeline.beir_results import finished_result, judge_and_store
-    from splade.pipeline.checks import check_index, check_judgements
+    from splade.pipeline.checks import check_index, check_judgements, check_truncation
     from splade.pipeline.device import search_threads
 
     run = experiment.config
@@ -157,7 +157,7 @@ def _evaluate(
     index = index_collection(
         model, data.collection, index_dir, run.max_length, run.index_retrieve_batch_size, run.overwrite_final
     )
-    found = [*warnings, *check_index(index)]
+    found = [*warnings, *check_truncation(model, data.collection, run.max_length), *check_index(index)]
     write_index_reports(index, index_dir, found)
     found += check_judgements(data.qrels, data.queries, index)
     stored = _stored_queries(experiment, model, settings, index_dir) if experiment.beir.keep_vectors else None

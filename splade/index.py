@@ -55,7 +55,7 @@ def index(experiment: Experiment) -> IndexResult:
     from splade.inverted_index import InvertedIndex
     from splade.models.checkpoint import load_for_inference
     from splade.pipeline import index_collection
-    from splade.pipeline.checks import check_collection, check_index, check_max_length, check_settings
+    from splade.pipeline.checks import check_collection, check_index, check_max_length, check_settings, check_truncation
     from splade.pipeline.device import pick_device, process_rank
 
     run = experiment.config
@@ -64,6 +64,7 @@ def index(experiment: Experiment) -> IndexResult:
     warnings += check_collection(experiment, collection)
     model = load_for_inference(experiment).to(pick_device())
     warnings += check_max_length(model, run.max_length)
+    warnings += check_truncation(model, collection, run.max_length)
     folder = Path(str(run.index_dir))
     rank, world_size = process_rank()
     made: InvertedIndex = index_collection(

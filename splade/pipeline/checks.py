@@ -4,6 +4,7 @@ A mistake is an error with its reason, before hours of work wherever that is pos
 `Finding`: the task shows it at the end of its summary and keeps it beside its figures.
 """
 
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from splade.config.record import CONFIG_FILE
 from splade.datasets.collections import TextCollection, open_queries
 from splade.datasets.paths import IR_DATASETS_SCHEME
 from splade.datasets.qrels import Qrels
+from splade.encoding.tokens import token_ids
 from splade.errors import ConfigError, DataError, ModelError
 from splade.evaluation.checks import (
     Finding,
@@ -31,6 +33,8 @@ from splade.models.splade import Splade
 _QUERY_NAME = re.compile(r"([-_.](query|queries|q)|^query[-_]encoder)$", re.IGNORECASE)
 _DOCUMENT_NAME = re.compile(r"([-_.](doc|docs|document|documents|d)|^doc(ument)?[-_]encoder)$", re.IGNORECASE)
 _CHUNK = 100_000
+_SAMPLE = 200
+_NEARLY_ALL = 0.9
 
 
 def check_settings(experiment: Experiment) -> list[Finding]:
@@ -65,6 +69,18 @@ def check_max_length(model: Splade, max_length: int) -> list[Finding]:
             message = f"config.max_length={max_length} is more than the {trained} tokens that the {side} encoder of "
             findings.append(Finding("warning", "length-beyond-training", f"{message}'{model.name}' was trained on"))
     return findings
+
+
+def check_truncation(model: Splade, collection: TextCollection, max_length: int) -> list[Finding]:
+    """Does `max_length` cut nearly every document? That is rarely meant: settings for short texts, for instance."""
+    texts = [text for _, text in itertools.islice(collection, _SAMPLE)]
+    # One token more than allowed tells that there are more.
+    n_cut = sum(len(ids) > max_length for ids in token_ids(model.tokenizer, texts, max_length + 1))
+    if n_cut <= _NEARLY_ALL * len(texts):
+        return []
+    message = f"{n_cut} of the first {len(texts)} documents are longer than config.max_length={max_length} tokens and "
+    message += "lose their ends; raise it, unless the model was trained on texts this short"
+    return [Finding("warning", "documents-cut", message)]
 
 
 def check_collection(experiment: Experiment, collection: TextCollection) -> list[Finding]:
