@@ -22,6 +22,7 @@ NAME_VARIABLE = "SPLADE_CONFIG_NAME"
 PATH_VARIABLE = "SPLADE_CONFIG_FULLPATH"
 DEFAULT_CONFIG = "config_default"
 ROOT = "experiment"
+FREE_FORM_KEYS = ("config.loss", "config.regularizer")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,17 @@ def without_config_options(arguments: Sequence[str]) -> list[str]:
         else:
             kept.append(argument)
     return kept
+
+
+def replacing_sections(overrides: Sequence[str]) -> list[str]:
+    """Let a dictionary given for a free-form key replace the config's one; Hydra alone would merge the two."""
+    replaced = []
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if name in FREE_FORM_KEYS and value.lstrip().startswith("{"):
+            replaced.append(f"{name}=null")
+        replaced.append(override)
+    return replaced
 
 
 def register(choice: ConfigChoice, description: str = "") -> None:

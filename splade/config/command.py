@@ -12,7 +12,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from splade.config.choose import ROOT, ConfigChoice, choose_config, register, without_config_options
+from splade.config.choose import (
+    ROOT,
+    ConfigChoice,
+    choose_config,
+    register,
+    replacing_sections,
+    without_config_options,
+)
 from splade.config.explain import explain_composition_error
 from splade.config.report import report, report_error
 from splade.config.schema import Experiment
@@ -43,7 +50,7 @@ def compose_experiment(config_name: str = "config_default", overrides: Sequence[
     register(choice)
     try:
         with initialize_config_dir(str(choice.folder), version_base="1.3"):
-            return to_experiment(compose(ROOT, list(overrides)))
+            return to_experiment(compose(ROOT, replacing_sections(overrides)))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain_composition_error(error, choice) from error
 
@@ -79,7 +86,7 @@ def run_task(
     try:
         choice = choose_config(arguments=arguments)
         register(choice, task.__doc__ or "")
-        sys.argv = [sys.argv[0], *without_config_options(arguments)]
+        sys.argv = [sys.argv[0], *replacing_sections(without_config_options(arguments))]
         logging.captureWarnings(True)
         hydra_main(version_base="1.3", config_path=str(choice.folder), config_name=ROOT)(job)()
         if after_sweep is not None and len(results) > 1:

@@ -28,6 +28,13 @@ def test_overrides_by_key_and_by_group():
     assert compose_experiment("config_default", ["train/data=toy"]).data.type == "triplets"
 
 
+def test_a_dictionary_replaces_a_sum_of_losses_and_a_key_changes_one():
+    replaced = compose_experiment("config_splade_v3", ["config.loss={BPR: 2.0}"]).config.loss
+    assert replaced == {"BPR": 2.0}
+    changed = compose_experiment("config_splade_v3", ["config.loss.KlDiv=0.5"]).config.loss
+    assert changed["KlDiv"] == 0.5 and len(changed) == 2
+
+
 def test_zero_is_a_value():
     assert compose_experiment("config_default", ["config.seed=0"]).config.seed == 0
 
