@@ -7,6 +7,7 @@ from pathlib import Path
 
 from splade.config import Experiment, require, run_task
 from splade.errors import ConfigError, DataError
+from splade.evaluate import top_k_of
 from splade.evaluation.checks import Finding, warning_block
 from splade.files import write_text
 
@@ -71,7 +72,7 @@ def compare(experiment: Experiment) -> CompareResult:
     from splade.evaluation.beir import drop_identical_ids
     from splade.evaluation.checks import check_depth, check_run, check_scores, named, raise_errors
     from splade.evaluation.compare import compare_runs
-    from splade.evaluation.names import parse_metrics
+    from splade.evaluation.names import largest_cut, parse_metrics
 
     paths = named_runs(experiment.runs)
     metrics = experiment.metrics or next(iter(experiment.config.eval_metric), None)
@@ -83,7 +84,9 @@ def compare(experiment: Experiment) -> CompareResult:
     runs = {name: read_run(_run_file(path)) for name, path in paths.items()}
     warnings = []
     for name, run in runs.items():
-        findings = [*check_run(run, qrels), *check_scores(run), *check_depth(run, metrics)]
+        findings = [*check_run(run, qrels), *check_scores(run)]
+        if top_k_of(Path(_run_file(paths[name])).parent) < largest_cut(metrics):
+            findings += check_depth(run, metrics)
         warnings += raise_errors(named(name, findings))
     settings = experiment.compare
     if settings.drop_identical_ids:

@@ -59,7 +59,7 @@ def evaluate(experiment: Experiment) -> EvaluationResult:
             continue
         run, qrels = read_run(out_dir / name / "run.json"), read_qrels(qrels_path)
         found = raise_errors(named(name, [*check_run(run, qrels), *check_scores(run)]))
-        if _top_k_of(out_dir / name) < largest_cut(names):
+        if top_k_of(out_dir / name) < largest_cut(names):
             found += named(name, check_depth(run, names))
         measured = evaluate_run(run, qrels, names)
         found += named(name, check_results(measured, run))
@@ -106,7 +106,7 @@ def check_datasets(experiment: Experiment) -> None:
             )
 
 
-def _top_k_of(folder: Path) -> int:
+def top_k_of(folder: Path) -> int:
     """Return the depth that a run of this toolkit was made with; 0 for runs of other systems."""
     stats = folder / "q_stats.json"
     return int(read_json(stats).get("top_k", 0)) if stats.is_file() else 0

@@ -134,7 +134,7 @@ def check_judgements(qrels: Qrels, query_ids: Iterable[str], index: InvertedInde
     Raises:
         DataError: they share no query or no relevant document, or their ids differ by blanks.
     """
-    findings = check_qrels_against_queries(qrels, set(query_ids))
+    findings = check_qrels_against_queries(qrels, dict.fromkeys(query_ids))
     relevant = {doc_id for documents in qrels.values() for doc_id, grade in documents.items() if grade > 0}
     return raise_errors([*findings, *check_qrels_against_collection(qrels, _ids_of_interest(index, relevant))])
 
@@ -204,14 +204,14 @@ def _ids(collection: TextCollection) -> list[str]:
     return [text_id for text_id, _ in collection]
 
 
-def _ids_of_interest(index: InvertedIndex, wanted: set[str]) -> set[str]:
-    """Return which of the wanted ids an index holds, and a few that it holds anyway, for messages."""
+def _ids_of_interest(index: InvertedIndex, wanted: set[str]) -> dict[str, None]:
+    """Return which of the wanted ids an index holds, after a few that it holds anyway, for messages."""
     # Stray blanks in the judgements deserve a message of their own: look for the ids without them, too.
     interest = wanted | {one.strip() for one in wanted}
-    found: set[str] = set()
+    found: dict[str, None] = {}
     for start in range(0, index.n_docs, _CHUNK):
         ids = index.doc_ids(range(start, min(start + _CHUNK, index.n_docs)))
-        found.update(ids[:10] if start == 0 else (), interest.intersection(ids))
-        if wanted <= found:
+        found |= dict.fromkeys([*(ids[:3] if start == 0 else ()), *sorted(interest.intersection(ids))])
+        if wanted <= found.keys():
             break
     return found

@@ -298,3 +298,67 @@ def test_shallow_runs_of_other_systems_are_warned_of(tmp_path):
     assert result.summary().splitlines()[-3].startswith("WARNING") or "WARNING" in result.summary()
     kept = json.loads((tmp_path / "TOY/eval_stats.json").read_text())
     assert "at most 5 documents" in kept["warnings"][0]
+
+
+def test_a_catalogue_in_place_of_files(small, tmp_path, monkeypatch):
+    ir_datasets = pytest.importorskip("ir_datasets")
+    formats = ir_datasets.formats
+
+    class Docs(formats.BaseDocs):
+        def docs_iter(self):
+            yield from (formats.GenericDoc(f"d{i}", text) for i, text in enumerate(("cats purr", "dogs bark")))
+
+    class Queries(formats.BaseQueries):
+        def queries_iter(self):
+            yield formats.GenericQuery("q1", "why do cats purr")
+
+    class Qrels(formats.BaseQrels):
+        def qrels_iter(self):
+            yield formats.TrecQrel("q1", "d0", 1, "0")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    registry = ir_datasets.registry
+    found = {"splade-cli": ir_datasets.Dataset(Docs(), Queries(), Qrels())}
+    monkeypatch.setattr(registry, "_registered", registry._registered | found)
+    catalogue = {"data__COLLECTION_PATH": "ir_datasets:splade-cli", "data__EVAL_QREL_PATH": "[ir_datasets:splade-cli]"}
+    own = ready(small, tmp_path, **catalogue, data__Q_COLLECTION_PATH="[ir_datasets:splade-cli]")
+    assert index(own).n_docs == 2
+    assert retrieve(own).evaluation.metrics["TOY"]["recall_100"] == 1.0
+    assert bm25(own).summary().count("paired t-test") == 1
+    runs = f"{{bm25: {tmp_path}/out/bm25/TOY, splade: {tmp_path}/out/TOY}}"
+    compared = compare(ready(small, tmp_path, **catalogue, runs=runs, metrics="[RR@10]"))
+    assert compared.warnings == () and "RR@10" in compared.text
+
+
+def test_a_hugging_face_folder(small, tmp_path):
+    for name, lines in (
+        ("corpus/corpus.jsonl", [{"_id": "d1", "text": "cats purr"}, {"_id": "d2", "text": "dogs bark"}]),
+        ("queries/queries.jsonl", [{"_id": "q1", "text": "why do cats purr"}]),
+        ("qrels/test.jsonl", [{"query-id": "q1", "corpus-id": "d1", "score": 1}]),
+    ):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = tmp_path / "set"
+    own = {"data__COLLECTION_PATH": folder, "data__Q_COLLECTION_PATH": f"[{folder}]"}
+    own["data__EVAL_QREL_PATH"] = f"[{folder}]"
+    index(ready(small, tmp_path, **own))
+    assert retrieve(ready(small, tmp_path, **own)).evaluation.metrics["TOY"]["recall_100"] == 1.0
+
+
+def test_the_table_beside_published_results(tmp_path):
+    for system, ndcg in (("", 0.7), ("bm25", 0.6)):
+        folder = tmp_path / system / "beir" / "scifact"
+        folder.mkdir(parents=True)
+        (folder / "perf.json").write_text(json.dumps({"NDCG@10": ndcg, "Recall@100": 0.9, "R_cap@100": 0.9}))
+        (folder / "stats.json").write_text(json.dumps({"label": system or "mine", "model": system or "mine"}))
+    rows = table_rows(beir_table(experiment(config__out_dir=tmp_path)))
+    assert [row["nDCG@10 (published)"] for row in rows] == [0.6789, None]
+    chosen = beir_table(experiment(config__out_dir=tmp_path, beir__reference="SPLADE-v3"))
+    assert [row["nDCG@10 (published)"] for row in table_rows(chosen)] == [0.7140, 0.7140]
+    assert "reported by others" in chosen.summary() and "-0.1140" in chosen.summary()
+    with pytest.raises(ConfigError, match="did you mean 'SPLADE-v3'"):
+        beir_table(experiment(config__out_dir=tmp_path, beir__reference="splade-v3"))
+
+
+def table_rows(result):
+    return result.table.to_records()
