@@ -15,7 +15,7 @@ from splade.inverted_index.document_ids import DocumentIds
 from splade.inverted_index.merging import INDEX_FILE, KIND, WINDOW_BITS
 from splade.inverted_index.search import PostingLists, search_batch
 from splade.inverted_index.validation import check_vectors
-from splade.inverted_index.windows import lower_bound
+from splade.inverted_index.windows import find
 
 _BATCH_RESULTS = 1 << 20  # documents that one call of the kernel may return
 _BATCH_QUERIES = 32
@@ -127,8 +127,9 @@ class InvertedIndex:
             queries: over the index's vocabulary; empty queries and terms that no document has are allowed.
             top_k: at most so many documents for each query, at least 1.
             threshold: only documents with a greater score; documents that share no term are never returned.
-            effort: 1 is exact. Below 1, the share of each query's postings that is read to choose candidates, whose scores
-                are then exact: less is faster and misses more. See the table in the README for the overlap to expect.
+            effort: 1 is exact; less is faster and misses more: the share, of what a query's unread terms could at most
+                add to a document's score, that the search takes into account. Expect an overlap@10 with exact search of
+                0.999 at 0.7, 0.995 at 0.6 and 0.97 at 0.5; larger `top_k` overlap more.
             n_threads: threads that share the queries.
 
         Raises:
@@ -178,10 +179,9 @@ class InvertedIndex:
         slices = np.flatnonzero(lists.slice_windows == window)
         begins, ends = lists.slice_begins[slices], lists.slice_begins[slices + 1]
         places = np.array(
-            [lower_bound(lists.offsets, begin, end, offset) for begin, end in zip(begins, ends, strict=True)], np.int64
+            [find(lists.offsets, begin, end, offset) for begin, end in zip(begins, ends, strict=True)], np.int64
         )
-        there = places < ends
-        there[there] = lists.offsets[places[there]] == offset
+        there = places >= 0
         term_ids = np.searchsorted(lists.slice_starts, slices[there], "right") - 1
         return term_ids.astype(np.int32), lists.weights[places[there]]
 

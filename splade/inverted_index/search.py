@@ -1,15 +1,15 @@
 """Top-k search over windows of documents, exact and approximate.
 
-Exact search is MaxScore (Turtle and Flood, 1995) applied window by window. The terms of a query are ordered once by how
-much of the possible score they settle per posting read: largest contribution / length of the posting list. In each window
-the first terms are read in full. As soon as the largest contribution of the remaining terms, added up, stays below the
-score that a document must reach, only documents whose partial score can still reach it are completed, by looking them up in
-the remaining slices. The remaining terms are the long lists of light terms, most of a query's postings.
+The algorithm is MaxScore (Turtle and Flood, 1995) applied window by window. The terms of a query are ordered once by how much
+of the possible score they settle per posting read: largest contribution / length of the posting list. In each window the
+first terms are read in full, until the largest contributions of the remaining terms add up to well below the score that a
+document must reach. Then only documents whose partial score can still reach it are completed, by looking them up in the
+remaining slices. Those are the long lists of light terms, most of a query's postings.
 
-Approximate search reads only as many of these ordered lists as a share (`effort`) of the query's postings allows, takes the
-documents with the best partial scores, and completes their scores exactly.
+Approximate search is the same, but takes into account only a share (`effort`) of what remaining terms can contribute at most:
+a document hardly ever has the largest weight of all of them.
 
-Every document's contributions are added in the same order of terms on every way, so equal documents get equal scores.
+A document's contributions are added in the same order of terms on every way, so equal documents get equal scores.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,12 @@ import numpy as np
 
 from splade.inverted_index.merging import WINDOW_BITS
 from splade.inverted_index.top_k import keep_best, key_doc, key_score, ranking_key, write_ranking
-from splade.inverted_index.windows import add_slice, collect, collect_from_slice, complete, lower_bound, safe_bar
+from splade.inverted_index.windows import add_slice, collect, collect_from_slice, complete, safe_bar
 
 _WINDOW = 1 << WINDOW_BITS
 _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
 _ROUNDING = np.float32(1 - 1e-5)  # float32 sums of any order differ by less than this factor
-_LOOKUP_COST = 25  # of completing a document with one term, in postings read
+_LOOKUP_COST = 100  # of looking a document up in a slice, in postings read: cache misses, mostly
 
 
 class PostingLists(NamedTuple):
@@ -68,28 +68,22 @@ def search_batch(
         n_docs: documents in the index.
         indptr, term_ids, query_weights: the queries, as in `SparseVectors`.
         threshold: only documents with a greater score are returned; not negative.
-        effort: share of the query's postings to read; 1 or more is exact search.
+        effort: share of the remaining terms' largest contributions that is taken into account; 1 is exact search.
         docs: (n_queries, top_k) int32, receives document numbers, best first.
         scores: (n_queries, top_k) float32, receives their scores.
         counts: (n_queries,) int64, receives the number of documents found.
     """
     top_k = docs.shape[1]
-    n_candidates = min(n_docs, 2 * top_k + 180)
     space = Workspace(
         np.zeros(_WINDOW, np.float32),
         np.empty(_WINDOW, np.int64),
         np.empty(_WINDOW, np.float32),
-        np.empty(2 * max(top_k, n_candidates) + 64, np.uint64),
+        np.empty(2 * top_k + 64, np.uint64),
     )
     for query in range(len(indptr) - 1):
         span = slice(indptr[query], indptr[query + 1])
         terms, weights = _order_terms(lists, term_ids[span], query_weights[span])
-        n_read = len(terms) if effort >= 1 else _affordable(lists, terms, effort)
-        if n_read == len(terms):
-            size = _exact(lists, n_docs, terms, weights, threshold, top_k, space)
-        else:
-            size = _exact(lists, n_docs, terms[:n_read], weights[:n_read], np.float32(0), n_candidates, space)
-            size = _complete_all(lists, terms[n_read:], weights[n_read:], threshold, top_k, space.keys, size)
+        size = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space)
         counts[query] = size
         write_ranking(space.keys[:size], docs[query], scores[query])
 
@@ -113,26 +107,13 @@ def _order_terms(lists: PostingLists, term_ids: np.ndarray, query_weights: np.nd
 
 
 @numba.njit(nogil=True, cache=True)
-def _affordable(lists: PostingLists, terms: np.ndarray, effort: float) -> int:
-    """Return how many of the terms, at least one, together hold no more than `effort` of the query's postings."""
-    total = 0
-    for term in terms:
-        total += _length(lists, term)
-    read = 0
-    for i in range(len(terms)):
-        read += _length(lists, terms[i])
-        if read > effort * total:
-            return max(i, 1)
-    return len(terms)
-
-
-@numba.njit(nogil=True, cache=True)
-def _exact(
+def _search_one(
     lists: PostingLists,
     n_docs: int,
     terms: np.ndarray,
     weights: np.ndarray,
     threshold: np.float32,
+    effort: float,
     top_k: int,
     space: Workspace,
 ) -> int:
@@ -155,7 +136,7 @@ def _exact(
             if cursor < lists.slice_starts[terms[i] + 1] and lists.slice_windows[cursor] == window:
                 begins[n_present], ends[n_present] = lists.slice_begins[cursor], lists.slice_begins[cursor + 1]
                 present[n_present] = weights[i]
-                remaining[n_present] = weights[i] * np.float64(lists.slice_maxima[cursor])
+                remaining[n_present] = effort * weights[i] * lists.slice_maxima[cursor]
                 n_postings += ends[n_present] - begins[n_present]
                 n_present += 1
                 cursors[i] = cursor + 1
@@ -245,70 +226,3 @@ def _read_window(
     if work < 0.1 * read:
         return count, min(0.95, share * 1.15)
     return count, share
-
-
-@numba.njit(nogil=True, cache=True)
-def _complete_all(
-    lists: PostingLists,
-    terms: np.ndarray,
-    weights: np.ndarray,
-    threshold: np.float32,
-    top_k: int,
-    keys: np.ndarray,
-    size: int,
-) -> int:
-    """Complete the scores of the documents of the first `size` keys with the terms not read, and keep the first `top_k`.
-
-    A document is given up when not even the largest weights of the terms left bring it to the top_k-th partial score.
-
-    Returns:
-        Number of documents; their keys are the first of `keys`.
-    """
-    bar = np.float32(0)
-    if keep_best(keys, size, top_k) == top_k:
-        bar = key_score(keys[0]) * _ROUNDING
-    found, found_scores = np.empty(size, np.int64), np.empty(size, np.float32)
-    for i in range(size):
-        found[i], found_scores[i] = key_doc(keys[i]), key_score(keys[i])
-    order = np.argsort(found)
-    found, found_scores = found[order], found_scores[order]
-    remaining = 0.0
-    for i in range(len(terms)):
-        remaining += weights[i] * np.float64(lists.term_maxima[terms[i]])
-    for i in range(len(terms)):
-        remaining -= weights[i] * np.float64(lists.term_maxima[terms[i]])
-        size = _complete_term(lists, terms[i], weights[i], np.float32(bar - remaining), found, found_scores, size)
-    count = 0
-    for i in range(size):
-        if found_scores[i] > threshold:
-            keys[count] = ranking_key(found_scores[i], found[i])
-            count += 1
-    return keep_best(keys, count, top_k)
-
-
-@numba.njit(nogil=True, cache=True)
-def _complete_term(
-    lists: PostingLists,
-    term: int,
-    weight: np.float32,
-    bar: np.float32,
-    found: np.ndarray,
-    found_scores: np.ndarray,
-    count: int,
-) -> int:
-    """Add one term to the scores of listed documents (ascending); keep those that are then above `bar`."""
-    cursor, stop = lists.slice_starts[term], lists.slice_starts[term + 1]
-    begin, kept = lists.slice_begins[cursor], 0
-    for i in range(count):
-        window, offset, score = found[i] >> WINDOW_BITS, found[i] & (_WINDOW - 1), found_scores[i]
-        while cursor < stop and lists.slice_windows[cursor] < window:
-            cursor += 1
-            begin = lists.slice_begins[cursor]
-        if cursor < stop and lists.slice_windows[cursor] == window:
-            begin = lower_bound(lists.offsets, begin, lists.slice_begins[cursor + 1], offset)
-            if begin < lists.slice_begins[cursor + 1] and lists.offsets[begin] == offset:
-                score += weight * lists.weights[begin]
-        if score > bar:
-            found[kept], found_scores[kept] = found[i], score
-            kept += 1
-    return kept
