@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ class Retriever:
         ids, texts = (list(column) for column in zip(*queries, strict=True))
         bar = progress_bar("searching", total=total or len(ids), unit="query")
         query_ids = iter(ids)
-        for vectors in self._timed(self.encode(texts)):
+        for vectors in self._encoded_ahead(self.encode(texts)):
             start = time.perf_counter()
             results = self.index.search(vectors, self.top_k, self.threshold, self.effort, self.n_threads)
             self._search_seconds += time.perf_counter() - start
@@ -136,14 +137,20 @@ class Retriever:
             self.model.query_encoder, self.model.query_tokenizer, texts, self.max_length, self.batch_size
         )
 
-    def _timed(self, encoded: Iterator[SparseVectors]) -> Iterator[SparseVectors]:
-        while True:
+    def _encoded_ahead(self, encoded: Iterator[SparseVectors]) -> Iterator[SparseVectors]:
+        """Yield groups of query vectors; while one group is searched, a thread encodes the next."""
+
+        def next_group() -> SparseVectors | None:
             start = time.perf_counter()
             vectors = next(encoded, None)
             self._encoding_seconds += time.perf_counter() - start
-            if vectors is None:
-                return
-            yield vectors
+            return vectors
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode") as thread:
+            coming = thread.submit(next_group)
+            while (vectors := coming.result()) is not None:
+                coming = thread.submit(next_group)
+                yield vectors
 
     def _count(self, vectors: SparseVectors, results: SearchResults) -> None:
         self._n_queries += len(vectors)
