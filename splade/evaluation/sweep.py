@@ -133,6 +133,8 @@ def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> 
         ConfigError: unknown reference.
         DataError: no entries, or two for the same system and data set.
     """
+    if reference is not None:
+        reference = next((name for name in PUBLISHED_SYSTEMS if name.lower() == reference.lower()), reference)
     if reference is not None and reference not in PUBLISHED_SYSTEMS:
         known = ", ".join(PUBLISHED_SYSTEMS)
         raise ConfigError(

@@ -353,11 +353,11 @@ def test_the_table_beside_published_results(tmp_path):
         (folder / "stats.json").write_text(json.dumps({"label": system or "mine", "model": system or "mine"}))
     rows = table_rows(beir_table(experiment(config__out_dir=tmp_path)))
     assert [row["nDCG@10 (published)"] for row in rows] == [0.6789, None]
-    chosen = beir_table(experiment(config__out_dir=tmp_path, beir__reference="SPLADE-v3"))
+    chosen = beir_table(experiment(config__out_dir=tmp_path, beir__reference="splade-v3"))
     assert [row["nDCG@10 (published)"] for row in table_rows(chosen)] == [0.7140, 0.7140]
     assert "reported by others" in chosen.summary() and "-0.1140" in chosen.summary()
     with pytest.raises(ConfigError, match="did you mean 'SPLADE-v3'"):
-        beir_table(experiment(config__out_dir=tmp_path, beir__reference="splade-v3"))
+        beir_table(experiment(config__out_dir=tmp_path, beir__reference="SPLADE-v2"))
 
 
 def table_rows(result):
