@@ -1,7 +1,19 @@
-"""Inverted index: storage, building and search."""
+"""Inverted index: storage, building, updating and search."""
 
 from splade.inverted_index.builder import IndexBuilder
 from splade.inverted_index.index import InvertedIndex, SearchResults
 from splade.inverted_index.merging import INDEX_FILE, IndexInfo
+from splade.inverted_index.readers import read_anserini_vectors, read_npz_vectors
+from splade.inverted_index.update import add_documents, delete_documents
 
-__all__ = ["INDEX_FILE", "IndexBuilder", "IndexInfo", "InvertedIndex", "SearchResults"]
+__all__ = [
+    "INDEX_FILE",
+    "IndexBuilder",
+    "IndexInfo",
+    "InvertedIndex",
+    "SearchResults",
+    "add_documents",
+    "delete_documents",
+    "read_anserini_vectors",
+    "read_npz_vectors",
+]

@@ -1,13 +1,15 @@
 """One HDF5 file of named arrays that opens in milliseconds and knows when it has been damaged.
 
-The file is ordinary HDF5 (`h5py.File(path)` shows its datasets), preceded by a "user block", a region that HDF5 leaves to
-the application. Ours holds a table of contents: format, version, attributes, and for every dataset its type, length,
-position and CRC-32. Readers use that table and map the datasets; the HDF5 library never parses a file that may be damaged.
+The file is ordinary HDF5 (`h5py.File(path)` shows its datasets), preceded by a "user block", a region that HDF5
+leaves to the application. Ours holds a table of contents: format, version, attributes, and for every dataset its
+type, length, position and CRC-32. Readers use that table and map the datasets; the HDF5 library never parses a file
+that may be damaged.
 
-Every byte of the file is covered by one checksum: the user block by its own, each dataset by its own, and what HDF5 keeps
-between them by a last one. Computing them all takes about 0.25 s per GB, too long for each opening, so a file that was
-found whole is remembered: `<name>.verified` records its size, inode, and times of last modification and change. The time
-of change cannot be set by a program, so whatever touches the file afterwards causes it to be verified again.
+Every byte of the file is covered by one checksum: the user block by its own, each dataset by its own, and what HDF5
+keeps between them by a last one. Computing them all takes about 0.25 s per GB, too long for each opening, so a file
+that was found whole is remembered: `<name>.verified` records its size, inode, and times of last modification and
+change. The time of change cannot be set by a program, so whatever touches the file afterwards causes it to be
+verified again.
 """
 
 import json
@@ -51,7 +53,7 @@ class ArrayFile:
     n_bytes: int
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Return a copy of `arrays[name][start:stop]` without mapping it: it never counts as this process's memory twice."""
+        """Return a copy of `arrays[name][start:stop]` without mapping it, so that it does not stay in memory."""
         dtype = self.arrays[name].dtype
         return np.fromfile(self.path, dtype, stop - start, offset=self.offsets[name] + start * dtype.itemsize)
 
@@ -85,7 +87,7 @@ class ArrayFileWriter:
         if len(values):
             dataset[start : start + len(values)] = values
         self._written[name] = start + len(values)
-        self._checksums[name] = zlib.crc32(values.view(np.uint8), self._checksums[name])
+        self._checksums[name] = zlib.crc32(memoryview(values.view(np.uint8)), self._checksums[name])
 
     def add(self, name: str, values: np.ndarray) -> None:
         """Create a dataset and write all of it."""
@@ -95,7 +97,7 @@ class ArrayFileWriter:
     def close(self, kind: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Close the file and return its table of contents."""
         for key, value in attributes.items():
-            self._file.attrs[key] = value if isinstance(value, int | float | str) else json.dumps(value)
+            self._file.attrs[key] = value if isinstance(value, int | float | str) else json.dumps(value, sort_keys=True)
         arrays = {}
         for name, written in self._written.items():
             dataset = self._file[name]
@@ -208,7 +210,7 @@ def _read_contents(file: BinaryIO, path: Path, kind: str) -> dict[str, Any]:
     except ValueError as error:
         raise damaged from error
     text = file.read(max(0, size - _PREFIX)) if size <= os.fstat(file.fileno()).st_size else b""
-    # Comparing the prefix byte by byte leaves no byte of it that could change unseen (int() would accept "0X", "_", " ").
+    # The prefix is compared byte by byte: int() accepts several spellings of one number.
     if prefix[-18:] != b"%08x\n%08x\n" % (zlib.crc32(text), size) or zlib.crc32(text) != checksum:
         raise damaged
     contents = json.loads(text)

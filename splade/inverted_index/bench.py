@@ -1,4 +1,4 @@
-"""The index behind the interface of a comparison of retrieval engines: build from arrays, search one query at a time."""
+"""The index as a comparison of retrieval engines wants it: build from arrays, search one query at a time."""
 
 import tempfile
 

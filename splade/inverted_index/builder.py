@@ -1,8 +1,8 @@
 """Building an index from a stream of vectors, in bounded memory, by one process or several, resumable at any moment.
 
-Documents are inverted in segments. A segment is written whole or not at all, so a build that was killed goes on after its last
-segment. Segments live in `index_dir/.build-<hash of the settings>`; the index appears at the end, by renaming, and what
-it contains depends only on the documents and their order, not on where the build was interrupted.
+Documents are inverted in segments. A segment is written whole or not at all, so a build that was killed goes on after
+its last segment. Segments live in `index_dir/.build-<hash of the settings>`; the index appears at the end, by
+renaming, and what it contains depends only on the documents and their order, not on where the build was interrupted.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class IndexBuilder:
     """Collects documents and writes their index; see `InvertedIndex` for an example.
 
     Attributes:
-        documents_done: documents of this rank that an earlier, killed run has already stored; give only those after them.
+        documents_done: documents of this rank that an earlier, killed run has stored; give only those after them.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Merging sources of postings, term by term, into one index file.
 
-Layout. Documents are cut into windows of 2**15, small enough for one window's scores to stay in the processor's cache. The
-postings of a term are stored in the order of their documents, so those that lie in one window are contiguous: a slice. A
-posting is the document's offset in its window (16 bits) and its weight (float32), in two parallel arrays; a slice is
-the number of its window, its first posting and its largest weight.
+Layout. Documents are cut into windows of 2**15, small enough for one window's scores to stay in the processor's
+cache. The postings of a term are stored in the order of their documents, so those that lie in one window are
+contiguous: a slice. A posting is the document's offset in its window (16 bits) and its weight (float32), in two
+parallel arrays; a slice is the number of its window, its first posting and its largest weight.
 
 The same documents in the same order give the same bytes, whatever the sources they came from.
 """
@@ -88,7 +88,7 @@ def _write_postings(file: ArrayFileWriter, sources: Sequence[PostingSource], cou
     with progress_bar("merging", total=n_postings, unit="posting") as bar:
         slices = [
             _write_range(file, _merge_range(sources, bases, counts, first, last), bar)
-            for first, last in _term_ranges(counts)
+            for first, last in term_ranges(counts)
         ]
     per_term, windows, sizes, maxima = (np.concatenate(part) for part in zip(*slices, strict=True))
     file.add("slice_starts", _running_sum(per_term))
@@ -119,7 +119,7 @@ def _running_sum(sizes: np.ndarray) -> np.ndarray:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
 
 
-def _term_ranges(counts: np.ndarray) -> Iterator[tuple[int, int]]:
+def term_ranges(counts: np.ndarray) -> Iterator[tuple[int, int]]:
     """Cut the vocabulary into ranges of about `_RANGE_POSTINGS` postings."""
     ends = np.cumsum(counts)
     first, done = 0, 0
@@ -139,7 +139,7 @@ def _merge_range(
     ends = starts[:-1].copy()
     for source, base in zip(sources, bases, strict=False):
         part = source.read(first, last)
-        _append(part.starts, part.pairs, base, ends, pairs)
+        _append(part.starts, part.pairs, int(base), ends, pairs)
     return Postings(starts, pairs)
 
 

@@ -1,13 +1,13 @@
 """Top-k search over windows of documents, exact and approximate.
 
-The algorithm is MaxScore (Turtle and Flood, 1995) applied window by window. The terms of a query are ordered once by how much
-of the possible score they settle per posting read: largest contribution / length of the posting list. In each window the
-first terms are read in full, until the largest contributions of the remaining terms add up to well below the score that a
-document must reach. Then only documents whose partial score can still reach it are completed, by looking them up in the
-remaining slices. Those are the long lists of light terms, most of a query's postings.
+The algorithm is MaxScore (Turtle and Flood, 1995) applied window by window. The terms of a query are ordered once by
+how much of the possible score they settle per posting read: largest contribution / length of the posting list. In
+each window the first terms are read in full, until the largest contributions of the remaining terms add up to well
+below the score that a document must reach. Then only documents whose partial score can still reach it are completed,
+by looking them up in the remaining slices. Those are the long lists of light terms, most of a query's postings.
 
-Approximate search is the same, but takes into account only a share (`effort`) of what remaining terms can contribute at most:
-a document hardly ever has the largest weight of all of them.
+Approximate search is the same, but takes into account only a share (`effort`) of what remaining terms can contribute
+at most: a document hardly ever has the largest weight of all of them.
 
 A document's contributions are added in the same order of terms on every way, so equal documents get equal scores.
 """
@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from splade.inverted_index.merging import WINDOW_BITS
-from splade.inverted_index.top_k import keep_best, key_doc, key_score, ranking_key, write_ranking
+from splade.inverted_index.top_k import keep_best, key_score, ranking_key, write_ranking
 from splade.inverted_index.windows import add_slice, collect, collect_from_slice, complete, safe_bar
 
 _WINDOW = 1 << WINDOW_BITS
@@ -66,7 +66,9 @@ def search_batch(
     Args:
         lists: the index.
         n_docs: documents in the index.
-        indptr, term_ids, query_weights: the queries, as in `SparseVectors`.
+        indptr: of the queries, as in `SparseVectors`.
+        term_ids: of the queries, int32.
+        query_weights: of the queries, float32.
         threshold: only documents with a greater score are returned; not negative.
         effort: share of the remaining terms' largest contributions that is taken into account; 1 is exact search.
         docs: (n_queries, top_k) int32, receives document numbers, best first.
@@ -185,7 +187,7 @@ def _read_window(
     Terms are read in full until the rest can contribute `share` of the bar; the others are looked up.
 
     Returns:
-        Number of documents listed, and the share to try in the next window: the one at which look-ups cost a fifth of reading.
+        Number of documents listed, and the share to try in the next window: looking up should cost a fifth of reading.
     """
     window_scores, found, found_scores = space.window_scores, space.found, space.found_scores
     n_read, read = 0, 0

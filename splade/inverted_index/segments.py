@@ -1,7 +1,7 @@
 """Inverting documents: from vectors, one document after the other, to postings, one term after the other.
 
-A segment is a part of a collection in inverted form. Building writes segments of bounded size to disk and merges them by
-term. A finished index is a source of postings too, which is how documents are added and deleted.
+A segment is a part of a collection in inverted form. Building writes segments of bounded size to disk and merges them
+by term. A finished index is a source of postings too, which is how documents are added and deleted.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,9 @@ class PostingSource(Protocol):
 
 
 class Segment:
-    """Documents in memory, inverted one range of terms at a time: the terms of a document are ascending, so a mark in each
-    document suffices to go on with the next range.
+    """Documents in memory, inverted one range of terms at a time.
+
+    The terms of a document are ascending, so a mark in each document suffices to go on with the next range.
 
     Attributes:
         ids: of the documents.
@@ -64,7 +65,7 @@ class Segment:
         self._marks = [batch.indptr[:-1].copy() for batch in batches]
 
     def read(self, first: int, last: int) -> Postings:
-        """Return the postings of the terms `first` to `last` (exclusive); each call continues where the one before ended."""
+        """Return the postings of the terms `first` to `last` (exclusive), going on where the last call ended."""
         starts = np.zeros(last - first + 1, np.int64)
         np.cumsum(self.counts[first:last], out=starts[1:])
         ends, pairs = starts[:-1].copy(), np.empty((starts[-1], 2), np.uint32)

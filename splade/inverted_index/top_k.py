@@ -1,9 +1,9 @@
 """The order of a ranking, and keeping the first of it.
 
-The order, everywhere: higher score first, then the document that was indexed first (the lower number). A document and its score
-are packed into one integer, a key, whose order is the ranking's: the bits of a positive float32 ascend with its value,
-and below them stands the complement of the document's number. All of search compares keys, so ties come out the same
-whatever way a search takes.
+The order, everywhere: higher score first, then the document that was indexed first (the lower number). A document and
+its score are packed into one integer, a key, whose order is the ranking's: the bits of a positive float32 ascend with
+its value, and below them stands the complement of the document's number. All of search compares keys, so ties come
+out the same whatever way a search takes.
 """
 
 import numba
@@ -25,7 +25,7 @@ def key_score(key: np.uint64) -> np.float32:
 
 
 @numba.njit(nogil=True, cache=True)
-def key_doc(key: np.uint64) -> int:
+def key_doc(key: np.uint64) -> np.int64:
     """Return the document number of a key."""
     return np.int64(_DOC_MASK - (key & _DOC_MASK))
 

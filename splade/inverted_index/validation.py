@@ -8,6 +8,7 @@ import numpy as np
 from splade.datasets.vectors import SparseVectors
 from splade.errors import DataError
 
+
 def check_vectors(vectors: SparseVectors, vocab_size: int, names: Sequence[str] | None = None) -> None:
     """Refuse vectors that no index can hold or search.
 
@@ -21,7 +22,7 @@ def check_vectors(vectors: SparseVectors, vocab_size: int, names: Sequence[str] 
     """
     if vectors.vocab_size != vocab_size:
         raise DataError(
-            f"the vectors are over {vectors.vocab_size} terms, the index over {vocab_size}: they come from another model"
+            f"the vectors are over {vectors.vocab_size} terms, the index over {vocab_size}: another model made them"
         )
     indptr, nnz = vectors.indptr, len(vectors.term_ids)
     if len(vectors.weights) != nnz or indptr[0] != 0 or indptr[-1] != nnz or (np.diff(indptr) < 0).any():
@@ -38,8 +39,8 @@ def check_vectors(vectors: SparseVectors, vocab_size: int, names: Sequence[str] 
     name = f"number {row}" if names is None else f"'{names[row]}'"
     terms, weights = vectors.row(row)
     raise DataError(
-        f"the vector of {name} has {fault} (vocabulary of {vocab_size} terms; the vector's {len(terms)} entries begin with"
-        f" the term ids {terms[:5].tolist()} and the weights {weights[:5].tolist()})"
+        f"the vector of {name} has {fault} (vocabulary of {vocab_size} terms;"
+        f" the vector's {len(terms)} entries begin with the term ids {terms[:5].tolist()} and the weights {weights[:5].tolist()})"
     )
 
 

@@ -1,7 +1,8 @@
 """What happens inside one window of documents: add up postings, collect the best documents, complete partial scores.
 
-A window's scores are an array of float32 small enough for the processor's cache; reading postings into it costs less than a
-nanosecond each. All functions work on slices of postings given as `(begin, end)` positions in `offsets` and `weights`.
+A window's scores are an array of float32 small enough for the processor's cache; reading postings into it costs less
+than a nanosecond each. All functions work on slices of postings given as `(begin, end)` positions in `offsets` and
+`weights`.
 """
 
 import numba
@@ -45,7 +46,7 @@ def collect(scores: np.ndarray, bar: np.float32, found: np.ndarray, found_scores
 def safe_bar(scores: np.ndarray, top_k: int) -> np.float32:
     """Return a score that at least `top_k` documents of the window exceed, 0 when that takes too long to find.
 
-    The maxima of blocks belong to different documents, so their top_k-th largest is such a score, but for rounding down.
+    The maxima of blocks belong to different documents, so their top_k-th largest, rounded down, is such a score.
     """
     width = _BLOCK
     while width * 2 * top_k > len(scores):

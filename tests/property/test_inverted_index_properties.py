@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splade.datasets.vectors import SparseVectors
-from splade.inverted_index import IndexBuilder, InvertedIndex
+from splade.inverted_index import IndexBuilder, InvertedIndex, add_documents, delete_documents
 
 VOCAB = 12
 EIGHTHS = st.integers(0, 16).map(lambda n: max(0, n - 8) / 8)  # half of them zero; sums are exact in float32
@@ -83,3 +83,26 @@ def test_merging_segments_equals_one_build(documents, segment_postings):
         one = build(first, documents)
         many = build(second, documents, segment_postings=segment_postings)
         assert one.path.read_bytes() == many.path.read_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(matrices(2, 30), st.data())
+def test_adding_and_deleting_equals_a_rebuild(documents, data):
+    ids = [f"d{i}" for i in range(len(documents))]
+    cut = data.draw(st.integers(1, len(documents) - 1))
+    deleted = data.draw(st.sets(st.sampled_from(ids), min_size=1, max_size=len(ids) - 1))
+    kept = [i for i in range(len(ids)) if ids[i] not in deleted]
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        changed = build(first, documents[:cut], ids[:cut])
+        add_documents(first, [(ids[cut:], SparseVectors.from_dense(documents[cut:]))])
+        delete_documents(first, sorted(deleted))
+        rebuilt = build(second, documents[kept], [ids[i] for i in kept])
+        assert changed.path.read_bytes() == rebuilt.path.read_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(max_size=4), unique=True, min_size=1, max_size=20), st.integers(1, 5))
+def test_any_strings_are_document_ids(ids, segment_postings):
+    documents = np.eye(len(ids), VOCAB, dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        assert build(folder, documents, ids, segment_postings=segment_postings).doc_ids() == ids

@@ -1,0 +1,72 @@
+"""Search over several windows of documents, held against SciPy's sparse product."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from splade.datasets.vectors import SparseVectors
+from splade.inverted_index import IndexBuilder, InvertedIndex
+
+N_DOCS, VOCAB = 150_000, 400  # five windows
+
+
+def zipf_vectors(n: int, mean_terms: int, seed: int) -> SparseVectors:
+    """Vectors whose terms are as unevenly frequent as real ones."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(1, VOCAB + 1) ** 0.7
+    rows = np.repeat(np.arange(n), rng.poisson(mean_terms, n))
+    terms = rng.choice(VOCAB, len(rows), p=share / share.sum())
+    keys = np.unique(rows * VOCAB + terms)
+    weights = np.log1p(rng.gamma(1.0, 1.0, len(keys))).astype(np.float32) + np.float32(1e-3)
+    indptr = np.zeros(n + 1, np.int64)
+    np.cumsum(np.bincount(keys // VOCAB, minlength=n), out=indptr[1:])
+    return SparseVectors(indptr, (keys % VOCAB).astype(np.int32), weights, VOCAB)
+
+
+def as_scipy(vectors: SparseVectors) -> scipy.sparse.csr_matrix:
+    return scipy.sparse.csr_matrix(
+        (vectors.weights.astype(np.float64), vectors.term_ids, vectors.indptr), (len(vectors), VOCAB)
+    )
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    documents, queries = zipf_vectors(N_DOCS, 20, 0), zipf_vectors(30, 12, 1)
+    folder = tmp_path_factory.mktemp("index")
+    builder = IndexBuilder(folder, VOCAB, segment_postings=1_000_000)
+    builder.add([str(i) for i in range(N_DOCS)], documents)
+    builder.finish()
+    scores = (as_scipy(queries) @ as_scipy(documents).T).toarray()
+    return InvertedIndex.open(folder), queries, scores
+
+
+@pytest.mark.parametrize("top_k", [1, 10, 1000, 20_000, N_DOCS])
+def test_exact_search_equals_the_sparse_product(collection, top_k):
+    index, queries, scores = collection
+    results = index.search(queries, top_k)
+    for i, expected in enumerate(scores):
+        doc_idx, found = results.row(i)
+        best = np.sort(expected[expected > 0])[::-1][:top_k]
+        assert len(doc_idx) == len(set(doc_idx.tolist())) == len(best)
+        np.testing.assert_allclose(found, best, rtol=1e-5)
+        np.testing.assert_allclose(found, expected[doc_idx], rtol=1e-5)
+        assert (np.diff(found) <= 0).all()
+
+
+def test_threshold(collection):
+    index, queries, scores = collection
+    results = index.search(queries, N_DOCS, threshold=4.0)
+    for i, expected in enumerate(scores):
+        assert set(results.row(i)[0].tolist()) == set(np.flatnonzero(expected > 4.0).tolist())
+
+
+def test_less_effort_misses_little_and_scores_stay_exact(collection):
+    index, queries, scores = collection
+    for effort, least in ((0.8, 0.97), (0.6, 0.8)):
+        results = index.search(queries, 10, effort=effort)
+        overlaps = []
+        for i, expected in enumerate(scores):
+            doc_idx, found = results.row(i)
+            np.testing.assert_allclose(found, expected[doc_idx], rtol=1e-5)
+            overlaps.append(len(set(doc_idx.tolist()) & set(np.argsort(-expected)[:10].tolist())) / 10)
+        assert np.mean(overlaps) >= least
