@@ -4,9 +4,14 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from splade.errors import SpladeError
+
+if TYPE_CHECKING:
+    from splade.models.splade import Splade
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -29,7 +34,7 @@ def join_processes() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     if torch.distributed.get_rank() > 0:
-        logging.getLogger("splade").setLevel(logging.WARNING)
+        logging.getLogger().setLevel(logging.WARNING)
 
 
 def leave_processes() -> None:
@@ -58,3 +63,23 @@ def on_first_process(function: Callable[[], Value]) -> Value:
     if failure is not None:
         raise failure
     return value  # type: ignore[return-value]  # None only where the function returned it
+
+
+def freeze_unused_parameters(model: "Splade") -> None:
+    """Freeze the parameters on which no vector depends, such as a pooler: the processes would wait for their gradient.
+
+    Which they are shows when a few tokens are encoded: a used parameter has a gradient then, if only of zeros.
+    """
+    import torch
+
+    ids = torch.arange(8, device=next(model.parameters()).device).unsqueeze(0)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    training = model.training
+    queries, documents = model.eval()(batch, batch)
+    (queries.sum() + documents.sum()).backward()
+    model.train(training)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            logger.info("%s has no influence and is not trained", name)
+            parameter.requires_grad_(False)
+        parameter.grad = None

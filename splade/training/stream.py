@@ -30,6 +30,8 @@ class TrainingStream:
         return self.length
 
     def __getitem__(self, position: int) -> TrainingExample:
+        if not 0 <= position < self.length:
+            raise IndexError(f"position {position} of {self.length}")
         number, place = divmod(position, len(self.rows))
         if number != self._pass:
             self._pass = number

@@ -30,7 +30,7 @@ from splade.training.callbacks import (
 from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
 from splade.training.early_stopping import EarlyStopping
 from splade.training.objective import Objective
-from splade.training.processes import LONGEST_WAIT, n_processes, on_first_process
+from splade.training.processes import LONGEST_WAIT, freeze_unused_parameters, n_processes, on_first_process
 from splade.training.run_folder import CHECKPOINTS_FOLDER
 from splade.training.stream import TrainingStream
 from splade.training.validation import Validation
@@ -206,6 +206,8 @@ def make_trainer(
         Progress(),
         ValidateAtEnd(),
     ]
+    if n_processes() > 1:
+        freeze_unused_parameters(model)
     stopping = None
     if run.early_stopping:
         stopping = EarlyStopping(f"eval_{run.monitoring_ckpt}", bool(arguments.greater_is_better), run.patience)

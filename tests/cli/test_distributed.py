@@ -1,0 +1,156 @@
+"""Several processes give what one process gives."""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+
+import forked
+import pytest
+import torch
+from safetensors.torch import load_file
+
+HARD_NEGATIVES = "train/data=toy_hard_negatives data.VALIDATION_FULL_RANKING=null config.n_negatives=3".split()
+TWO_MORE_REGULARIZERS = ["+config.regularizer.L1.lambda_q=0.01", "+config.regularizer.anti_zero.lambda_d=0.1"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder for all runs of this module."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model):
+    """Folders of two tiny models."""
+    return tiny_model(), tiny_model(seed=1)
+
+
+@pytest.fixture(scope="module")
+def arguments(models):
+    """Six steps without dropout, with regularisers that are not additive over batches."""
+    settings = {
+        "init_dict.model_type_or_dir": models[0],
+        "config.nb_iterations": 6,
+        "config.warmup_steps": 2,
+        "config.lr": 1e-3,
+        "config.train_batch_size": 8,
+        "config.max_length": 16,
+        "config.record_frequency": 3,
+        "config.train_monitoring_freq": 1,
+        "data.VALIDATION_SIZE_FOR_LOSS": 8,
+    }
+    return [f"{name}={value}" for name, value in settings.items()] + TWO_MORE_REGULARIZERS
+
+
+def torchrun(module, arguments, cwd):
+    """Run a module with two processes as a user does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, module, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def assert_same_model(one, two, start):
+    """Compare two trained checkpoints with each other, and with the model that both started from."""
+    folders = [path.name for path in sorted(one.glob("model*")) if (path / "model.safetensors").exists()]
+    assert folders and folders == [p.name for p in sorted(two.glob("model*")) if (p / "model.safetensors").exists()]
+    for folder in folders:
+        first, second = (load_file(run / folder / "model.safetensors") for run in (one, two))
+        for name in first:
+            torch.testing.assert_close(first[name], second[name], rtol=1e-4, atol=2e-5)
+    before, after = load_file(start / "model.safetensors"), load_file(one / folders[-1] / "model.safetensors")
+    return max((before[name] - after[name]).abs().max().item() for name in before)
+
+
+CASES = {
+    "in-batch": ["config.loss={InBatchPairwiseNLL: 1, Contrastive: 0.5}", "config.augment_pairs=null"],
+    "accumulation": ["config.gradient_accumulation_steps=2"],
+    "checkpointing": ["config.gradient_checkpointing=true"],
+    "teacher": [*HARD_NEGATIVES, "config.loss={KlDiv: 1, AllPairsMarginMSE: 0.05}", "config.augment_pairs=null"],
+    "two encoders": [*HARD_NEGATIVES, "config.loss=DistilMarginMSE", "config.augment_pairs=null", "+query=model"],
+    "frozen": ["init_dict.freeze_d_model=true", "+query=model"],
+    "doc": ["config.matching_type=splade_doc"],
+    "lexical": ["config.matching_type=splade_lexical", "init_dict.lexical_type=query"],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(work, arguments, models, case):
+    query_model = [f"init_dict.model_type_or_dir_q={models[1]}"]
+    changes = [part for change in CASES[case] for part in (query_model if change == "+query=model" else [change])]
+    names = [f"{case.replace(' ', '_')}-{n}" for n in (1, 2)]
+    forked.train([*arguments, *changes, f"config.checkpoint_dir={names[0]}"], work)
+    codes = forked.train_in_parallel([*arguments, *changes, f"config.checkpoint_dir={names[1]}"], work)
+    assert codes == [0, 0]
+    start = models[1] if query_model[0] in changes else models[0]
+    assert assert_same_model(work / names[0], work / names[1], start) > 1e-3
+    rows = [(work / name / "training_perf.txt").read_text().splitlines() for name in names]
+    assert len(rows[0]) == len(rows[1]) == 7
+
+
+def test_torchrun_trains_and_only_the_first_process_reports(work, arguments, models):
+    forked.train([*arguments, "config.checkpoint_dir=one"], work)
+    done = torchrun("splade.train", [*arguments, "config.checkpoint_dir=two"], work)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained 6 steps") == 1 and done.stdout.count("480 training examples") == 2
+    assert_same_model(work / "one", work / "two", models[0])
+    again = torchrun("splade.train", [*arguments, "config.checkpoint_dir=two"], work)
+    assert again.returncode == 0 and again.stdout.count("nothing to do") == 1
+
+
+def test_processes_that_were_killed_go_on(work, arguments):
+    forked.train_in_parallel([*arguments, "config.checkpoint_dir=whole"], work)
+    command = [*arguments, "config.checkpoint_dir=killed"]
+    codes = forked.train_in_parallel(command, work, kill_at=("splade.training.trainer.mark_whole", 2))
+    assert codes[0] == -9 and codes[1] != 0
+    assert forked.train_in_parallel(command, work) == [0, 0]
+    whole, killed = (load_file(work / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("config.train_batch_size=7", "cannot be divided among 2 processes"),
+        ("data.TRAIN.DATASET_PATH=/no/such/file", "/no/such/file"),
+        ("config.lr=1e30", "the loss is"),
+    ],
+)
+def test_an_error_ends_all_processes(work, arguments, change, message, capfd):
+    extra = ["config.max_grad_norm=0", "config.warmup_steps=0", f"config.checkpoint_dir=wrong-{message[:3]}", change]
+    assert forked.train_in_parallel([*arguments, *extra], work) == [1, 1]
+    assert message in capfd.readouterr().err
+
+
+def test_an_error_in_one_process_ends_torchrun(work, arguments):
+    """The other process would wait for it in vain."""
+    broken = "import os; assert os.environ['RANK'] == '0', 'broken'; import splade.train as t; t.run_task(t.train)"
+    (work / "broken.py").write_text(broken)
+    done = torchrun("broken", [*arguments, "config.checkpoint_dir=broken"], work)
+    assert done.returncode != 0 and "AssertionError: broken" in done.stderr
+
+
+def test_index_is_the_same_file(work, models):
+    arguments = [f"init_dict.model_type_or_dir={models[0]}", "config.pretrained_no_yamlconfig=true"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "splade.index", *arguments, "config.index_dir=index-1"]
+    subprocess.run(command, cwd=work, env=environment, check=True, capture_output=True)
+    done = torchrun("splade.index", [*arguments, "config.index_dir=index-2"], work)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("index of 240 documents") == 1
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(work.glob("index-*/*.h5"))]
+    assert len(digests) == 2 and digests[0] == digests[1]
+    assert [path.name for path in sorted((work / "index-1").iterdir())] == [
+        path.name for path in sorted((work / "index-2").iterdir())
+    ]

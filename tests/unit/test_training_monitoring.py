@@ -1,0 +1,149 @@
+"""What training records, which checkpoints it keeps, and when it stops by itself."""
+
+import csv
+
+import pytest
+from safetensors.torch import load_file
+
+from splade.config import compose_experiment
+from splade.train import train
+from splade.training.callbacks import PerformanceFile, is_validation, to_csv
+from splade.training.checkpoints import checkpoint_path, whole_steps
+from splade.training.validation import Validation
+
+
+@pytest.fixture
+def settings(tiny_model, tmp_path):
+    """Overrides of a run of twelve steps with six validations."""
+    return {
+        "init_dict.model_type_or_dir": tiny_model(),
+        "config.checkpoint_dir": tmp_path,
+        "config.nb_iterations": 12,
+        "config.warmup_steps": 1,
+        "config.train_batch_size": 4,
+        "config.max_length": 16,
+        "config.record_frequency": 2,
+        "config.train_monitoring_freq": 3,
+        "data.VALIDATION_SIZE_FOR_LOSS": 8,
+    }
+
+
+def run(settings, **changes):
+    return train(compose_experiment("config_default", [f"{k}={v}" for k, v in (settings | changes).items()]))
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Let validation measure given values, the first of them before training."""
+
+    def measure(name, values):
+        remaining = iter(values)
+        monkeypatch.setattr(Validation, "__call__", lambda *_: {name: next(remaining)})
+
+    return measure
+
+
+def test_best_checkpoint_is_kept_and_becomes_the_model(settings, measured, tmp_path):
+    measured("loss", [0.1, 5.0, 1.0, 2.0, 3.0, 4.0, 4.0])
+    result = run(settings)
+    assert (result.steps, result.best_step, result.best) == (12, 4, 1.0)
+    assert whole_steps(tmp_path / "model_ckpt") == [4, 8, 10, 12]
+    best = load_file(checkpoint_path(tmp_path / "model_ckpt", 4) / "splade.safetensors")
+    last = load_file(checkpoint_path(tmp_path / "model_ckpt", 12) / "splade.safetensors")
+    kept = load_file(tmp_path / "model" / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert kept[name].equal(best[f"document_encoder.model.{name}"])
+    assert not kept[name].equal(last[f"document_encoder.model.{name}"])
+
+
+@pytest.mark.parametrize(
+    ("monitored", "values", "steps", "best_step"),
+    [
+        ("loss", [0.0, 3.0, 2.0, 2.5, 2.0, 9.0, 9.0], 8, 4),
+        ("loss", [0.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 12, 12),
+        ("MRR@10", [1.0, 0.1, 0.3, 0.2, 0.2, 0.9, 0.9], 8, 4),
+        ("MRR@10", [0.0, 0.1, 0.3, 0.2, 0.4, 0.3, 0.3], 12, 8),
+    ],
+)
+def test_early_stopping(settings, measured, monitored, values, steps, best_step):
+    measured(monitored, values)
+    changes = {"config.early_stopping": True, "config.patience": 2, "config.monitoring_ckpt": monitored}
+    if monitored != "loss":
+        toy = "pkg://splade/data/toy"
+        changes["data.VALIDATION_FULL_RANKING.D_COLLECTION_PATH"] = f"{toy}/collection"
+        changes["data.VALIDATION_FULL_RANKING.Q_COLLECTION_PATH"] = f"{toy}/queries/heldout"
+        changes["data.VALIDATION_FULL_RANKING.QREL_PATH"] = f"{toy}/qrels/heldout.json"
+    result = run(settings, **changes)
+    assert (result.steps, result.best_step, result.best) == (steps, best_step, values[best_step // 2])
+    assert result.monitored == monitored
+
+
+def test_without_validation_the_last_weights_are_the_model(settings, tmp_path):
+    result = run(settings, **{"data.VALIDATION_SIZE_FOR_LOSS": 0, "config.record_frequency": 5})
+    assert (result.steps, result.best_step, result.best) == (12, 12, None)
+    assert whole_steps(tmp_path / "model_ckpt") == [5, 10, 12]
+    assert rows(tmp_path / "validation_perf.txt") == []
+
+
+def test_tensorboard_holds_the_same_numbers_as_the_files(settings, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(settings)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for group, file in (("train", "training_perf.txt"), ("validation", "validation_perf.txt")):
+        table = rows(tmp_path / file)
+        for name in table[0].keys() - {"step"}:
+            shown = [(event.step, event.value) for event in events.Scalars(f"{group}/{name}")]
+            assert shown == [(int(row["step"]), pytest.approx(float(row[name]), rel=1e-5)) for row in table], name
+    steps = [int(row["step"]) for row in rows(tmp_path / "training_perf.txt")]
+    assert steps == [3, 6, 9, 12]
+
+
+def test_logged_terms_add_up_to_the_loss(settings, tmp_path):
+    run(settings, **{"config.loss": "{InBatchPairwiseNLL: 0.5, Contrastive: 2}", "config.augment_pairs": "null"})
+    for row in rows(tmp_path / "training_perf.txt"):
+        terms = {name: float(value) for name, value in row.items()}
+        ranking = 0.5 * terms["InBatchPairwiseNLL"] + 2 * terms["Contrastive"]
+        assert terms["loss"] == pytest.approx(ranking + terms["FLOPS_q"] + terms["FLOPS_d"], rel=1e-4)
+        assert terms["sparsity_d"] == pytest.approx(1 - terms["L0_d"] / 400, abs=1e-5)
+        assert terms["steps_per_second"] > 0
+
+
+def test_validation_loss_has_the_final_regularisation(settings, tmp_path):
+    """Before the first step lambda is zero in training; in validation it is what it will be in the end."""
+    run(settings, **{"config.nb_iterations": 2, "config.regularizer.FLOPS.T": 1000})
+    first = {name: float(value) for name, value in rows(tmp_path / "validation_perf.txt")[0].items()}
+    assert first["FLOPS_q"] == pytest.approx(1e-2 * first["flops_q"], rel=1e-4) and first["FLOPS_q"] > 0
+
+
+class State:
+    """What a callback sees of a trainer."""
+
+    is_world_process_zero = True
+
+    def __init__(self, *log_history):
+        self.log_history = list(log_history)
+
+
+def test_file_is_made_anew_when_training_goes_on_and_when_a_column_appears(tmp_path):
+    path = tmp_path / "validation_perf.txt"
+    path.write_text("rows of steps that will be done again, the last one half-writ")
+    first, training, second, third = (
+        {"step": 2, "eval_loss": 1.0},
+        {"step": 3, "loss": 7.0},
+        {"step": 4, "eval_loss": 2.0, "epoch": 0.5},
+        {"step": 6, "eval_MRR@10": 3.0},
+    )
+    file = PerformanceFile(path, is_validation)
+    file.on_train_begin(None, State(first, training), None)
+    assert path.read_text() == "step,loss\n2,1.0\n"
+    file.on_log(None, State(first, training), None)
+    file.on_log(None, State(first, training, second), None)
+    assert path.read_text() == "step,loss\n2,1.0\n4,2.0\n"
+    file.on_log(None, State(first, training, second, third), None)
+    assert path.read_text() == to_csv([first, second, third])
