@@ -1,6 +1,5 @@
 """From configuration to a `Splade` model."""
 
-import json
 from typing import Any
 
 import torch
@@ -47,7 +46,7 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
     )
     query_encoder: Any
     if kind in NO_TRANSFORMER_QUERIES:
-        weights = _initial_token_weights(init, document) if kind == "splade_idf" else None
+        weights = _initial_token_weights(init, document, document_encoder.vocab_size) if kind == "splade_idf" else None
         query_encoder = TokenLookupEncoder(
             document_encoder.vocab_size, document.tokenizer.all_special_ids, weights, trainable=kind == "splade_idf"
         )
@@ -93,7 +92,7 @@ def check_model_settings(init: ModelConfig, run: RunConfig) -> None:
         raise ConfigError(f"init_dict.idf_path is for config.matching_type=splade_idf, which is {kind} here")
 
 
-def _initial_token_weights(init: ModelConfig, document: LoadedModel) -> torch.Tensor | None:
+def _initial_token_weights(init: ModelConfig, document: LoadedModel, vocab_size: int) -> torch.Tensor | None:
     if init.idf_path is None:
         return None
     weights, vocabulary = read_json(init.idf_path), document.tokenizer.get_vocab()
@@ -102,13 +101,6 @@ def _initial_token_weights(init: ModelConfig, document: LoadedModel) -> torch.Te
     unknown = [token for token in weights if token not in vocabulary]
     if unknown:
         raise DataError(f"{init.idf_path}: {len(unknown)} tokens are not in the vocabulary, such as '{unknown[0]}'")
-    table = torch.zeros(document.model.get_output_embeddings().weight.shape[0])
+    table = torch.zeros(vocab_size)
     table[[vocabulary[token] for token in weights]] = torch.tensor([float(weight) for weight in weights.values()])
     return table
-
-
-def describe(model: Splade) -> str:
-    """Return one line about a model, for logs and summaries."""
-    encoders = "one encoder" if model.shared else "separate query encoder"
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return json.dumps(model.name) + f": {model.matching_type}, {encoders}, {parameters / 1e6:.1f} M parameters"

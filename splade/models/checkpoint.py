@@ -67,7 +67,7 @@ def save_splade(model: Splade, folder: Path) -> None:
     Each folder is written beside its place and renamed, so that one which exists is whole.
     """
     _save_encoder(model.document_encoder, model.tokenizer, model.agg, folder / MODEL_FOLDER)
-    if not model.shared:
+    if not model.shares_weights:
         _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, folder / QUERY_MODEL_FOLDER)
     elif (folder / QUERY_MODEL_FOLDER).exists():
         shutil.rmtree(folder / QUERY_MODEL_FOLDER)
@@ -106,11 +106,12 @@ def _save_encoder(encoder: Any, tokenizer: Any, agg: str, folder: Path) -> None:
     tokenizer.save_pretrained(temporary)
     if isinstance(encoder, TokenLookupEncoder):
         table = (torch.relu(encoder.weights.detach()) * encoder.allowed).tolist()
-        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-        write_json(temporary / LOOKUP_FILE, {token: table[i] for i, token in enumerate(tokens) if table[i] > 0})
+        weights = {token: table[term_id] for token, term_id in tokenizer.get_vocab().items() if table[term_id] > 0}
+        write_json(temporary / LOOKUP_FILE, weights)
     else:
         encoder.model.save_pretrained(temporary)
-        _write_sentence_transformers_files(temporary, agg)
+        if encoder.top_k is None and not encoder.own_tokens_only:  # sentence-transformers has no such limits
+            _write_sentence_transformers_files(temporary, agg)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 

@@ -80,6 +80,12 @@ class Splade(nn.Module):
         return self.query_encoder is self.document_encoder
 
     @property
+    def shares_weights(self) -> bool:
+        """Whether both encoders are one language model, perhaps with different limits on their terms."""
+        model = getattr(self.query_encoder, "model", None)
+        return self.shared or (model is not None and model is self.document_encoder.model)
+
+    @property
     def documents_frozen(self) -> bool:
         """Whether the document encoder is not trained."""
         return not any(parameter.requires_grad for parameter in self.document_encoder.parameters())

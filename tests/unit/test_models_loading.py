@@ -46,6 +46,11 @@ def test_package_path_and_folder_give_the_same_model(folder):
     torch.testing.assert_close(vectors(build()), vectors(build(model_type_or_dir=str(folder))))
 
 
+def test_frozen_document_encoder_has_no_dropout_in_training():
+    model = build(model_type_or_dir_q=TINY, freeze_d_model=True).train()
+    assert model.query_encoder.training and not any(part.training for part in model.document_encoder.modules())
+
+
 def test_shared_encoder_is_one_object():
     model = build()
     assert model.shared and model.vocab_size == 30522
@@ -181,6 +186,26 @@ def test_topk_and_lexical_limits():
     own = set(tokens["input_ids"][0].tolist())
     assert set(lexical.query_encoder(*inputs)[0].nonzero()[:, 0].tolist()) <= own
     assert not set(lexical.document_encoder(*inputs)[0].nonzero()[:, 0].tolist()) <= own
+
+
+def test_encoders_that_differ_in_limits_only_are_saved_once(tmp_path):
+    model = build(matching_type="splade_lexical", lexical_type="query")
+    assert model.shares_weights and not model.shared
+    save_splade(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    settings = {"agg": "max", "matching_type": "splade_lexical", "top_d": None, "top_q": None, "lexical_type": "query"}
+    (tmp_path / "training_done.json").write_text(json.dumps({"model": settings}))
+    overrides = ["config.matching_type=splade_lexical", "init_dict.lexical_type=query"]
+    again = load_checkpoint(tmp_path, compose_experiment("config_default", overrides))
+    tokens = model.tokenizer(["a small test"], return_tensors="pt")
+    inputs = tokens["input_ids"], tokens["attention_mask"]
+    for name in ("query_encoder", "document_encoder"):
+        torch.testing.assert_close(getattr(again.eval(), name)(*inputs), getattr(model, name)(*inputs))
+
+
+def test_limits_that_sentence_transformers_does_not_know_are_not_promised_to_it(tmp_path):
+    save_splade(build(matching_type="splade_topk", top_d=5), tmp_path)
+    assert not (tmp_path / "model" / "modules.json").exists()
 
 
 def test_learned_token_weights_survive_saving(tmp_path):
