@@ -5,7 +5,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-from splade.config import Experiment, run_task
+from splade.config import Experiment, require, run_task
+from splade.evaluate import check_datasets
+from splade.evaluation.checks import warning_block
 from splade.flops import FlopsResult, flops
 from splade.index import IndexResult, index
 from splade.retrieve import RetrieveResult, retrieve
@@ -33,12 +35,13 @@ class AllResult:
         lines = [self.train.summary() if self.train is not None else "model used as it is, not trained", ""]
         for name, stats in self.retrieve.stats.items():
             lines += [f"{name}  ({stats['n_queries']} queries, {self.index.n_docs} documents)"]
-            rows = self._rows(name)
             head = ("", "before", "after") if self.before is not None else ("", "", "")
-            lines += [f"  {label:24}{first:>12}{second:>12}".rstrip() for label, first, second in [head, *rows]]
+            rows = [head, *self._rows(name)]
+            width = max(len(label) for label, _, _ in rows)
+            lines += [f"  {label:{width}}{first:>10}{second:>10}".rstrip() for label, first, second in rows]
         folders = [self.index.folder, self.retrieve.folder]
         lines += ["", "index in   " + str(folders[0]), "results in " + str(folders[1])]
-        return "\n".join(lines)
+        return "\n".join([*lines, *warning_block([*self.index.warnings, *self.retrieve.warnings])])
 
     def _rows(self, name: str) -> list[tuple[str, str, str]]:
         values = _figures(self.retrieve, self.index, name)
@@ -53,14 +56,13 @@ def all_tasks(experiment: Experiment) -> AllResult:
 
     A model used as it is (config.pretrained_no_yamlconfig=true, or config.regularizer=eval_only) is not trained.
     """
-    from splade.datasets.collections import open_collection
-
     trains = not experiment.config.pretrained_no_yamlconfig and experiment.config.regularizer != "eval_only"
     if experiment.config.regularizer == "eval_only":
         experiment = deepcopy(experiment)
         experiment.config.pretrained_no_yamlconfig = True
+    n_documents = _check_inputs(experiment)
     index_before = before = None
-    if trains and len(open_collection(str(experiment.data.COLLECTION_PATH))) <= COMPARE_UP_TO_DOCUMENTS:
+    if trains and n_documents <= COMPARE_UP_TO_DOCUMENTS:
         untrained = _untrained(experiment)
         index_before, before = index(untrained), retrieve(untrained)
     return AllResult(
@@ -71,6 +73,22 @@ def all_tasks(experiment: Experiment) -> AllResult:
         before=before,
         index_before=index_before,
     )
+
+
+def _check_inputs(experiment: Experiment) -> int:
+    """Open everything that the last tasks read before the first one starts; return the number of documents."""
+    from splade.datasets.collections import open_collection, open_queries
+    from splade.datasets.qrels import read_qrels
+
+    require(experiment, "config.index_dir", "config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH")
+    check_datasets(experiment)
+    flops_queries = [experiment.data.flops_queries] if experiment.data.flops_queries else []
+    for path in [*experiment.data.Q_COLLECTION_PATH, *flops_queries]:
+        len(open_queries(path))
+    for qrels_path in experiment.data.EVAL_QREL_PATH:
+        if qrels_path is not None:
+            read_qrels(qrels_path)
+    return len(open_collection(str(experiment.data.COLLECTION_PATH)))
 
 
 def _untrained(experiment: Experiment) -> Experiment:

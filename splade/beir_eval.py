@@ -26,7 +26,7 @@ FOLDERS = ("config.index_dir", "config.out_dir")
 NOT_IN_INDEX = (
     *(*NOT_IN_RESULTS, "beir.split"),
     *("config.top_k", "config.threshold", "config.search_effort", "config.n_threads"),
-    *("init_dict.model_type_or_dir_q", "init_dict.top_q", "init_dict.int8"),
+    *("init_dict.model_type_or_dir_q", "init_dict.top_q"),
 )
 
 
@@ -67,10 +67,9 @@ def beir_eval(experiment: Experiment) -> BeirResult:
     is not done again, and one table ends it.
     """
     require(experiment, "beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir")
-    from splade.models.checkpoint import load_for_inference
     from splade.pipeline.beir_results import open_datasets, store_average
     from splade.pipeline.checks import check_max_length, check_settings
-    from splade.pipeline.device import pick_device
+    from splade.pipeline.device import inference_model
 
     run, beir = experiment.config, experiment.beir
     if run.top_k < DEEPEST_CUT:
@@ -81,7 +80,7 @@ def beir_eval(experiment: Experiment) -> BeirResult:
     warnings = check_settings(experiment)
     datasets = open_datasets(str(beir.dataset), Path(str(beir.dataset_path)), beir.split or "test", beir.url)
     out_dir, folders = Path(str(run.out_dir)), job_folders(experiment, swept_values())
-    model = load_for_inference(experiment).to(pick_device())
+    model = inference_model(experiment)
     warnings += check_max_length(model, run.max_length)
     results = [_evaluate(experiment, model, name, data, folders, warnings) for name, data in datasets]
     average = store_average(results, folders.out / "beir" / str(beir.dataset)) if len(results) > 1 else None
@@ -190,7 +189,7 @@ def _settings(experiment: Experiment, model: Any, data: Any) -> dict[str, Any]:
     return {
         "model": model.fingerprint().as_dict(),
         "query_encoder": {"digest": digest_weights(model.query_encoder), "top_k": init.top_q},
-        "precision": {"int8": init.int8, "fp16": init.fp16},
+        "precision": {"fp16": init.fp16},
         "max_length": run.max_length,
         "search": {"top_k": run.top_k, "threshold": run.threshold, "effort": run.search_effort},
         **dataset_identity(data, source_digest(data.collection)),

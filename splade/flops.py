@@ -32,13 +32,15 @@ def flops(experiment: Experiment) -> FlopsResult:
     from splade.encoding import encode_texts
     from splade.evaluation.flops import flops as expected_multiplications
     from splade.evaluation.flops import term_probabilities
-    from splade.models.checkpoint import load_for_inference
     from splade.pipeline import open_index_of
-    from splade.pipeline.device import pick_device
+    from splade.pipeline.checks import check_max_length, check_settings
+    from splade.pipeline.device import inference_model
 
     run = experiment.config
+    check_settings(experiment)
     queries = open_queries(str(experiment.data.flops_queries))
-    model = load_for_inference(experiment).to(pick_device())
+    model = inference_model(experiment)
+    check_max_length(model, run.max_length)
     index = open_index_of(model, Path(str(run.index_dir)))
     counts, n_queries = np.zeros(model.vocab_size, dtype=np.int64), 0
     for vectors in encode_texts(

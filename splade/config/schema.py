@@ -36,7 +36,6 @@ class ModelConfig:
         "splade_lexical: side(s) limited to their own tokens", choices=("query", "document", "both")
     )
     idf_path: str | None = key("splade_idf: JSON {token: weight} of initial query weights; null: 1 each")
-    int8: bool = key("quantise the encoders' linear layers to 8 bits when encoding queries on a CPU", False)
 
 
 @dataclass

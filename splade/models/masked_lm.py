@@ -37,6 +37,7 @@ class MaskedLMEncoder(nn.Module):
 
     Attributes:
         vocab_size: number of terms, from the decoder's weight.
+        half_precision: let `encode` run under fp16 autocast; for CUDA devices.
 
     Raises:
         ConfigError: an option has a value that is not allowed.
@@ -71,6 +72,7 @@ class MaskedLMEncoder(nn.Module):
         self.top_k = top_k
         self.own_tokens_only = own_tokens_only
         self.special_token_ids = tuple(special_token_ids)
+        self.half_precision = False
         self._decoder = find_decoder(model)
         self.vocab_size = _vocab_size(model, self._decoder)
         self.train(model.training)
@@ -112,7 +114,8 @@ class MaskedLMEncoder(nn.Module):
         def sparse(passages: slice, weights: Tensor) -> SparseVectors:
             return _positive_entries(self._keep(weights, input_ids[passages], attention_mask[passages]))
 
-        with _evaluating(self):
+        half = torch.autocast(input_ids.device.type, dtype=torch.float16, enabled=self.half_precision)
+        with _evaluating(self), half:
             if self._decoder is None:
                 return sparse(slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask))
             hidden = self._decoder.inputs(self.model, input_ids, attention_mask)

@@ -4,6 +4,12 @@ import os
 
 import torch
 
+from splade.config.schema import Experiment
+from splade.errors import ConfigError
+from splade.models.checkpoint import load_for_inference
+from splade.models.masked_lm import MaskedLMEncoder
+from splade.models.splade import Splade
+
 
 def pick_device() -> torch.device:
     """Return this process's GPU, or the CPU when there is none."""
@@ -20,3 +26,19 @@ def process_rank() -> tuple[int, int]:
 def search_threads(n_threads: int) -> int:
     """Return `config.n_threads`, where 0 stands for one per core."""
     return n_threads or len(os.sched_getaffinity(0))
+
+
+def inference_model(experiment: Experiment) -> Splade:
+    """Load the model that indexing and retrieval use, onto the device where it runs, in the precision asked for.
+
+    Raises:
+        ConfigError: `init_dict.fp16` without a CUDA device.
+    """
+    device, half = pick_device(), experiment.init_dict.fp16
+    if half and device.type != "cuda":
+        raise ConfigError("init_dict.fp16=true needs a CUDA device, and there is none; set init_dict.fp16=false")
+    model = load_for_inference(experiment).to(device)
+    for encoder in (model.document_encoder, model.query_encoder):
+        if isinstance(encoder, MaskedLMEncoder):
+            encoder.half_precision = half
+    return model
