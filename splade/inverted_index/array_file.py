@@ -87,7 +87,7 @@ class ArrayFileWriter:
         if len(values):
             dataset[start : start + len(values)] = values
         self._written[name] = start + len(values)
-        self._checksums[name] = zlib.crc32(memoryview(values.view(np.uint8)), self._checksums[name])
+        self._checksums[name] = zlib.crc32(values.view(np.uint8).data, self._checksums[name])
 
     def add(self, name: str, values: np.ndarray) -> None:
         """Create a dataset and write all of it."""

@@ -200,7 +200,7 @@ def _cut(
 
 
 @numba.njit(nogil=True, cache=True)
-def _window_end(pairs: np.ndarray, begin: int, end: int, limit: int) -> int:
+def _window_end(pairs: np.ndarray, begin: int, end: int, limit: np.int64) -> int:
     """Return the first position of `begin:end` whose document is not below `limit`, or `end`."""
     size = end - begin
     while size > 0:

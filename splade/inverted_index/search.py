@@ -19,7 +19,7 @@ import numpy as np
 
 from splade.inverted_index.merging import WINDOW_BITS
 from splade.inverted_index.top_k import keep_best, key_score, ranking_key, write_ranking
-from splade.inverted_index.windows import add_slice, collect, collect_from_slice, complete, safe_bar
+from splade.inverted_index.windows import BLOCK, add_slice, collect, collect_from_slice, complete, safe_bar
 
 _WINDOW = 1 << WINDOW_BITS
 _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
@@ -76,10 +76,11 @@ def search_batch(
         counts: (n_queries,) int64, receives the number of documents found.
     """
     top_k = docs.shape[1]
+    window = min(_WINDOW, (n_docs + BLOCK - 1) // BLOCK * BLOCK)
     space = Workspace(
-        np.zeros(_WINDOW, np.float32),
-        np.empty(_WINDOW, np.int64),
-        np.empty(_WINDOW, np.float32),
+        np.zeros(window, np.float32),
+        np.empty(window, np.int64),
+        np.empty(window, np.float32),
         np.empty(2 * top_k + 64, np.uint64),
     )
     for query in range(len(indptr) - 1):

@@ -40,7 +40,7 @@ def check_vectors(vectors: SparseVectors, vocab_size: int, names: Sequence[str] 
     terms, weights = vectors.row(row)
     raise DataError(
         f"the vector of {name} has {fault} (vocabulary of {vocab_size} terms;"
-        f" the vector's {len(terms)} entries begin with the term ids {terms[:5].tolist()} and the weights {weights[:5].tolist()})"
+        f" its {len(terms)} entries begin with the term ids {terms[:5].tolist()} and weights {weights[:5].tolist()})"
     )
 
 

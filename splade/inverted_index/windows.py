@@ -10,7 +10,7 @@ import numpy as np
 
 from splade.inverted_index.merging import WINDOW_BITS
 
-_BLOCK = 64  # documents compared at once; a constant, so that the compiler turns the comparison into vector code
+BLOCK = 64  # documents compared at once; a constant, so that the compiler turns the comparison into vector code
 _FIRST_STEP = 16  # postings; half a cache line of offsets
 
 
@@ -26,17 +26,17 @@ def add_slice(
 @numba.njit(nogil=True, cache=True)
 def collect(scores: np.ndarray, bar: np.float32, found: np.ndarray, found_scores: np.ndarray) -> int:
     """List the documents with a score above `bar`, in ascending order; return how many there are."""
-    blocks = scores.reshape(-1, _BLOCK)
+    blocks = scores.reshape(-1, BLOCK)
     count = 0
     for block in range(len(blocks)):
         above = np.int32(0)
-        for i in range(_BLOCK):
+        for i in range(BLOCK):
             above += np.int32(blocks[block, i] > bar)
         if above == 0:
             continue
-        for i in range(_BLOCK):
+        for i in range(BLOCK):
             if blocks[block, i] > bar:
-                found[count] = block * _BLOCK + i
+                found[count] = block * BLOCK + i
                 found_scores[count] = blocks[block, i]
                 count += 1
     return count
@@ -48,7 +48,7 @@ def safe_bar(scores: np.ndarray, top_k: int) -> np.float32:
 
     The maxima of blocks belong to different documents, so their top_k-th largest, rounded down, is such a score.
     """
-    width = _BLOCK
+    width = BLOCK
     while width * 2 * top_k > len(scores):
         width //= 2
     if width < 4:
