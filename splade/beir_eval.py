@@ -160,17 +160,7 @@ def _evaluate(
     write_index_reports(index, index_dir, found)
     found += check_judgements(data.qrels, data.queries, index)
     stored = _stored_queries(experiment, model, settings, index_dir) if experiment.beir.keep_vectors else None
-    retriever = Retriever(
-        model,
-        index,
-        run.max_length,
-        run.index_retrieve_batch_size,
-        run.top_k,
-        run.threshold,
-        run.search_effort,
-        n_threads,
-        encode=stored.encode if stored is not None else None,
-    )
+    retriever = Retriever.of(model, index, run, encode=stored.encode if stored is not None else None)
     queries = list(data.queries.items())
     stats, found = write_run(retriever, queries, out_dir, f"splade-{dataset.replace('/', '-')}", found)
     if stored is not None:

@@ -56,7 +56,7 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     from splade.evaluation.checks import named
     from splade.pipeline import Retriever, open_index_of
     from splade.pipeline.checks import check_judgements, check_max_length, check_settings
-    from splade.pipeline.device import inference_model, search_threads
+    from splade.pipeline.device import inference_model
 
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
     warnings = check_settings(experiment)
@@ -73,16 +73,7 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     }
     stats = {}
     for name, queries, qrels in zip(run.retrieval_name, collections, judgements, strict=True):
-        retriever = Retriever(
-            model,
-            index,
-            run.max_length,
-            run.index_retrieve_batch_size,
-            run.top_k,
-            run.threshold,
-            run.search_effort,
-            search_threads(run.n_threads),
-        )
+        retriever = Retriever.of(model, index, run)
         stats[name], found = write_run(
             retriever, queries, out_dir / name, f"splade-{name}", suspicious[name], judged=qrels is not None
         )

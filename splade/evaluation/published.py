@@ -23,21 +23,6 @@ BEIR_13 = (
     "scifact",
 )
 
-CQADUPSTACK_FORUMS = (
-    "android",
-    "english",
-    "gaming",
-    "gis",
-    "mathematica",
-    "physics",
-    "programmers",
-    "stats",
-    "tex",
-    "unix",
-    "webmasters",
-    "wordpress",
-)
-
 
 @dataclass(frozen=True)
 class PublishedSystem:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError, nearest
 from splade.evaluation.published import (
     BEIR_13,
-    CQADUPSTACK_FORUMS,
     PUBLISHED_SYSTEMS,
     PublishedSystem,
     published_system,

@@ -101,4 +101,4 @@ class WeightedLoss:
         return total, values
 
     def __repr__(self) -> str:
-        return " + ".join(f"{weight:g} {name}" for name, (_, weight) in self.terms.items())
+        return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, (_, weight) in self.terms.items())

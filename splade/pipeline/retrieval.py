@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from splade.config.schema import RunConfig
 from splade.datasets.vectors import SparseVectors
 from splade.encoding import encode_texts
 from splade.inverted_index import InvertedIndex, SearchResults
 from splade.models.splade import Splade
 from splade.pipeline.checks import check_max_length
+from splade.pipeline.device import search_threads
 from splade.progress import progress_bar
 
 
@@ -91,6 +93,27 @@ class Retriever:
         self._query_counts = np.zeros(model.vocab_size, dtype=np.int64)
         self._n_queries = self._n_empty = self._n_without_result = 0
         self._encoding_seconds = self._search_seconds = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        model: Splade,
+        index: InvertedIndex,
+        run: RunConfig,
+        encode: Callable[[list[str]], Iterator[SparseVectors]] | None = None,
+    ) -> "Retriever":
+        """Return a retriever with the settings of `config`."""
+        return cls(
+            model,
+            index,
+            run.max_length,
+            run.index_retrieve_batch_size,
+            run.top_k,
+            run.threshold,
+            run.search_effort,
+            search_threads(run.n_threads),
+            encode,
+        )
 
     def run(
         self, queries: Iterable[tuple[str, str]], total: int | None = None
