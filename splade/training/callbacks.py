@@ -7,7 +7,7 @@ interruption no row is missing and none appears twice.
 import csv
 import io
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class PerformanceFile(TrainerCallback):
         belongs: which rows are written.
     """
 
-    def __init__(self, path: Path, belongs: Any):
+    def __init__(self, path: Path, belongs: Callable[[LogRow], bool]):
         self.path = path
         self.belongs = belongs
         self._columns: list[str] = []
@@ -64,6 +64,20 @@ class PerformanceFile(TrainerCallback):
         rows = [row for row in log_history if self.belongs(row)]
         self._columns = _columns(rows)
         write_text(self.path, to_csv(rows, self._columns) if rows else "")
+
+
+class TrainingFile(PerformanceFile):
+    """Writes `training_perf.txt`."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder / TRAINING_FILE, is_training)
+
+
+class ValidationFile(PerformanceFile):
+    """Writes `validation_perf.txt`."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder / VALIDATION_FILE, is_validation)
 
 
 class TensorBoard(TrainerCallback):

@@ -64,8 +64,22 @@ class Objective:
         return ranking + penalty, terms
 
 
-def gather_rows(tensor: Tensor) -> Tensor:
-    """Concatenate a (rows, ...) tensor of the same shape over all processes; gradients flow back to each one's rows."""
-    from torch.distributed.nn.functional import all_gather
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(n_processes())]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
 
-    return torch.cat(all_gather(tensor.contiguous()))
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # All processes compute the same loss of the same vectors, so this gradient is the same in all of them. The
+        # gradients of the parameters will be averaged, but what is needed is the sum over everybody's own rows.
+        own = grad.chunk(n_processes())[torch.distributed.get_rank()]
+        return own * n_processes()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate a (rows, ...) tensor, of the same shape everywhere, over all processes; gradients flow back."""
+    gathered: Tensor = _GatherRows.apply(rows)
+    return gathered

@@ -18,14 +18,12 @@ from splade.errors import ConfigError, SpladeError
 from splade.models.splade import Splade
 from splade.training.callbacks import (
     TENSORBOARD_FOLDER,
-    TRAINING_FILE,
-    VALIDATION_FILE,
-    PerformanceFile,
     Progress,
     TensorBoard,
+    TrainingFile,
     ValidateAtEnd,
+    ValidationFile,
     is_training,
-    is_validation,
 )
 from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
 from splade.training.early_stopping import EarlyStopping
@@ -200,8 +198,8 @@ def make_trainer(
     folder = Path(str(run.checkpoint_dir))
     arguments = training_arguments(run, folder / CHECKPOINTS_FOLDER, validation is not None)
     callbacks = [
-        PerformanceFile(folder / TRAINING_FILE, is_training),
-        PerformanceFile(folder / VALIDATION_FILE, is_validation),
+        TrainingFile(folder),
+        ValidationFile(folder),
         TensorBoard(folder / TENSORBOARD_FOLDER),
         Progress(),
         ValidateAtEnd(),
@@ -261,7 +259,6 @@ def training_arguments(run: RunConfig, folder: Path, validates: bool) -> Trainin
         report_to="none",
         ddp_timeout=int(LONGEST_WAIT.total_seconds()),
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
         disable_tqdm=True,
         log_level="error",
         accelerator_config={"even_batches": False},

@@ -9,12 +9,15 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
 PRELOADED = ["splade.training.trainer", "splade.training.data", "splade.models.build", "splade.config", "tensorboard"]
 
 
-def start_training(arguments, folder, environment=None, kill_at=None) -> BaseProcess:
+def start_training(arguments, folder, environment=None, kill_at=None, errors=None) -> BaseProcess:
     """Start `python -m splade.train ARGUMENTS` with `folder` as the working directory.
 
     Args:
@@ -22,10 +25,13 @@ def start_training(arguments, folder, environment=None, kill_at=None) -> BasePro
         folder: working directory.
         environment: additional environment variables.
         kill_at: ("module.function", n): the process kills itself (SIGKILL) when it calls that function the nth time.
+        errors: file that takes the standard error; null: this process's own.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_command, args=([str(a) for a in arguments], folder, environment or {}, kill_at))
+    process = context.Process(
+        target=_command, args=([str(a) for a in arguments], folder, environment or {}, kill_at, errors)
+    )
     process.start()
     return process
 
@@ -37,14 +43,14 @@ def train(arguments, folder):
     assert process.exitcode == 0
 
 
-def train_in_parallel(arguments, folder, n_processes=2, kill_at=None):
+def train_in_parallel(arguments, folder, n_processes=2, kill_at=None, errors=None):
     """Train with several processes, as `torchrun` starts them; return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": str(n_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     processes = [
-        start_training(arguments, folder, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, kill_at)
+        start_training(arguments, folder, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, kill_at, errors)
         for rank in range(n_processes)
     ]
     for process in processes:
@@ -52,7 +58,7 @@ def train_in_parallel(arguments, folder, n_processes=2, kill_at=None):
     return [process.exitcode for process in processes]
 
 
-def _command(arguments, folder, environment, kill_at) -> None:
+def _command(arguments, folder, environment, kill_at, errors) -> None:
     import torch
 
     from splade.config import run_task
@@ -60,6 +66,8 @@ def _command(arguments, folder, environment, kill_at) -> None:
 
     os.chdir(folder)
     os.environ.update(environment)
+    if errors is not None:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
     torch.set_num_threads(1)
     if kill_at is not None:
         _kill_at(*kill_at)

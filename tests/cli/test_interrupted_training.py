@@ -146,12 +146,12 @@ def test_killed_again_and_again(uninterrupted, work, arguments):
 def test_killed_command_as_a_user_types_it(uninterrupted, work, arguments):
     expected, _ = uninterrupted
     command = [sys.executable, "-m", "splade.train", *arguments, "config.checkpoint_dir=typed"]
-    process = subprocess.Popen(command, cwd=work)
+    process = subprocess.Popen(command, cwd=work, env=forked.ENVIRONMENT)
     while not (work / "typed" / "model_ckpt" / "checkpoint-6").exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -9
-    subprocess.run(command, cwd=work, check=True, timeout=300)
+    subprocess.run(command, cwd=work, env=forked.ENVIRONMENT, check=True, timeout=300)
     assert_same(work / "typed", expected)
 
 
