@@ -10,6 +10,7 @@ from typing import Any
 
 from splade.datasets.collections import TextCollection
 from splade.encoding import encode_texts, shard_range
+from splade.encoding.texts import WINDOW
 from splade.errors import IndexFileError
 from splade.inverted_index import IndexBuilder, InvertedIndex
 from splade.models.splade import Splade
@@ -54,7 +55,7 @@ def index_collection(
     if finished is not None:
         logger.info("%s already holds this index: nothing to do", index_dir)
         return finished
-    share = shard_range(len(collection), rank, world_size)
+    share = whole_windows(len(collection), rank, world_size)
     builder = IndexBuilder(
         index_dir,
         vocab_size=model.vocab_size,
@@ -74,6 +75,16 @@ def index_collection(
     bar.close()
     builder.finish()
     return InvertedIndex.open(index_dir)
+
+
+def whole_windows(n_docs: int, rank: int, world_size: int) -> range:
+    """Divide documents among processes in whole encoding windows.
+
+    Which texts share a batch is decided within a window, and the last bit of a weight may depend on it. So the index
+    is the same, byte for byte, whatever the number of processes.
+    """
+    windows = shard_range(-(-n_docs // WINDOW), rank, world_size)
+    return range(min(n_docs, windows.start * WINDOW), min(n_docs, windows.stop * WINDOW))
 
 
 def open_index_of(model: Splade, index_dir: Path) -> InvertedIndex:

@@ -4,12 +4,14 @@ import hashlib
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import forked
 import pytest
 import torch
 from safetensors.torch import load_file
 
+TOY = Path(__file__).resolve().parents[2] / "data" / "toy"
 HARD_NEGATIVES = "train/data=toy_hard_negatives data.VALIDATION_FULL_RANKING=null config.n_negatives=3".split()
 TWO_MORE_REGULARIZERS = ["+config.regularizer.L1.lambda_q=0.01", "+config.regularizer.anti_zero.lambda_d=0.1"]
 
@@ -139,13 +141,19 @@ def test_an_error_in_one_process_ends_torchrun(work, arguments):
     assert done.returncode != 0 and "AssertionError: broken" in done.stderr
 
 
-def test_index_is_the_same_file(work, models):
+@pytest.mark.parametrize("n_docs", [240, 1500])
+def test_index_is_the_same_file(tmp_path, models, n_docs):
+    work = tmp_path
+    texts = [line.split("\t")[1] for line in (TOY / "collection" / "raw.tsv").read_text("utf-8").splitlines()]
+    lines = [f"d{i}\t{texts[i % len(texts)]} {i}" for i in range(n_docs)]
+    (work / "raw.tsv").write_text("\n".join(lines) + "\n")
     arguments = [f"init_dict.model_type_or_dir={models[0]}", "config.pretrained_no_yamlconfig=true"]
+    arguments.append(f"data.COLLECTION_PATH={work / 'raw.tsv'}")
     command = [sys.executable, "-m", "splade.index", *arguments, "config.index_dir=index-1"]
     subprocess.run(command, cwd=work, env=forked.ENVIRONMENT, check=True, capture_output=True)
     done = torchrun("splade.index", [*arguments, "config.index_dir=index-2"], work)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("index of 240 documents") == 1
+    assert done.stdout.count(f"index of {n_docs} documents") == 1
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(work.glob("index-*/*.h5"))]
     assert len(digests) == 2 and digests[0] == digests[1]
     assert [path.name for path in sorted((work / "index-1").iterdir())] == [
