@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from splade.datasets.vectors import SparseVectors
-from splade.encoding.tokens import Tokenizer, token_ids
+from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
 from splade.models.protocol import SparseEncoder
 
 
@@ -19,8 +19,7 @@ class QueryEncoder:
 
     def __init__(self, encoder: SparseEncoder, tokenizer: Tokenizer, max_length: int) -> None:
         self.encoder = encoder
-        self.tokenizer = tokenizer
-        self.max_length = max_length
+        self._token_ids = single_text_tokenizer(tokenizer, max_length)
 
     def __call__(self, query: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the term ids (int32, ascending) and weights (float32) of a query."""
@@ -28,10 +27,14 @@ class QueryEncoder:
 
     def encode(self, query: str) -> SparseVectors:
         """Return the vector of a query, as a set of one."""
-        input_ids = torch.tensor(token_ids(self.tokenizer, [query], self.max_length), dtype=torch.int64)
-        return self.encoder.encode(input_ids, torch.ones_like(input_ids))
+        return _encode(self.encoder, self._token_ids(query))
 
 
 def encode_query(encoder: SparseEncoder, tokenizer: Tokenizer, query: str, max_length: int) -> SparseVectors:
     """Encode one query; for many, keep a `QueryEncoder`."""
-    return QueryEncoder(encoder, tokenizer, max_length).encode(query)
+    return _encode(encoder, token_ids(tokenizer, [query], max_length)[0])
+
+
+def _encode(encoder: SparseEncoder, ids: list[int]) -> SparseVectors:
+    input_ids = torch.tensor([ids], dtype=torch.int64)
+    return encoder.encode(input_ids, torch.ones_like(input_ids))

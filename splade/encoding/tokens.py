@@ -1,6 +1,6 @@
 """Texts to token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,7 @@ Tokenizer = Any
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Tokenise texts, with special tokens, cut after `max_length` tokens."""
-    if max_length < 1:
-        raise ConfigError(f"max_length={max_length}: a text needs at least one token")
+    _check_length(max_length)
     encoded = tokenizer(
         list(texts),
         truncation=True,
@@ -26,6 +25,24 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> li
         return_token_type_ids=False,
     )
     return encoded["input_ids"]
+
+
+def single_text_tokenizer(tokenizer: Tokenizer, max_length: int) -> Callable[[str], list[int]]:
+    """Return a function that tokenises one text as `token_ids` does, without the cost of preparing for a batch."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return lambda text: token_ids(tokenizer, [text], max_length)[0]
+    _check_length(max_length)
+    # A copy: the settings of the caller's tokenizer are its own.
+    own = type(backend).from_str(backend.to_str())
+    own.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    own.no_padding()
+    return lambda text: own.encode(text).ids
+
+
+def _check_length(max_length: int) -> None:
+    if max_length < 1:
+        raise ConfigError(f"max_length={max_length}: a text needs at least one token")
 
 
 def padding_id(tokenizer: Tokenizer) -> int:

@@ -29,7 +29,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from splade.errors import ConfigError
-from splade.models.pooling_blocks import PaddedBlock, TokenBlock, each_block, token_blocks
+from splade.models.pooling_blocks import PaddedBlock, TokenBlock, each_block, packed_blocks, token_blocks
+from splade.models.pooling_screen import TermScreen
 
 Aggregation = Literal["max", "sum"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("max", "sum")
@@ -81,6 +82,7 @@ def pooled_blocks(
     bias: Tensor | None,
     agg: Aggregation,
     use: Callable[[slice, Tensor], Result],
+    screen: TermScreen | None = None,
 ) -> list[Result]:
     """Pool a batch without autograd, a few passages at a time, so that no batch x vocabulary matrix is kept.
 
@@ -91,11 +93,15 @@ def pooled_blocks(
         bias: see `sparse_head`.
         agg: see `sparse_head`.
         use: is given which passages of the batch, and their (passages, vocabulary) weights; perhaps in a thread.
+        screen: finds the terms that are worth computing; only for `max` in float32 on the CPU.
 
     Returns:
         What `use` returned, in the order of the passages.
     """
     _check_aggregation(agg)
+    if screen is not None:
+        tokens, blocks = hidden.flatten(0, 1), packed_blocks(hidden.bfloat16(), attention_mask.bool())
+        return each_block(blocks, lambda block: use(block.passages, screen.weights(block, tokens)))
     hidden, weight = _matched_dtypes(hidden, weight)
 
     def work(block: TokenBlock) -> Result:

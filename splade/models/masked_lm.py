@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from splade.datasets.vectors import SparseVectors
 from splade.errors import ConfigError, ModelError
 from splade.models.head import AGGREGATIONS, Aggregation, pooled_blocks, sparse_head
 from splade.models.pooling import keep_own_tokens, keep_top_k
+from splade.models.pooling_screen import TermScreen, screening_pays
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class MaskedLMEncoder(nn.Module):
         self.half_precision = False
         self._decoder = find_decoder(model)
         self.vocab_size = _vocab_size(model, self._decoder)
+        self._screen: TermScreen | None = None
+        self._screen_made_from: tuple[int, int] | None = None
         self.train(model.training)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -120,8 +123,25 @@ class MaskedLMEncoder(nn.Module):
                 return sparse(slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask))
             hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
             weight, bias = self._decoder.parameters(self.model)
-            rows = pooled_blocks(hidden, attention_mask, weight, bias, self.agg, sparse)
+            screen = self._term_screen(weight, bias)
+            rows = pooled_blocks(hidden, attention_mask, weight, bias, self.agg, sparse, screen)
         return SparseVectors.concatenate(rows, self.vocab_size)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on or off, and forget what was derived from the weights before they change."""
+        if mode:
+            self._screen = None
+        return super().train(mode)
+
+    def _term_screen(self, weight: Tensor, bias: Tensor | None) -> TermScreen | None:
+        """Return a screen of the present weights, kept from call to call, or None where it does not pay."""
+        if self.agg != "max" or torch.is_autocast_enabled(weight.device.type) or not screening_pays(weight):
+            return None
+        # Tensors made in inference mode do not count their changes.
+        made_from = None if weight.is_inference() else (weight.data_ptr(), weight._version)
+        if self._screen is None or made_from is None or made_from != self._screen_made_from:
+            self._screen, self._screen_made_from = TermScreen(weight, bias), made_from
+        return self._screen
 
     def _keep(self, weights: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         if self.own_tokens_only:

@@ -28,6 +28,7 @@ DEVICE_BLOCK_TOKENS = 2**15
 DEVICE_TILE_LOGITS = 2**26
 
 Result = TypeVar("Result")
+Block = TypeVar("Block", bound="TokenBlock")
 
 # Held while the number of threads is changed, so that two callers cannot restore each other's change.
 _matrix_threads = Lock()
@@ -231,7 +232,7 @@ def token_blocks(hidden: Tensor, attention_mask: Tensor) -> Iterator[TokenBlock]
     return _packed(hidden, mask) if hidden.device.type == "cpu" else _padded(hidden, mask)
 
 
-def each_block(blocks: Iterable[TokenBlock], work: Callable[[TokenBlock], Result]) -> list[Result]:
+def each_block(blocks: Iterable[Block], work: Callable[[Block], Result]) -> list[Result]:
     """Do `work` on every block, without autograd, and return the results in order.
 
     CPU blocks are shared out among `torch.get_num_threads()` threads that multiply on their own: cores that multiply
@@ -242,7 +243,7 @@ def each_block(blocks: Iterable[TokenBlock], work: Callable[[TokenBlock], Result
     if threads <= 1 or not isinstance(todo[0], PackedBlock):
         return [work(block) for block in todo]
 
-    def without_autograd(block: TokenBlock) -> Result:
+    def without_autograd(block: Block) -> Result:
         # Like the number of threads, this is a setting of each thread.
         with torch.inference_mode():
             return work(block)
@@ -259,15 +260,25 @@ def each_block(blocks: Iterable[TokenBlock], work: Callable[[TokenBlock], Result
 
 
 def _packed(hidden: Tensor, mask: Tensor) -> Iterator[TokenBlock]:
+    if len(hidden) == 1 and 0 < mask.sum() <= ShortPassage.most_tokens:
+        yield ShortPassage(slice(0, 1), hidden[0], mask[0].nonzero().squeeze(1))
+    else:
+        yield from packed_blocks(hidden, mask)
+
+
+def packed_blocks(hidden: Tensor, mask: Tensor) -> Iterator[PackedBlock]:
+    """Cut a batch in the CPU's memory into blocks without padding.
+
+    Args:
+        hidden: (batch, length, dim) hidden states.
+        mask: (batch, length) bool, False for tokens that are left out.
+    """
     batch, length, dim = hidden.shape
     flat = hidden.reshape(batch * length, dim)
     lengths = mask.sum(dim=1).numpy()
     kept = mask.flatten().nonzero().squeeze(1)
     offsets = np.zeros(batch + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    if batch == 1 and 0 < len(kept) <= ShortPassage.most_tokens:
-        yield ShortPassage(slice(0, 1), flat, kept)
-        return
     start = 0
     while start < batch:
         # At least one passage, however long it is.

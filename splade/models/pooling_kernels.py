@@ -73,3 +73,50 @@ def segment_sum(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first
             weights = tile[row]
             for term in range(terms):
                 total[term] += weights[term]
+
+
+@njit(nogil=True, cache=True)
+def segment_max_bfloat16(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int) -> None:
+    """As `segment_max`, on the bit patterns of bfloat16 numbers.
+
+    Read as integers, the patterns of non-negative numbers are in order already. Those of negative numbers are in order
+    once all bits but the sign are flipped, and flipping them again gives the pattern back. Not-a-number may be lost.
+
+    Args:
+        tile: (tokens, terms) int16, C-contiguous.
+        offsets: (passages + 1,) int64.
+        values: (passages, vocabulary) int16, C-contiguous.
+        first_term: vocabulary index of the tile's first column.
+    """
+    terms = tile.shape[1]
+    for passage in range(len(offsets) - 1):
+        best = values[passage, first_term : first_term + terms]
+        best[:] = np.int16(-32641)  # minus infinity
+        for row in range(offsets[passage], offsets[passage + 1]):
+            patterns = tile[row]
+            for term in range(terms):
+                pattern = patterns[term]
+                ordered = np.int16(pattern ^ ((pattern >> np.int16(15)) & np.int16(0x7FFF)))
+                best[term] = max(best[term], ordered)
+        for term in range(terms):
+            best[term] = np.int16(best[term] ^ ((best[term] >> np.int16(15)) & np.int16(0x7FFF)))
+
+
+@njit(nogil=True, cache=True)
+def possible_terms(highest: np.ndarray, bias: np.ndarray, slack: np.ndarray, reach: float) -> np.ndarray:
+    """Return the terms (int64, ascending) whose logit may be above zero, or is not a number.
+
+    Args:
+        highest: (vocabulary,) int16 bit patterns of bfloat16 logits without bias.
+        bias: (vocabulary,) float32.
+        slack: (vocabulary,) float32; `reach * slack` is the most that a logit may be too low.
+        reach: largest norm of a token.
+    """
+    terms = np.empty(len(highest), dtype=np.int64)
+    logits = (highest.astype(np.int32) << np.int32(16)).view(np.float32)
+    found = 0
+    for term in range(len(highest)):
+        terms[found] = term
+        # Not "> 0": not-a-number must be seen. Without a branch, for there is no telling which way it goes.
+        found += not (logits[term] + bias[term] + reach * slack[term] <= 0.0)
+    return terms[:found].copy()

@@ -9,6 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade.datasets.vectors import SparseVectors
 from splade.encoding import QueryEncoder, encode_texts
+from splade.encoding.tokens import single_text_tokenizer, token_ids
 from splade.models.masked_lm import MaskedLMEncoder
 
 TEXTS = [
@@ -76,3 +77,11 @@ def test_gradients_of_every_parameter_equal_the_textbook_formula(tiny, agg):
         if their.grad is not None:
             difference = (our.grad - their.grad).norm()
             assert difference < 1e-5 * their.grad.norm() + rounding, f"{name}: {difference / their.grad.norm():.1e}"
+
+
+@pytest.mark.parametrize("max_length", [4, 16, 64])
+def test_single_texts_are_tokenised_as_in_a_batch(tiny, max_length):
+    _, tokenizer = tiny
+    odd = [*TEXTS, "", "  two  spaces ", "[CLS] [SEP] [MASK] literal", "naïve Ünïcode ✓ 漢字", "a\tb\nc"]
+    alone = single_text_tokenizer(tokenizer, max_length)
+    assert [alone(text) for text in odd] == token_ids(tokenizer, odd, max_length)

@@ -204,3 +204,35 @@ def test_a_model_without_a_vocabulary_is_named():
 def test_is_a_sparse_encoder(model):
     assert isinstance(MaskedLMEncoder(model), SparseEncoder)
     assert find_decoder(model) == Decoder("cls.predictions.decoder", "cls.predictions.decoder.bias")
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_changed_weights_change_the_vectors(model, monkeypatch, pays):
+    monkeypatch.setattr("splade.models.masked_lm.screening_pays", lambda _weight: pays)
+    encoder = MaskedLMEncoder(model)
+    batch = make_batch()
+    encoder.encode(*batch)
+    for change in ("step", "load", "data"):
+        weight = model.cls.predictions.decoder.weight
+        if change == "step":
+            with torch.no_grad():
+                weight.mul_(-1.5)
+        elif change == "load":
+            other = make_model(ARCHITECTURES["bert"], seed=9)
+            model.load_state_dict(other.state_dict())
+        else:
+            encoder.train()
+            weight.data *= -1
+            encoder.eval()
+        expected = encoder(*batch).detach()
+        assert expected.count_nonzero() > 0
+        torch.testing.assert_close(torch.from_numpy(encoder.encode(*batch).to_dense()), expected)
+
+
+def test_vectors_do_not_depend_on_the_processor(model, monkeypatch):
+    batch = make_batch()
+    encoded = []
+    for pays in (True, False):
+        monkeypatch.setattr("splade.models.masked_lm.screening_pays", lambda _weight, pays=pays: pays)
+        encoded.append(torch.from_numpy(MaskedLMEncoder(model).encode(*batch).to_dense()))
+    torch.testing.assert_close(*encoded, rtol=1e-5, atol=1e-6)

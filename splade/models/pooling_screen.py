@@ -1,0 +1,73 @@
+"""Which terms can have a weight at all: found with a product in half precision, so that only they are computed in full.
+
+Of 30,000 terms a passage keeps some hundred. Processors that multiply bfloat16 natively do so two to three times as
+fast as float32. Rounding hidden states and embeddings to bfloat16 changes a logit by no more than a known bound, so a
+term whose rounded logit stays below zero by more than that has no weight. The few others are computed in float32:
+weights are those of the float32 product, only their computation is shorter.
+
+The bound. With u = 2^-8, the rounding error of bfloat16, and Cauchy-Schwarz, the product of a rounded state h and a
+rounded embedding w, itself rounded, differs from h . w by at most (3 u + O(u^2)) |h| |w|.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splade.models.pooling_blocks import PackedBlock
+from splade.models.pooling_kernels import possible_terms, segment_max_bfloat16
+
+# 3 u, and 2 % for the terms of second order and the accumulation in float32.
+RELATIVE_ERROR = 3 * 2.0**-8 * 1.02
+
+
+class TermScreen:
+    """An output embedding in half precision, and how far its logits may be from the truth.
+
+    Args:
+        weight: (vocabulary, dim) float32 output embedding.
+        bias: (vocabulary,) output bias, or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight = weight.detach()
+        self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        self.half_weight = weight.bfloat16()
+        self.slack = RELATIVE_ERROR * weight.norm(dim=1)
+
+    def weights(self, block: PackedBlock, hidden: Tensor) -> Tensor:
+        """Return the (passages, vocabulary) weights of a block under `max`.
+
+        Args:
+            block: block of the hidden states in bfloat16.
+            hidden: (batch x length, dim) the same states in float32.
+        """
+        rounded = torch.empty(block.size, len(self.weight), dtype=torch.bfloat16)
+        for terms, logits in block.tiles(self.half_weight):
+            segment_max_bfloat16(
+                logits.view(torch.int16).numpy(), block.offsets, rounded.view(torch.int16).numpy(), terms.start
+            )
+        weights = hidden.new_zeros(rounded.shape)
+        for passage, (start, stop) in enumerate(pairwise(block.offsets)):
+            if start < stop:
+                candidates, found = self._weights_of_passage(hidden[block.rows[start:stop]], rounded[passage])
+                weights[passage, candidates] = found
+        return weights
+
+    def _weights_of_passage(self, tokens: Tensor, rounded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the candidate terms of one passage, and their weights."""
+        reach = float(tokens.norm(dim=1).max())
+        candidates = torch.from_numpy(
+            possible_terms(rounded.view(torch.int16).numpy(), self.bias.numpy(), self.slack.numpy(), reach)
+        )
+        logits = (tokens @ self.weight[candidates].t()).amax(dim=0) + self.bias[candidates]
+        return candidates, torch.log1p(torch.relu(logits))
+
+
+def screening_pays(weight: Tensor) -> bool:
+    """Whether this processor multiplies bfloat16 natively, and the weight is one that a screen is for."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return native and weight.device.type == "cpu" and weight.dtype == torch.float32

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splade.models.head import pooled_blocks
+from splade.models.pooling_kernels import segment_max_bfloat16
+from splade.models.pooling_screen import TermScreen, screening_pays
+
+
+def both(hidden, mask, weight, bias):
+    def dense(screen):
+        return torch.cat(pooled_blocks(hidden, mask, weight, bias, "max", lambda _, weights: weights, screen))
+
+    return dense(TermScreen(weight, bias)), dense(None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    batch=st.integers(1, 4),
+    length=st.integers(1, 30),
+    dim=st.integers(1, 40),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]),
+    shift=st.floats(-3, 3),
+    masked=st.floats(0, 1),
+    with_bias=st.booleans(),
+)
+def test_no_term_is_lost_and_no_weight_changes(seed, batch, length, dim, scale, shift, masked, with_bias):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = scale * torch.randn(batch, length, dim, generator=generator)
+    weight = torch.randn(300, dim, generator=generator)
+    # Many logits near zero, on both sides.
+    bias = scale * (shift + torch.randn(300, generator=generator)) if with_bias else None
+    mask = (torch.rand(batch, length, generator=generator) >= masked).long()
+    screened, full = both(hidden, mask, weight, bias)
+    torch.testing.assert_close(screened, full, rtol=1e-5, atol=2e-6 * scale)
+
+
+def test_the_error_bound_holds_where_rounding_is_worst():
+    # Just above half a unit in the last place: every factor is rounded the same way, and all errors add up.
+    worst = 1 + 2.0**-8 - 2.0**-20
+    hidden, weight = torch.full((1, 1, 512), worst), torch.full((16, 512), worst)
+    bias = -(hidden @ weight.t())[0, 0] + 1e-2
+    screened, full = both(hidden, torch.ones(1, 1), weight, bias)
+    assert (full > 0).all()
+    torch.testing.assert_close(screened, full, rtol=0, atol=1e-3)
+
+
+def test_only_few_terms_are_computed_in_full():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(5000, 64, generator=generator)
+    screen = TermScreen(weight, torch.full((5000,), -25.0))
+    rounded = (hidden.bfloat16() @ screen.half_weight.t()).amax(0)
+    candidates, weights = screen._weights_of_passage(hidden, rounded)
+    assert 0 < (weights > 0).sum() <= len(candidates) < 500
+
+
+def test_not_a_number_is_not_hidden():
+    hidden, weight = torch.randn(2, 3, 8), torch.randn(20, 8)
+    hidden[0, 1, 0] = torch.nan
+    weight[5] = -torch.nan
+    screened, _ = both(hidden, torch.ones(2, 3), weight, None)
+    assert screened[0].isnan().all() and screened[1, 5].isnan() and screened[1].isnan().sum() == 1
+
+
+@pytest.mark.parametrize("terms", [1, 16, 37])
+def test_maximum_of_bit_patterns(terms):
+    generator = torch.Generator().manual_seed(terms)
+    tile = torch.randn(9, terms, generator=generator).bfloat16()
+    tile[0, 0], tile[1, 0] = torch.inf, -torch.inf
+    tile[4:6] = -tile[4:6].abs()
+    offsets = np.array([0, 4, 6, 6, 9])
+    values = torch.zeros(4, terms + 2, dtype=torch.bfloat16)
+    segment_max_bfloat16(tile.view(torch.int16).numpy(), offsets, values.view(torch.int16).numpy(), 1)
+    for passage, (start, stop) in enumerate(zip(offsets, offsets[1:], strict=False)):
+        expected = tile[start:stop].amax(0) if stop > start else torch.full((terms,), -torch.inf).bfloat16()
+        assert torch.equal(values[passage, 1:-1], expected)
+    assert not values[:, 0].any() and not values[:, -1].any()
+
+
+def test_screening_is_for_float32_on_processors_that_have_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert screening_pays(torch.ones(2, 2))
+    assert not screening_pays(torch.ones(2, 2).double())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert not screening_pays(torch.ones(2, 2))
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not screening_pays(torch.ones(2, 2))
