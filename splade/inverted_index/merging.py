@@ -27,7 +27,7 @@ KIND = "inverted index"
 INDEX_FILE = "index.h5"
 WINDOW_BITS = 15
 _MAX_DOCS = 1 << (WINDOW_BITS + 16)  # the number of a window has 16 bits
-_RANGE_POSTINGS = 1 << 24  # merged at once, 8 bytes each
+_RANGE_POSTINGS = 3 << 22  # merged at once, 8 bytes each
 _CHUNK_POSTINGS = 1 << 19  # written at once, so that they stay in the cache between conversion and checksum
 
 
@@ -53,7 +53,7 @@ class IndexInfo:
 def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadata: dict[str, Any]) -> IndexInfo:
     """Write the index of all documents of the sources, numbered one source after the other.
 
-    Memory: about 150 MB (twice that for several sources), plus 8 bytes per document.
+    Memory: about 110 MB (twice that for several sources), plus 8 bytes per document.
 
     Raises:
         DataError: no documents, too many, or an id that occurs twice.
