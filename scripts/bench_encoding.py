@@ -1,7 +1,7 @@
 """Encode the same texts with this toolkit, sentence-transformers and the textbook formula, in one run.
 
     python scripts/bench_encoding.py --beir data/beir/scifact --docs 512 [--json FILE]
-    python scripts/bench_encoding.py --beir data/beir/scifact --docs 5000 --engines splade    # is memory flat?
+    python scripts/bench_encoding.py --docs 5000 --engines splade --no-limits    # is memory flat?
 
 Vectors are compared before anything is timed. Two limits stand beside the engines: the bare matrix product of the same
 number of tokens with the output embedding, without padding and without anything before or after it, once for the whole
@@ -231,6 +231,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default=default_device())
     parser.add_argument("--engines", nargs="+", default=[engine.name for engine in ENGINES], help="which engines")
+    parser.add_argument("--limits", action=argparse.BooleanOptionalAction, default=True, help="time the bare products")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args(arguments)
 
@@ -247,7 +248,7 @@ def main() -> None:
         if not engine.available():
             print(f"{engine.name} is not installed: left out", file=sys.stderr)
     engines = [Process(engine, options) for engine in wanted if engine.available()]
-    limits = [Process(limit, options) for limit in LIMITS]
+    limits = [Process(limit, options) for limit in LIMITS if given.limits]
 
     differences = compare(engines, documents[:32] + queries[:32])
     rates, memory_over_time = encode_in_turns(engines, limits, documents, given.rounds)

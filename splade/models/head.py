@@ -30,7 +30,7 @@ from torch.nn import functional
 
 from splade.errors import ConfigError
 from splade.models.pooling_blocks import PaddedBlock, TokenBlock, each_block, packed_blocks, token_blocks
-from splade.models.pooling_screen import TermScreen
+from splade.models.pooling_screen import TermScreen, screening_pays
 
 Aggregation = Literal["max", "sum"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("max", "sum")
@@ -70,7 +70,7 @@ def sparse_head(
         bias = bias.to(_accumulator(hidden.dtype))
     if agg == "sum":
         return _SumOfActivations.apply(hidden, attention_mask, weight, bias)
-    logits = _MaxLogits.apply(hidden, attention_mask, weight)
+    logits = _MaxLogits.apply(hidden, attention_mask, weight, None if bias is None else bias.detach())
     return torch.log1p(torch.relu(logits if bias is None else logits + bias))
 
 
@@ -140,6 +140,21 @@ def _max_of_block(block: TokenBlock, weight: Tensor, values: Tensor, winners: Te
         block.max_into(logits, terms, values, winners)
 
 
+def _screened_max(
+    hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None, values: Tensor, winners: Tensor
+) -> bool:
+    """Fill in maxima and winners with the help of a screen; return False where that would not save work."""
+    blocks = list(packed_blocks(hidden.bfloat16(), attention_mask.bool())) if screening_pays(weight) else []
+    # With a block or two, trying whether it pays costs as much as it saves.
+    if len(blocks) < 4:
+        return False
+    tokens, screen = hidden.flatten(0, 1), TermScreen(weight, bias)
+    if not screen.is_selective(blocks[0], tokens):
+        return False
+    each_block(blocks, lambda block: screen.max_into(block, tokens, values[block.passages], winners[block.passages]))
+    return True
+
+
 def _triton_kernels(weight: Tensor) -> ModuleType | None:
     """Return the Triton kernels if they can run on the weight's device and dtype."""
     if weight.device.type != "cuda" or find_spec("triton") is None:
@@ -155,31 +170,32 @@ def _sum_of_block(block: TokenBlock, weight: Tensor, bias: Tensor | None, values
 
 
 class _MaxLogits(torch.autograd.Function):
-    """Maximum over a passage's tokens of hidden @ weight.T."""
+    """Maximum over a passage's tokens of hidden @ weight.T; perhaps -inf where adding `bias` leaves it below zero."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, attention_mask: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         shape = len(hidden), len(weight)
         values = hidden.new_empty(shape, dtype=_accumulator(hidden.dtype))
         winners = hidden.new_zeros(shape, dtype=torch.int32) if any(ctx.needs_input_grad) else None
+        if winners is None or not _screened_max(hidden, attention_mask, weight, bias, values, winners):
 
-        def work(block: TokenBlock) -> None:
-            noted = None if winners is None else winners[block.passages]
-            _max_of_block(block, weight, values[block.passages], noted)
+            def work(block: TokenBlock) -> None:
+                noted = None if winners is None else winners[block.passages]
+                _max_of_block(block, weight, values[block.passages], noted)
 
-        each_block(token_blocks(hidden, attention_mask), work)
+            each_block(token_blocks(hidden, attention_mask), work)
         if winners is not None:
             ctx.save_for_backward(hidden, weight, winners)
         return values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         hidden, weight, winners = ctx.saved_tensors
-        needs_hidden, _, needs_weight = ctx.needs_input_grad
+        needs_hidden, _, needs_weight, _ = ctx.needs_input_grad
         if (kernels := _triton_kernels(weight)) is not None:
             grads = kernels.gradients(hidden, weight, winners, grad_values, needs_hidden, needs_weight)
-            return grads[0], None, grads[1]
+            return grads[0], None, grads[1], None
         tokens = hidden.flatten(0, 1)
         # By term, so that the winners of a term stand together.
         terms, passages = grad_values.t().nonzero(as_tuple=True)
@@ -192,7 +208,7 @@ class _MaxLogits(torch.autograd.Function):
             by_row = torch.argsort(rows)
             sums = _weighted_row_sums(weight, terms[by_row], grads[by_row], group=rows[by_row], groups=len(tokens))
             grad_hidden = sums.view_as(hidden)
-        return grad_hidden, None, grad_weight
+        return grad_hidden, None, grad_weight, None
 
 
 def _weighted_row_sums(table: Tensor, rows: Tensor, factors: Tensor, group: Tensor, groups: int) -> Tensor:

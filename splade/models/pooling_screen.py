@@ -9,7 +9,7 @@ The bound. With u = 2^-8, the rounding error of bfloat16, and Cauchy-Schwarz, th
 rounded embedding w, itself rounded, differs from h . w by at most (3 u + O(u^2)) |h| |w|.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,8 @@ from splade.models.pooling_kernels import possible_terms, segment_max_bfloat16
 
 # 3 u, and 2 % for the terms of second order and the accumulation in float32.
 RELATIVE_ERROR = 3 * 2.0**-8 * 1.02
+# A model that is not trained for sparsity yet gives weight to half the vocabulary; then the full product is cheaper.
+SELECTIVE = 0.2
 
 
 class TermScreen:
@@ -44,26 +46,47 @@ class TermScreen:
             block: block of the hidden states in bfloat16.
             hidden: (batch x length, dim) the same states in float32.
         """
-        rounded = torch.empty(block.size, len(self.weight), dtype=torch.bfloat16)
-        for terms, logits in block.tiles(self.half_weight):
-            segment_max_bfloat16(
-                logits.view(torch.int16).numpy(), block.offsets, rounded.view(torch.int16).numpy(), terms.start
-            )
-        weights = hidden.new_zeros(rounded.shape)
-        for passage, (start, stop) in enumerate(pairwise(block.offsets)):
-            if start < stop:
-                candidates, found = self._weights_of_passage(hidden[block.rows[start:stop]], rounded[passage])
-                weights[passage, candidates] = found
+        weights = hidden.new_zeros(block.size, len(self.weight))
+        for passage, _, candidates, logits in self._candidate_logits(block, hidden):
+            weights[passage, candidates] = torch.log1p(torch.relu(logits.amax(dim=0) + self.bias[candidates]))
         return weights
 
-    def _weights_of_passage(self, tokens: Tensor, rounded: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the candidate terms of one passage, and their weights."""
-        reach = float(tokens.norm(dim=1).max())
-        candidates = torch.from_numpy(
-            possible_terms(rounded.view(torch.int16).numpy(), self.bias.numpy(), self.slack.numpy(), reach)
-        )
-        logits = (tokens @ self.weight[candidates].t()).amax(dim=0) + self.bias[candidates]
-        return candidates, torch.log1p(torch.relu(logits))
+    def max_into(self, block: PackedBlock, hidden: Tensor, values: Tensor, winners: Tensor) -> None:
+        """Write maxima of logits without bias, and which tokens won, for terms that can have a weight.
+
+        Args:
+            block: block of the hidden states in bfloat16.
+            hidden: (batch x length, dim) the same states in float32.
+            values: (passages, vocabulary) float32; -inf for all other terms.
+            winners: (passages, vocabulary) int32; untouched for all other terms.
+        """
+        values.fill_(-torch.inf)
+        for passage, rows, candidates, logits in self._candidate_logits(block, hidden):
+            best, position = logits.max(dim=0)
+            values[passage, candidates] = best
+            winners[passage, candidates] = rows[position].to(winners.dtype)
+
+    def is_selective(self, block: PackedBlock, hidden: Tensor) -> bool:
+        """Whether a block, as an example of its batch, leaves so few candidates that screening saves work."""
+        found = sum(len(candidates) for _, _, candidates in self._candidates(block, hidden))
+        return found < SELECTIVE * block.size * len(self.weight)
+
+    def _candidates(self, block: PackedBlock, hidden: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield each passage that has tokens, the rows of its tokens, and the terms that can have a weight."""
+        rounded = torch.empty(block.size, len(self.weight), dtype=torch.bfloat16).view(torch.int16)
+        for terms, logits in block.tiles(self.half_weight):
+            segment_max_bfloat16(logits.view(torch.int16).numpy(), block.offsets, rounded.numpy(), terms.start)
+        for passage, (start, stop) in enumerate(pairwise(block.offsets)):
+            if start < stop:
+                rows = block.rows[start:stop]
+                reach = float(hidden[rows].norm(dim=1).max())
+                found = possible_terms(rounded[passage].numpy(), self.bias.numpy(), self.slack.numpy(), reach)
+                yield passage, rows, torch.from_numpy(found)
+
+    def _candidate_logits(self, block: PackedBlock, hidden: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Yield what `_candidates` does, and the (tokens, candidates) logits without bias, in float32."""
+        for passage, rows, candidates in self._candidates(block, hidden):
+            yield passage, rows, candidates, hidden[rows] @ self.weight[candidates].t()
 
 
 def screening_pays(weight: Tensor) -> bool:

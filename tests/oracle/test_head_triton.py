@@ -36,7 +36,7 @@ for seed, (batch, length, dim, vocab_size) in enumerate([(3, 70, 40, 150), (2, 5
 
     leaves = hidden.requires_grad_(), weight.requires_grad_()
     grads = torch.randn(batch, vocab_size, generator=generator) * (expected > 0)
-    _MaxLogits.apply(leaves[0], mask, leaves[1]).backward(grads)
+    _MaxLogits.apply(leaves[0], mask, leaves[1], None).backward(grads)
     found = head_triton.gradients(hidden.detach(), weight.detach(), (winners - 1000).clamp(min=0), grads, True, True)
     for leaf, grad in zip(leaves, found):
         torch.testing.assert_close(grad, leaf.grad, rtol=1e-5, atol=1e-5)

@@ -4,7 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splade.models.head import pooled_blocks
+from splade.models import head
+from splade.models.head import pooled_blocks, sparse_head
+from splade.models.pooling_blocks import packed_blocks
 from splade.models.pooling_kernels import segment_max_bfloat16
 from splade.models.pooling_screen import TermScreen, screening_pays
 
@@ -51,10 +53,31 @@ def test_the_error_bound_holds_where_rounding_is_worst():
 def test_only_few_terms_are_computed_in_full():
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(5000, 64, generator=generator)
+    block = next(packed_blocks(hidden.bfloat16().unsqueeze(0), torch.ones(1, 40).bool()))
     screen = TermScreen(weight, torch.full((5000,), -25.0))
-    rounded = (hidden.bfloat16() @ screen.half_weight.t()).amax(0)
-    candidates, weights = screen._weights_of_passage(hidden, rounded)
-    assert 0 < (weights > 0).sum() <= len(candidates) < 500
+    assert screen.is_selective(block, hidden)
+    ((_, _, candidates),) = screen._candidates(block, hidden)
+    assert 0 < (screen.weights(block, hidden) > 0).sum() <= len(candidates) < 500
+    assert not TermScreen(weight, torch.zeros(5000)).is_selective(block, hidden)
+
+
+@pytest.mark.parametrize("shift", [-14.0, 0.0])
+def test_training_with_and_without_a_screen_gives_the_same_gradients(monkeypatch, shift):
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(40, 100, 16, generator=generator), torch.randn(400, 16, generator=generator)
+    bias = shift + torch.randn(400, generator=generator)
+    mask = (torch.arange(100) < torch.randint(0, 101, (40, 1), generator=generator)).long()
+    leaves = [leaf.requires_grad_() for leaf in (hidden, weight, bias)]
+    found, used = [], []
+    screened = TermScreen.max_into
+    monkeypatch.setattr(TermScreen, "max_into", lambda *args: (used.append(1), screened(*args)))
+    for pays in (True, False):
+        monkeypatch.setattr(head, "screening_pays", lambda _weight, pays=pays: pays)
+        weights = sparse_head(hidden, mask, weight, bias)
+        found.append([weights, *torch.autograd.grad(weights.square().sum(), leaves)])
+    assert bool(used) == (shift < 0) and found[0][0].count_nonzero() > 0
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_not_a_number_is_not_hidden():
