@@ -104,3 +104,10 @@ def _initial_token_weights(init: ModelConfig, document: LoadedModel, vocab_size:
     table = torch.zeros(vocab_size)
     table[[vocabulary[token] for token in weights]] = torch.tensor([float(weight) for weight in weights.values()])
     return table
+
+
+def describe(model: Splade) -> str:
+    """Return one line about a model: its name, kind and size."""
+    encoders = "one encoder" if model.shared else "separate query encoder"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{model.name}: {model.matching_type}, {encoders}, {parameters / 1e6:.1f} M parameters"
