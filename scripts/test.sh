@@ -13,4 +13,4 @@ fi
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
-"$python" -m pytest -n 2 --dist worksteal --durations 10 --cov splade --cov-report term:skip-covered --cov-fail-under 85
+"$python" -m pytest -n 2 --dist loadfile --durations 10 --cov splade --cov-report term:skip-covered --cov-fail-under 85
