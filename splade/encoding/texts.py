@@ -19,6 +19,8 @@ from splade.models.protocol import SparseEncoder
 WINDOW = 512
 # Tokens of a batch, padding included: more would only cost memory.
 TOKEN_BUDGET = 8192
+# Lengths of batches are multiples of this.
+LENGTH_STEP = 16
 
 
 def encode_texts(
@@ -52,11 +54,11 @@ def encode_texts(
             raise ConfigError(f"{name}={value}: must be at least 1")
     pad_id = padding_id(tokenizer)
     for rows in _tokenised_ahead(tokenizer, texts, max_length, window):
-        lengths = np.array([len(row) for row in rows])
+        lengths = _rounded([len(row) for row in rows], max_length)
         # Longest first: if memory is short, it is so at once.
         order = np.argsort(-lengths, kind="stable")
         vectors = [
-            encoder.encode(*padded_batch([rows[i] for i in batch], pad_id))
+            encoder.encode(*padded_batch([rows[i] for i in batch], pad_id, length=lengths[batch[0]]))
             for batch in _batches(order, lengths, batch_size, token_budget)
         ]
         yield SparseVectors.concatenate(vectors, encoder.vocab_size).take(np.argsort(order))
@@ -77,6 +79,11 @@ def _tokenised_ahead(
         while rows := coming.result():
             coming = thread.submit(tokenise_next)
             yield rows
+
+
+def _rounded(lengths: Sequence[int], max_length: int) -> np.ndarray:
+    """Round lengths up, so that batches have few different shapes: libraries keep memory for each shape they meet."""
+    return np.minimum(-(-np.array(lengths) // LENGTH_STEP) * LENGTH_STEP, max_length)
 
 
 def _batches(order: np.ndarray, lengths: np.ndarray, batch_size: int, token_budget: int) -> Iterator[Sequence[int]]:

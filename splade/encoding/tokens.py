@@ -50,10 +50,10 @@ def padding_id(tokenizer: Tokenizer) -> int:
     return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
-def padded_batch(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Return (batch, longest) int64 token ids and their attention mask."""
+def padded_batch(rows: Sequence[Sequence[int]], pad_id: int, length: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return (batch, length) int64 token ids and their attention mask; by default as long as the longest row."""
     lengths = np.array([len(row) for row in rows])
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    mask = np.arange(lengths.max(initial=0) if length is None else length) < lengths[:, None]
     input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
     input_ids[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
     return torch.from_numpy(input_ids), torch.from_numpy(mask.astype(np.int64))

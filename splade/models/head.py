@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from splade.errors import ConfigError
-from splade.models.pooling_blocks import PaddedBlock, TokenBlock, each_block, packed_blocks, token_blocks
+from splade.models.pooling_blocks import PaddedBlock, TokenBlock, each_block, token_blocks
 from splade.models.pooling_screen import TermScreen, screening_pays
 
 Aggregation = Literal["max", "sum"]
@@ -100,8 +100,8 @@ def pooled_blocks(
     """
     _check_aggregation(agg)
     if screen is not None:
-        tokens, blocks = hidden.flatten(0, 1), packed_blocks(hidden.bfloat16(), attention_mask.bool())
-        return each_block(blocks, lambda block: use(block.passages, screen.weights(block, tokens)))
+        tokens, rounded = hidden.flatten(0, 1), screen.blocks(hidden, attention_mask)
+        return each_block(rounded, lambda block: use(block.passages, screen.weights(block, tokens)))
     hidden, weight = _matched_dtypes(hidden, weight)
 
     def work(block: TokenBlock) -> Result:
@@ -144,12 +144,12 @@ def _screened_max(
     hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None, values: Tensor, winners: Tensor
 ) -> bool:
     """Fill in maxima and winners with the help of a screen; return False where that would not save work."""
-    blocks = list(packed_blocks(hidden.bfloat16(), attention_mask.bool())) if screening_pays(weight) else []
-    # With a block or two, trying whether it pays costs as much as it saves.
-    if len(blocks) < 4:
+    if not screening_pays(weight):
         return False
     tokens, screen = hidden.flatten(0, 1), TermScreen(weight, bias)
-    if not screen.is_selective(blocks[0], tokens):
+    blocks = list(screen.blocks(hidden, attention_mask))
+    # With a block or two, trying whether it pays costs as much as it saves.
+    if len(blocks) < 4 or not screen.is_selective(blocks[0], tokens):
         return False
     each_block(blocks, lambda block: screen.max_into(block, tokens, values[block.passages], winners[block.passages]))
     return True

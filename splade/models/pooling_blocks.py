@@ -104,7 +104,12 @@ class TokenBlock(ABC):
 
 
 class PackedBlock(TokenBlock):
-    """Tokens in the CPU's memory, without padding."""
+    """Tokens in the CPU's memory, without padding.
+
+    Attributes:
+        rows: (tokens,) the tokens' places among the batch x length tokens of the batch.
+        offsets: (passages + 1,) the first token of each passage.
+    """
 
     tile_logits = CPU_TILE_LOGITS
 
@@ -121,6 +126,12 @@ class PackedBlock(TokenBlock):
         first, last = int(self.rows[0]), int(self.rows[-1])
         without_gap = last - first + 1 == len(self.rows)
         return self.batch_hidden[first : last + 1] if without_gap else self.batch_hidden[self.rows]
+
+    def _repeating_last(self, multiple: int) -> Tensor:
+        """Return the hidden states with the last token repeated until their number is a multiple."""
+        tokens = len(self.rows)
+        repeated = torch.arange(-(-tokens // multiple) * multiple).clamp_(max=tokens - 1)
+        return self.batch_hidden[self.rows[repeated]]
 
     def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
         tile = logits.to(values.dtype).numpy()
@@ -156,8 +167,7 @@ class ShortPassage(PackedBlock):
 
     @property
     def hidden(self) -> Tensor:  # noqa: D102
-        repeated = torch.arange(-(-self.tokens // 16) * 16).clamp_(max=self.tokens - 1)
-        return self.batch_hidden[self.rows[repeated]]
+        return self._repeating_last(16)
 
     def _tile(self, hidden: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
         return torch.mm(weight, hidden.t(), out=buffer.view(len(weight), len(hidden))).t()
@@ -181,6 +191,18 @@ class ShortPassage(PackedBlock):
 
     def add_to_batch(self, per_token: Tensor, batch: Tensor) -> None:  # noqa: D102
         super().add_to_batch(per_token[: self.tokens], batch)
+
+
+class RoundedBlock(PackedBlock):
+    """A block whose tiles have some rows beyond those of the passages, which only a maximum may be taken of.
+
+    For every shape of a product in half precision a program is made and kept, up to a thousand of them; their memory
+    would grow with every new number of tokens.
+    """
+
+    @property
+    def hidden(self) -> Tensor:  # noqa: D102
+        return self._repeating_last(32) if len(self.rows) else self.batch_hidden[:0]
 
 
 class PaddedBlock(TokenBlock):
@@ -266,12 +288,13 @@ def _packed(hidden: Tensor, mask: Tensor) -> Iterator[TokenBlock]:
         yield from packed_blocks(hidden, mask)
 
 
-def packed_blocks(hidden: Tensor, mask: Tensor) -> Iterator[PackedBlock]:
+def packed_blocks(hidden: Tensor, mask: Tensor, kind: type[PackedBlock] = PackedBlock) -> Iterator[PackedBlock]:
     """Cut a batch in the CPU's memory into blocks without padding.
 
     Args:
         hidden: (batch, length, dim) hidden states.
         mask: (batch, length) bool, False for tokens that are left out.
+        kind: what to make of each block.
     """
     batch, length, dim = hidden.shape
     flat = hidden.reshape(batch * length, dim)
@@ -284,7 +307,7 @@ def packed_blocks(hidden: Tensor, mask: Tensor) -> Iterator[PackedBlock]:
         # At least one passage, however long it is.
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + CPU_BLOCK_TOKENS, side="right")) - 1)
         rows = kept[offsets[start] : offsets[stop]]
-        yield PackedBlock(slice(start, stop), flat, rows, offsets[start : stop + 1] - offsets[start])
+        yield kind(slice(start, stop), flat, rows, offsets[start : stop + 1] - offsets[start])
         start = stop
 
 

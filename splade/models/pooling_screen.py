@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splade.models.pooling_blocks import PackedBlock
+from splade.models.pooling_blocks import PackedBlock, RoundedBlock, packed_blocks
 from splade.models.pooling_kernels import possible_terms, segment_max_bfloat16
 
 # 3 u, and 2 % for the terms of second order and the accumulation in float32.
@@ -39,12 +39,16 @@ class TermScreen:
         self.half_weight = weight.bfloat16()
         self.slack = RELATIVE_ERROR * weight.norm(dim=1)
 
+    def blocks(self, hidden: Tensor, attention_mask: Tensor) -> Iterator[PackedBlock]:
+        """Cut a (batch, length, dim) batch of float32 hidden states into blocks in bfloat16."""
+        return packed_blocks(hidden.bfloat16(), attention_mask.bool(), RoundedBlock)
+
     def weights(self, block: PackedBlock, hidden: Tensor) -> Tensor:
         """Return the (passages, vocabulary) weights of a block under `max`.
 
         Args:
-            block: block of the hidden states in bfloat16.
-            hidden: (batch x length, dim) the same states in float32.
+            block: one of `blocks`.
+            hidden: (batch x length, dim) the hidden states in float32.
         """
         weights = hidden.new_zeros(block.size, len(self.weight))
         for passage, _, candidates, logits in self._candidate_logits(block, hidden):
@@ -55,8 +59,8 @@ class TermScreen:
         """Write maxima of logits without bias, and which tokens won, for terms that can have a weight.
 
         Args:
-            block: block of the hidden states in bfloat16.
-            hidden: (batch x length, dim) the same states in float32.
+            block: one of `blocks`.
+            hidden: (batch x length, dim) the hidden states in float32.
             values: (passages, vocabulary) float32; -inf for all other terms.
             winners: (passages, vocabulary) int32; untouched for all other terms.
         """

@@ -76,7 +76,13 @@ def test_batches_hold_similar_lengths_within_the_token_budget():
 def test_a_text_longer_than_the_budget_is_encoded_alone():
     encoder = CountingEncoder()
     list(encode_texts(encoder, WordTokenizer(), texts_of([40, 40]), 100, batch_size=8, token_budget=10))
-    assert encoder.batches == [(1, 42), (1, 42)]
+    assert encoder.batches == [(1, 48), (1, 48)]
+
+
+def test_batches_have_few_shapes_and_never_exceed_the_maximum():
+    encoder = CountingEncoder()
+    list(encode_texts(encoder, WordTokenizer(), texts_of(range(60)), 50, batch_size=1))
+    assert sorted({length for _, length in encoder.batches}) == [16, 32, 48, 50]
 
 
 def test_long_texts_are_cut():

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from splade.models import head
 from splade.models.head import pooled_blocks, sparse_head
-from splade.models.pooling_blocks import packed_blocks
 from splade.models.pooling_kernels import segment_max_bfloat16
 from splade.models.pooling_screen import TermScreen, screening_pays
 
@@ -53,8 +52,8 @@ def test_the_error_bound_holds_where_rounding_is_worst():
 def test_only_few_terms_are_computed_in_full():
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(5000, 64, generator=generator)
-    block = next(packed_blocks(hidden.bfloat16().unsqueeze(0), torch.ones(1, 40).bool()))
     screen = TermScreen(weight, torch.full((5000,), -25.0))
+    (block,) = screen.blocks(hidden.unsqueeze(0), torch.ones(1, 40))
     assert screen.is_selective(block, hidden)
     ((_, _, candidates),) = screen._candidates(block, hidden)
     assert 0 < (screen.weights(block, hidden) > 0).sum() <= len(candidates) < 500
