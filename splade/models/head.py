@@ -30,7 +30,7 @@ from torch.nn import functional
 
 from splade.errors import ConfigError
 from splade.models.pooling_blocks import PaddedBlock, TokenBlock, each_block, token_blocks
-from splade.models.pooling_screen import TermScreen, screening_pays
+from splade.models.pooling_screen import ScreenedBatch, TermScreen, screening_pays
 
 Aggregation = Literal["max", "sum"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("max", "sum")
@@ -100,8 +100,8 @@ def pooled_blocks(
     """
     _check_aggregation(agg)
     if screen is not None:
-        tokens, rounded = hidden.flatten(0, 1), screen.blocks(hidden, attention_mask)
-        return each_block(rounded, lambda block: use(block.passages, screen.weights(block, tokens)))
+        batch = ScreenedBatch(screen, hidden, attention_mask)
+        return each_block(batch.blocks, lambda block: use(block.passages, batch.weights(block)))
     hidden, weight = _matched_dtypes(hidden, weight)
 
     def work(block: TokenBlock) -> Result:
@@ -146,12 +146,11 @@ def _screened_max(
     """Fill in maxima and winners with the help of a screen; return False where that would not save work."""
     if not screening_pays(weight):
         return False
-    tokens, screen = hidden.flatten(0, 1), TermScreen(weight, bias)
-    blocks = list(screen.blocks(hidden, attention_mask))
+    batch = ScreenedBatch(TermScreen(weight, bias), hidden, attention_mask)
     # With a block or two, trying whether it pays costs as much as it saves.
-    if len(blocks) < 4 or not screen.is_selective(blocks[0], tokens):
+    if len(batch.blocks) < 4 or not batch.is_selective():
         return False
-    each_block(blocks, lambda block: screen.max_into(block, tokens, values[block.passages], winners[block.passages]))
+    each_block(batch.blocks, lambda block: batch.max_into(block, values[block.passages], winners[block.passages]))
     return True
 
 

@@ -29,6 +29,7 @@ DEVICE_TILE_LOGITS = 2**26
 
 Result = TypeVar("Result")
 Block = TypeVar("Block", bound="TokenBlock")
+Packed = TypeVar("Packed", bound="PackedBlock")
 
 # Held while the number of threads is changed, so that two callers cannot restore each other's change.
 _matrix_threads = Lock()
@@ -40,9 +41,11 @@ class TokenBlock(ABC):
     Attributes:
         passages: which passages of the batch, a slice.
         tile_logits: how many logits a tile may have.
+        logit_dtype: dtype of a tile; None for that of the hidden states.
     """
 
     tile_logits: int
+    logit_dtype: torch.dtype | None = None
 
     def __init__(self, passages: slice) -> None:
         self.passages = passages
@@ -69,7 +72,7 @@ class TokenBlock(ABC):
         hidden = self.hidden
         tokens, vocab_size = len(hidden), len(weight)
         width = min(vocab_size, max(16, self.tile_logits // max(1, tokens) // 16 * 16))
-        buffer = hidden.new_empty(tokens * width)
+        buffer = hidden.new_empty(tokens * width, dtype=self.logit_dtype)
         for start in range(0, vocab_size, width):
             terms = slice(start, min(start + width, vocab_size))
             yield terms, self._tile(hidden, weight[terms], buffer[: tokens * (terms.stop - start)])
@@ -194,15 +197,21 @@ class ShortPassage(PackedBlock):
 
 
 class RoundedBlock(PackedBlock):
-    """A block whose tiles have some rows beyond those of the passages, which only a maximum may be taken of.
+    """Tokens in 8-bit integers, whose tiles are exact 32-bit integers.
 
-    For every shape of a product in half precision a program is made and kept, up to a thousand of them; their memory
-    would grow with every new number of tokens.
+    The last token is repeated until the number of tokens is a multiple of 32, so only a maximum may be taken of a tile:
+    for every shape of such a product a program is made and kept, up to a thousand of them, and their memory would grow
+    with every new number of tokens.
     """
+
+    logit_dtype = torch.int32
 
     @property
     def hidden(self) -> Tensor:  # noqa: D102
         return self._repeating_last(32) if len(self.rows) else self.batch_hidden[:0]
+
+    def _tile(self, hidden: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
+        return torch._int_mm(hidden, weight.t(), out=buffer.view(len(hidden), len(weight)))
 
 
 class PaddedBlock(TokenBlock):
@@ -285,10 +294,10 @@ def _packed(hidden: Tensor, mask: Tensor) -> Iterator[TokenBlock]:
     if len(hidden) == 1 and 0 < mask.sum() <= ShortPassage.most_tokens:
         yield ShortPassage(slice(0, 1), hidden[0], mask[0].nonzero().squeeze(1))
     else:
-        yield from packed_blocks(hidden, mask)
+        yield from packed_blocks(hidden, mask, PackedBlock)
 
 
-def packed_blocks(hidden: Tensor, mask: Tensor, kind: type[PackedBlock] = PackedBlock) -> Iterator[PackedBlock]:
+def packed_blocks(hidden: Tensor, mask: Tensor, kind: type[Packed]) -> Iterator[Packed]:
     """Cut a batch in the CPU's memory into blocks without padding.
 
     Args:

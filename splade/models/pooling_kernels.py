@@ -76,47 +76,55 @@ def segment_sum(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first
 
 
 @njit(nogil=True, cache=True)
-def segment_max_bfloat16(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int) -> None:
-    """As `segment_max`, on the bit patterns of bfloat16 numbers.
-
-    Read as integers, the patterns of non-negative numbers are in order already. Those of negative numbers are in order
-    once all bits but the sign are flipped, and flipping them again gives the pattern back. Not-a-number may be lost.
+def segment_max_int32(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int) -> None:
+    """As `segment_max`, on integers; the smallest integer for a passage without tokens.
 
     Args:
-        tile: (tokens, terms) int16, C-contiguous.
+        tile: (tokens, terms) int32, C-contiguous.
         offsets: (passages + 1,) int64.
-        values: (passages, vocabulary) int16, C-contiguous.
+        values: (passages, vocabulary) int32, C-contiguous.
         first_term: vocabulary index of the tile's first column.
     """
     terms = tile.shape[1]
     for passage in range(len(offsets) - 1):
         best = values[passage, first_term : first_term + terms]
-        best[:] = np.int16(-32641)  # minus infinity
+        best[:] = np.iinfo(np.int32).min
         for row in range(offsets[passage], offsets[passage + 1]):
-            patterns = tile[row]
+            products = tile[row]
             for term in range(terms):
-                pattern = patterns[term]
-                ordered = np.int16(pattern ^ ((pattern >> np.int16(15)) & np.int16(0x7FFF)))
-                best[term] = max(best[term], ordered)
-        for term in range(terms):
-            best[term] = np.int16(best[term] ^ ((best[term] >> np.int16(15)) & np.int16(0x7FFF)))
+                best[term] = max(best[term], products[term])
 
 
 @njit(nogil=True, cache=True)
-def possible_terms(highest: np.ndarray, bias: np.ndarray, slack: np.ndarray, reach: float) -> np.ndarray:
+def possible_terms(
+    highest: np.ndarray,
+    token_scale: float,
+    term_scales: np.ndarray,
+    bias: np.ndarray,
+    token_error: float,
+    term_norms: np.ndarray,
+    token_norm: float,
+    term_errors: np.ndarray,
+) -> np.ndarray:
     """Return the terms (int64, ascending) whose logit may be above zero, or is not a number.
 
     Args:
-        highest: (vocabulary,) int16 bit patterns of bfloat16 logits without bias.
+        highest: (vocabulary,) int32 products of rounded tokens and rounded embeddings.
+        token_scale: what one unit of a rounded token is worth.
+        term_scales: (vocabulary,) float32, what one unit of a rounded embedding is worth.
         bias: (vocabulary,) float32.
-        slack: (vocabulary,) float32; `reach * slack` is the most that a logit may be too low.
-        reach: largest norm of a token.
+        token_error: the largest norm of what rounding took from a token.
+        term_norms: (vocabulary,) float32 norms of the embeddings.
+        token_norm: the largest norm of a rounded token.
+        term_errors: (vocabulary,) float32, the norms of what rounding took from the embeddings.
     """
     terms = np.empty(len(highest), dtype=np.int64)
-    logits = (highest.astype(np.int32) << np.int32(16)).view(np.float32)
+    scale, error, norm = np.float32(token_scale), np.float32(token_error), np.float32(token_norm)
     found = 0
     for term in range(len(highest)):
         terms[found] = term
+        logit = np.float32(highest[term]) * (scale * term_scales[term]) + bias[term]
+        slack = error * term_norms[term] + norm * term_errors[term]
         # Not "> 0": not-a-number must be seen. Without a branch, for there is no telling which way it goes.
-        found += not (logits[term] + bias[term] + reach * slack[term] <= 0.0)
+        found += not (logit + slack <= np.float32(0.0))
     return terms[:found].copy()

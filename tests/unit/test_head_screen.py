@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from splade.models import head
 from splade.models.head import pooled_blocks, sparse_head
-from splade.models.pooling_kernels import segment_max_bfloat16
-from splade.models.pooling_screen import TermScreen, screening_pays
+from splade.models.pooling_kernels import segment_max_int32
+from splade.models.pooling_screen import ScreenedBatch, TermScreen, screening_pays
 
 
 def both(hidden, mask, weight, bias):
@@ -22,7 +22,7 @@ def both(hidden, mask, weight, bias):
     seed=st.integers(0, 2**31),
     batch=st.integers(1, 4),
     length=st.integers(1, 30),
-    dim=st.integers(1, 40),
+    dim=st.integers(2, 40),
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
     shift=st.floats(-3, 3),
     masked=st.floats(0, 1),
@@ -40,24 +40,31 @@ def test_no_term_is_lost_and_no_weight_changes(seed, batch, length, dim, scale, 
 
 
 def test_the_error_bound_holds_where_rounding_is_worst():
-    # Just above half a unit in the last place: every factor is rounded the same way, and all errors add up.
-    worst = 1 + 2.0**-8 - 2.0**-20
-    hidden, weight = torch.full((1, 1, 512), worst), torch.full((16, 512), worst)
-    bias = -(hidden @ weight.t())[0, 0] + 1e-2
+    # One large entry makes the unit large; all others are rounded down by almost half of it, and all errors add up.
+    worst = torch.full((512,), 1.4999)
+    worst[0] = 127.0
+    hidden, weight = worst.view(1, 1, 512), worst.repeat(16, 1)
+    bias = -(hidden @ weight.t())[0, 0] + 1.0
+    rounded = (hidden.round() @ weight.round().t())[0, 0] + bias
+    assert (rounded < -500).all()
     screened, full = both(hidden, torch.ones(1, 1), weight, bias)
     assert (full > 0).all()
-    torch.testing.assert_close(screened, full, rtol=0, atol=1e-3)
+    torch.testing.assert_close(screened, full, rtol=0, atol=0.02)
 
 
 def test_only_few_terms_are_computed_in_full():
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(5000, 64, generator=generator)
-    screen = TermScreen(weight, torch.full((5000,), -25.0))
-    (block,) = screen.blocks(hidden.unsqueeze(0), torch.ones(1, 40))
-    assert screen.is_selective(block, hidden)
-    ((_, _, candidates),) = screen._candidates(block, hidden)
-    assert 0 < (screen.weights(block, hidden) > 0).sum() <= len(candidates) < 500
-    assert not TermScreen(weight, torch.zeros(5000)).is_selective(block, hidden)
+
+    def screened(bias):
+        return ScreenedBatch(TermScreen(weight, torch.full((5000,), bias)), hidden.unsqueeze(0), torch.ones(1, 40))
+
+    batch = screened(-25.0)
+    (block,) = batch.blocks
+    assert batch.is_selective()
+    ((_, _, candidates),) = batch._candidates(block)
+    assert 0 < (batch.weights(block) > 0).sum() <= len(candidates) < 500
+    assert not screened(0.0).is_selective()
 
 
 @pytest.mark.parametrize("shift", [-14.0, 0.0])
@@ -68,8 +75,8 @@ def test_training_with_and_without_a_screen_gives_the_same_gradients(monkeypatch
     mask = (torch.arange(100) < torch.randint(0, 101, (40, 1), generator=generator)).long()
     leaves = [leaf.requires_grad_() for leaf in (hidden, weight, bias)]
     found, used = [], []
-    screened = TermScreen.max_into
-    monkeypatch.setattr(TermScreen, "max_into", lambda *args: (used.append(1), screened(*args)))
+    screened = ScreenedBatch.max_into
+    monkeypatch.setattr(ScreenedBatch, "max_into", lambda *args: (used.append(1), screened(*args)))
     for pays in (True, False):
         monkeypatch.setattr(head, "screening_pays", lambda _weight, pays=pays: pays)
         weights = sparse_head(hidden, mask, weight, bias)
@@ -88,25 +95,33 @@ def test_not_a_number_is_not_hidden():
 
 
 @pytest.mark.parametrize("terms", [1, 16, 37])
-def test_maximum_of_bit_patterns(terms):
-    generator = torch.Generator().manual_seed(terms)
-    tile = torch.randn(9, terms, generator=generator).bfloat16()
-    tile[0, 0], tile[1, 0] = torch.inf, -torch.inf
-    tile[4:6] = -tile[4:6].abs()
+def test_maximum_of_integers(terms):
+    tile = np.random.default_rng(terms).integers(-1000, 1000, (9, terms)).astype(np.int32)
     offsets = np.array([0, 4, 6, 6, 9])
-    values = torch.zeros(4, terms + 2, dtype=torch.bfloat16)
-    segment_max_bfloat16(tile.view(torch.int16).numpy(), offsets, values.view(torch.int16).numpy(), 1)
+    values = np.zeros((4, terms + 2), dtype=np.int32)
+    segment_max_int32(tile, offsets, values, 1)
     for passage, (start, stop) in enumerate(zip(offsets, offsets[1:], strict=False)):
-        expected = tile[start:stop].amax(0) if stop > start else torch.full((terms,), -torch.inf).bfloat16()
-        assert torch.equal(values[passage, 1:-1], expected)
+        expected = tile[start:stop].max(0) if stop > start else np.iinfo(np.int32).min
+        assert (values[passage, 1:-1] == expected).all()
     assert not values[:, 0].any() and not values[:, -1].any()
 
 
-def test_screening_is_for_float32_on_processors_that_have_bfloat16(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_masked_does_not_matter(value):
+    hidden, weight = torch.randn(2, 3, 8), torch.randn(20, 8)
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    expected, _ = both(hidden, mask, weight, None)
+    hidden[0, 2] = value
+    screened, _ = both(hidden, mask, weight, None)
+    assert torch.equal(screened, expected)
+
+
+def test_screening_is_for_float32_on_processors_that_multiply_integers(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
     assert screening_pays(torch.ones(2, 2))
     assert not screening_pays(torch.ones(2, 2).double())
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert not screening_pays(torch.ones(2, 1))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": False})
     assert not screening_pays(torch.ones(2, 2))
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert not screening_pays(torch.ones(2, 2))
