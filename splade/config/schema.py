@@ -30,6 +30,7 @@ class ModelConfig:
     freeze_d_model: bool = key("train the query encoder only (needs model_type_or_dir_q)", False)
     agg: str = key("pooling over tokens", "max", choices=("max", "sum"))
     fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False)
+    torch_compile: bool = key("compile the encoders for inference; needs a C++ compiler and seconds to start", False)
     top_d: int | None = key("splade_topk: terms kept per document vector", minimum=1)
     top_q: int | None = key("splade_topk: terms kept per query vector", minimum=1)
     lexical_type: str | None = key(

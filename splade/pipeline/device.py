@@ -32,7 +32,7 @@ def inference_model(experiment: Experiment) -> Splade:
     """Load the model that indexing and retrieval use, onto the device where it runs, in the precision asked for.
 
     Raises:
-        ConfigError: `init_dict.fp16` without a CUDA device.
+        ConfigError: `init_dict.fp16` without a CUDA device, or `init_dict.torch_compile` where it does not work.
     """
     device, half = pick_device(), experiment.init_dict.fp16
     if half and device.type != "cuda":
@@ -41,4 +41,19 @@ def inference_model(experiment: Experiment) -> Splade:
     for encoder in (model.document_encoder, model.query_encoder):
         if isinstance(encoder, MaskedLMEncoder):
             encoder.half_precision = half
+            if experiment.init_dict.torch_compile:
+                _compile(encoder)
     return model
+
+
+def _compile(encoder: MaskedLMEncoder) -> None:
+    """Have `torch.compile` make programs of what comes before the sparse head, for any batch size and length."""
+    encoder.compile_backbone()
+    example = torch.ones(2, 4, dtype=torch.int64)
+    try:
+        encoder.encode(example, example)
+    except Exception as error:  # compilers fail in many ways, and all mean the same to the user
+        raise ConfigError(
+            f"init_dict.torch_compile=true: the model cannot be compiled here ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0]}); it needs a C++ compiler. Set init_dict.torch_compile=false"
+        ) from error
