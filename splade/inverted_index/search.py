@@ -9,6 +9,10 @@ by looking them up in the remaining slices. Those are the long lists of light te
 Approximate search is the same, but takes into account only a share (`effort`) of what remaining terms can contribute
 at most: a document hardly ever has the largest weight of all of them.
 
+The score to reach is at first that of the documents found so far, which is low: the best of a tenth of the collection
+are worse than the best of all. So it is guessed from them as if documents came in random order, and where the result
+does not confirm the guess, because fewer documents than asked for are above it, the query is searched again without.
+
 A document's contributions are added in the same order of terms on every way, so equal documents get equal scores.
 """
 
@@ -25,6 +29,7 @@ _WINDOW = 1 << WINDOW_BITS
 _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
 _ROUNDING = np.float32(1 - 1e-5)  # float32 sums of any order differ by less than this factor
 _LOOKUP_COST = 100  # of looking a document up in a slice, in postings read: cache misses, mostly
+_CAUTION = 2.0  # standard deviations between what is expected of the documents to come and what is guessed
 
 
 class PostingLists(NamedTuple):
@@ -86,7 +91,11 @@ def search_batch(
     for query in range(len(indptr) - 1):
         span = slice(indptr[query], indptr[query + 1])
         terms, weights = _order_terms(lists, term_ids[span], query_weights[span])
-        size = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space)
+        size, guess = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space, np.float32(0), True)
+        lowest = key_score(space.keys[0]) if size == top_k else np.float32(0)
+        # Not ">=": of equal scores, the one that was passed over may belong to an earlier document.
+        if guess > 0 and not lowest > guess:
+            size, _ = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space, lowest, False)
         counts[query] = size
         write_ranking(space.keys[:size], docs[query], scores[query])
 
@@ -119,13 +128,18 @@ def _search_one(
     effort: float,
     top_k: int,
     space: Workspace,
-) -> int:
+    floor: np.float32,
+    guessing: bool,
+) -> tuple[int, np.float32]:
     """Find the first `top_k` documents of one query's ranking.
+
+    `floor` is a score that `top_k` documents are known to reach, or 0; with `guessing`, such scores are guessed, too.
 
     Returns:
         Their number; their keys are the first of `space.keys`, in no order but with the last of the ranking first.
+        And the highest guess: documents that do not exceed it may have been passed over.
     """
-    n_terms, size, share = len(terms), 0, 0.5
+    n_terms, size, share, guess = len(terms), 0, 0.5, np.float32(0)
     cursors = np.empty(n_terms, np.int64)
     for i in range(n_terms):
         cursors[i] = lists.slice_starts[terms[i]]
@@ -146,7 +160,12 @@ def _search_one(
         remaining[n_present] = 0
         for i in range(n_present - 1, -1, -1):
             remaining[i] += remaining[i + 1]
-        bar = threshold if size < top_k else max(threshold, key_score(space.keys[0]))
+        bar = max(threshold, floor)
+        if size == top_k:
+            bar = max(bar, key_score(space.keys[0]))
+        if guessing and window > 0:
+            guess = max(guess, _likely_score(space.keys[:size], top_k, (window << WINDOW_BITS) / n_docs))
+            bar = max(bar, guess)
         bar *= _ROUNDING
         if n_present == 0 or remaining[0] < bar:
             continue
@@ -167,7 +186,21 @@ def _search_one(
                 if size == len(space.keys):
                     size = keep_best(space.keys, size, top_k)
         size = keep_best(space.keys, size, top_k)
-    return size
+    return size, guess
+
+
+@numba.njit(nogil=True, cache=True)
+def _likely_score(keys: np.ndarray, top_k: int, seen: float) -> np.float32:
+    """Return a score that `top_k` documents probably reach, 0 if there is none above that of the last key.
+
+    In random order, the number of the `top_k` best documents that are among a share `seen` of the collection has a
+    binomial distribution.
+    """
+    expected = top_k * seen
+    rank = int(np.ceil(expected + _CAUTION * np.sqrt(expected * (1 - seen)) + 0.5))
+    if rank >= top_k or rank > len(keys):
+        return np.float32(0)
+    return key_score(np.partition(keys, len(keys) - rank)[len(keys) - rank])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -188,7 +221,7 @@ def _read_window(
     Terms are read in full until the rest can contribute `share` of the bar; the others are looked up.
 
     Returns:
-        Number of documents listed, and the share to try in the next window: looking up should cost a fifth of reading.
+        Number of documents listed, and the share to try in the next window: looking up should cost a third of reading.
     """
     window_scores, found, found_scores = space.window_scores, space.found, space.found_scores
     n_read, read = 0, 0
@@ -224,8 +257,8 @@ def _read_window(
             np.float32(bar - remaining[i + 1]),
         )
     work = lookups * _LOOKUP_COST
-    if work > 0.3 * read:
+    if work > 0.6 * read:
         return count, share * 0.85
-    if work < 0.1 * read:
+    if work < 0.2 * read:
         return count, min(0.95, share * 1.15)
     return count, share

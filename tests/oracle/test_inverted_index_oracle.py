@@ -70,3 +70,29 @@ def test_less_effort_misses_little_and_scores_stay_exact(collection):
             np.testing.assert_allclose(found, expected[doc_idx], rtol=1e-5)
             overlaps.append(len(set(doc_idx.tolist()) & set(np.argsort(-expected)[:10].tolist())) / 10)
         assert np.mean(overlaps) >= least
+
+
+@pytest.mark.parametrize("order", ["best first", "best last", "best in the second window", "nearly all equal"])
+def test_no_order_of_the_documents_misleads_the_search(order, tmp_path):
+    """Scores to reach are guessed as if documents came in random order; here they do not, and ties abound."""
+    n_docs = 150_000
+    value = np.sort(np.random.default_rng(0).integers(1, 2000, n_docs))[::-1] / np.float32(1024)
+    if order == "best last":
+        value = value[::-1]
+    elif order == "best in the second window":
+        value = np.roll(value, 40_000)
+    elif order == "nearly all equal":
+        value = np.where(np.arange(n_docs) % 30_011 == 0, 2.0, 1.0)
+    # Two terms of which each document has one or both, so that sums are exact.
+    first, second = np.arange(n_docs) % 3 != 0, np.arange(n_docs) % 3 != 1
+    matrix = np.stack([value * first, value * second / 2], axis=1).astype(np.float32)
+    builder = IndexBuilder(tmp_path, vocab_size=2)
+    builder.add([str(i) for i in range(n_docs)], SparseVectors.from_dense(matrix))
+    builder.finish()
+    index = InvertedIndex.open(tmp_path)
+    for query in np.array([[1, 1], [1, 0], [0.5, 2]], np.float32):
+        expected = np.argsort(-(matrix @ query), kind="stable")
+        expected = expected[(matrix @ query)[expected] > 0]
+        for top_k in (1, 10, 300, 20_000):
+            doc_idx, _ = index.search(SparseVectors.from_dense(query[None]), top_k).row(0)
+            np.testing.assert_array_equal(doc_idx, expected[:top_k])
