@@ -18,7 +18,7 @@ from splade.inverted_index.validation import check_vectors
 from splade.inverted_index.windows import find
 
 _BATCH_RESULTS = 1 << 20  # documents that one call of the kernel may return
-_BATCH_QUERIES = 32
+_BATCH_QUERIES = 8
 
 
 @dataclass(frozen=True)
