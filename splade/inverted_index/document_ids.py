@@ -1,6 +1,6 @@
 """The users' document ids: any strings, kept as one block of UTF-8 bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numba
@@ -93,6 +93,13 @@ class DocumentIds:
                 raise DataError(f"document '{doc_id}' is not in the index, which holds {len(self)} documents")
             found[i] = matches[0]
         return found
+
+    def known(self, doc_ids: Iterable[str]) -> set[str]:
+        """Return those of the given ids that are there."""
+        asked = set(doc_ids)
+        wanted = np.unique(DocumentIds.from_strings(list(asked)).hashes())
+        alike = np.flatnonzero(np.isin(self.hashes(), wanted))
+        return asked.intersection(self[i] for i in alike.tolist())
 
     def check_unique(self) -> None:
         """Refuse an id that occurs twice.

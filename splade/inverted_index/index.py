@@ -113,6 +113,10 @@ class InvertedIndex:
         """Return the user's ids of some documents, of all by default."""
         return [self._ids[i] for i in (range(self.n_docs) if doc_idx is None else doc_idx)]
 
+    def known_doc_ids(self, doc_ids: Iterable[str]) -> set[str]:
+        """Return those of the given ids that the index holds."""
+        return self._ids.known(doc_ids)
+
     def search(
         self,
         queries: SparseVectors,

@@ -74,6 +74,8 @@ class TestLookingInside:
         assert index.doc_id(7) == "d7"
         assert index.doc_ids(np.array([3, 1], np.int32)) == ["d3", "d1"]
         assert index.doc_ids() == ids(200)
+        assert index.known_doc_ids(["d7", "d200", " d7", "", "d199"]) == {"d7", "d199"}
+        assert index.known_doc_ids([]) == set()
         with pytest.raises(DataError, match="document number 200"):
             index.doc_id(200)
 
@@ -270,7 +272,7 @@ class TestDamage:
 
     def test_opening_again_reads_no_data(self, index, monkeypatch):
         monkeypatch.setattr("splade.inverted_index.array_file._verify", lambda *_: pytest.fail("verified again"))
-        InvertedIndex.open(index.path)
+        assert InvertedIndex.open(index.path).n_docs == index.n_docs
 
     def test_verify_finds_what_the_file_times_hide(self, index):
         index.verify()
