@@ -111,7 +111,7 @@ def _train(experiment: Experiment, folder: "RunFolder") -> TrainResult:
         report=data.report,
     )
     if main_process():
-        save_splade(model, folder.path)
+        save_splade(model, folder.path, run.max_length)
         folder.finish({name: value for name, value in asdict(result).items() if name != "folder"})
     return result
 

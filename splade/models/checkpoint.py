@@ -61,14 +61,20 @@ def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
     return model
 
 
-def save_splade(model: Splade, folder: Path) -> None:
+def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> None:
     """Write `model/` (and `model_q/`) in Hugging Face format, loadable by sentence-transformers as a SparseEncoder.
 
     Each folder is written beside its place and renamed, so that one which exists is whole.
+
+    Args:
+        model: what to save.
+        folder: where its folders go.
+        max_length: tokens beyond which sentence-transformers shall cut a text; None for what the tokenizer says.
     """
-    _save_encoder(model.document_encoder, model.tokenizer, model.agg, folder / MODEL_FOLDER)
+    _save_encoder(model.document_encoder, model.tokenizer, model.agg, folder / MODEL_FOLDER, max_length)
     if not model.shares_weights:
-        _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, folder / QUERY_MODEL_FOLDER)
+        query_folder = folder / QUERY_MODEL_FOLDER
+        _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, query_folder, max_length)
     elif (folder / QUERY_MODEL_FOLDER).exists():
         shutil.rmtree(folder / QUERY_MODEL_FOLDER)
 
@@ -99,7 +105,7 @@ def _check_checkpoint(folder: Path) -> None:
         )
 
 
-def _save_encoder(encoder: Any, tokenizer: Any, agg: str, folder: Path) -> None:
+def _save_encoder(encoder: Any, tokenizer: Any, agg: str, folder: Path, max_length: int | None) -> None:
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -111,17 +117,19 @@ def _save_encoder(encoder: Any, tokenizer: Any, agg: str, folder: Path) -> None:
     else:
         encoder.model.save_pretrained(temporary)
         if encoder.top_k is None and not encoder.own_tokens_only:  # sentence-transformers has no such limits
-            _write_sentence_transformers_files(temporary, agg)
+            _write_sentence_transformers_files(temporary, agg, max_length)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
 
-def _write_sentence_transformers_files(folder: Path, agg: str) -> None:
+def _write_sentence_transformers_files(folder: Path, agg: str, max_length: int | None) -> None:
     """Add the files from which sentence-transformers builds a SparseEncoder."""
     package = "sentence_transformers.sparse_encoder.models"
     modules = [("", f"{package}.MLMTransformer"), ("1_SpladePooling", f"{package}.SpladePooling")]
     entries = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(modules)]
     write_json(folder / "modules.json", entries)
+    if max_length is not None:
+        write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     write_json(folder / "1_SpladePooling" / "config.json", {"pooling_strategy": agg, "activation_function": "relu"})
     write_json(
         folder / "config_sentence_transformers.json",

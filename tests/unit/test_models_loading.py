@@ -146,10 +146,14 @@ def test_saved_model_loads_with_transformers_and_sentence_transformers(tmp_path)
     from transformers import AutoModelForMaskedLM
 
     model = build()
-    save_splade(model, tmp_path)
+    save_splade(model, tmp_path, max_length=7)
     assert AutoModelForMaskedLM.from_pretrained(tmp_path / "model").config.vocab_size == 30522
-    theirs = SparseEncoder(str(tmp_path / "model")).encode(["a small test", "of sparse vectors"]).to_dense()
+    encoder = SparseEncoder(str(tmp_path / "model"))
+    theirs = encoder.encode(["a small test", "of sparse vectors"]).to_dense()
     torch.testing.assert_close(theirs, vectors(model), atol=1e-5, rtol=0)
+    # What lies beyond max_length does not count there, either.
+    long, cut = encoder.encode(["one two three four five", "one two three four five six"]).to_dense()
+    assert torch.equal(long, cut)
 
 
 @pytest.mark.parametrize(
