@@ -13,6 +13,7 @@ machine, that is its time without the others. More than one thread is measured a
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -318,13 +319,15 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     single = [row for row in rows if row["setting"] != "batch"]
-    for line in sorted({(row["k"], row["engine"], row["setting"]) for row in single}):
-        points = sorted(
-            (row["docs"], row["mean_ms"]) for row in single if (row["k"], row["engine"], row["setting"]) == line
-        )
-        axes.plot(
-            *zip(*points, strict=True), marker="o", label=f"{line[1]} {line[2]}, k = {line[0]}".replace(" ,", ",")
-        )
+    # One colour for each way of searching, one style for each k.
+    ways = list(dict.fromkeys((row["engine"], row["setting"]) for row in single))
+    for k, style in zip(dict.fromkeys(row["k"] for row in single), itertools.cycle(["-", "--", ":"]), strict=False):
+        for colour, way in enumerate(ways):
+            mine = [row for row in single if row["k"] == k and (row["engine"], row["setting"]) == way]
+            points = sorted((row["docs"], row["mean_ms"]) for row in mine)
+            if points:
+                label = f"{' '.join(way).strip()}, k = {k}"
+                axes.plot(*zip(*points, strict=True), style, color=f"C{colour % 10}", marker="o", label=label)
     axes.set(xscale="log", yscale="log", xlabel="documents", ylabel="ms per query, one thread")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7)

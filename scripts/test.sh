@@ -13,4 +13,6 @@ fi
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
+# Two processes share the cores; threads within each would only wait for one another.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$python" -m pytest -n 2 --dist loadfile --durations 10 --cov splade --cov-report term:skip-covered --cov-fail-under 85

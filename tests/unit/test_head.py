@@ -175,3 +175,22 @@ def test_unknown_aggregation_is_named():
     hidden, mask, weight, bias = factors()
     with pytest.raises(ConfigError, match="agg='mean'.*max, sum"):
         sparse_head(hidden, mask, weight, bias, "mean")
+
+
+@pytest.mark.parametrize("agg", AGGREGATIONS)
+def test_the_number_of_threads_changes_nothing(agg):
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(30, 90, 16, generator=generator), torch.randn(300, 16, generator=generator)
+    mask = (torch.arange(90) < torch.randint(1, 91, (30, 1), generator=generator)).long()
+    threads, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+            weights = sparse_head(leaves[0], mask, leaves[1], agg=agg)
+            found.append([weights, *torch.autograd.grad(weights.square().sum(), leaves)])
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(*found, strict=True):
+        torch.testing.assert_close(one, three)
