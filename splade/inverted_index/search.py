@@ -95,7 +95,9 @@ def search_batch(
         lowest = key_score(space.keys[0]) if size == top_k else np.float32(0)
         # Not ">=": of equal scores, the one that was passed over may belong to an earlier document.
         if guess > 0 and not lowest > guess:
-            size, _ = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space, lowest, False)
+            # With less effort, what was found once may be passed over for its own score.
+            floor = lowest if effort == 1 else np.float32(0)
+            size, _ = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space, floor, False)
         counts[query] = size
         write_ranking(space.keys[:size], docs[query], scores[query])
 

@@ -132,8 +132,14 @@ class MaskedLMEncoder(nn.Module):
 
         Args:
             backend: of `torch.compile`; its own default needs a C++ compiler.
+
+        Raises:
+            ConfigError: the model does not separate its backbone from its head.
         """
         backbone = self.model.base_model if isinstance(self.model, PreTrainedModel) else self.model
+        if backbone is self.model and self._decoder is not None:
+            # The decoder is stopped by a hook, which a compiled program need not notice.
+            raise ConfigError(f"{type(self.model).__name__} does not say what its backbone is: it cannot be compiled")
         backbone.compile(dynamic=True, backend=backend)
 
     def train(self, mode: bool = True) -> Self:

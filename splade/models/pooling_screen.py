@@ -27,6 +27,8 @@ LARGEST = 127
 MARGIN = 1.01
 # A model that is not trained for sparsity yet gives weight to half the vocabulary; then the full product is cheaper.
 SELECTIVE = 0.2
+# So that rounding a large vocabulary takes little memory besides the result.
+_TERMS_AT_ONCE = 4096
 
 
 class TermScreen:
@@ -40,10 +42,9 @@ class TermScreen:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight = weight.detach()
         self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-        self.rounded, scales = _rounded(self.weight, self.weight.abs().amax(dim=1, keepdim=True))
-        self.scales = scales.squeeze(1)
         self.norms = self.weight.norm(dim=1)
-        self.errors = (self.weight - self.rounded * scales).norm(dim=1)
+        pieces = [_rounded_terms(piece) for piece in self.weight.split(_TERMS_AT_ONCE)]
+        self.rounded, self.scales, self.errors = (torch.cat(parts) for parts in zip(*pieces, strict=True))
 
 
 class ScreenedBatch:
@@ -130,11 +131,20 @@ def screening_pays(weight: Tensor) -> bool:
 
 @cache
 def _integer_products_are_right() -> bool:
-    """Try the product of 8-bit integers once: PyTorch makes no promise about it, and is wrong for one column."""
+    """Try the product of 8-bit integers: PyTorch makes no promise about it, and is wrong for states of one number."""
     if not (hasattr(torch, "_int_mm") and torch.backends.mkldnn.is_available()):
         return False
     left, right = (torch.arange(n * 48).remainder_(255).sub_(127).view(n, 48) for n in (32, 80))
-    return torch.equal(torch._int_mm(left.to(torch.int8), right.to(torch.int8).t()).long(), left @ right.t())
+    return all(
+        torch.equal(torch._int_mm(left.to(torch.int8), terms.to(torch.int8).t()).long(), left @ terms.t())
+        for terms in (right, right[:1])
+    )
+
+
+def _rounded_terms(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return embeddings in 8 bits, the scale of each, and the norm of what rounding took from each."""
+    rounded, scales = _rounded(weight, weight.abs().amax(dim=1, keepdim=True))
+    return rounded, scales.squeeze(1), (weight - rounded * scales).norm(dim=1)
 
 
 def _rounded(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +157,7 @@ def _rounded(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
 def _padded_again(kept: Tensor, mask: Tensor) -> Tensor:
     """Put the rows of the tokens that count back to their places in the batch."""
     if len(kept) == mask.numel():
-        return kept.view(*mask.shape, -1)
+        return kept.view(*mask.shape, kept.shape[1])
     batch = kept.new_zeros(*mask.shape, kept.shape[1])
     batch[mask] = kept
     return batch

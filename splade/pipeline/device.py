@@ -5,7 +5,7 @@ import os
 import torch
 
 from splade.config.schema import Experiment
-from splade.errors import ConfigError
+from splade.errors import ConfigError, ModelError
 from splade.models.checkpoint import load_for_inference
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.splade import Splade
@@ -38,7 +38,7 @@ def inference_model(experiment: Experiment) -> Splade:
     if half and device.type != "cuda":
         raise ConfigError("init_dict.fp16=true needs a CUDA device, and there is none; set init_dict.fp16=false")
     model = load_for_inference(experiment).to(device)
-    for encoder in (model.document_encoder, model.query_encoder):
+    for encoder in dict.fromkeys((model.document_encoder, model.query_encoder)):
         if isinstance(encoder, MaskedLMEncoder):
             encoder.half_precision = half
             if experiment.init_dict.torch_compile:
@@ -47,13 +47,18 @@ def inference_model(experiment: Experiment) -> Splade:
 
 
 def _compile(encoder: MaskedLMEncoder) -> None:
-    """Have `torch.compile` make programs of what comes before the sparse head, for any batch size and length."""
+    """Have `torch.compile` make programs of what comes before the sparse head, and try them."""
     encoder.compile_backbone()
     example = torch.ones(2, 4, dtype=torch.int64)
     try:
-        encoder.encode(example, example)
+        # A program for any number of texts, and one for a single text.
+        for batch in (example, example[:1]):
+            encoder.encode(batch, batch)
+    except ModelError:
+        raise
     except Exception as error:  # compilers fail in many ways, and all mean the same to the user
+        reason = next(iter(str(error).strip().splitlines()), "no reason given")
         raise ConfigError(
-            f"init_dict.torch_compile=true: the model cannot be compiled here ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0]}); it needs a C++ compiler. Set init_dict.torch_compile=false"
+            f"init_dict.torch_compile=true: the model cannot be compiled here ({type(error).__name__}: {reason}); "
+            "usually a C++ compiler is missing. Set init_dict.torch_compile=false"
         ) from error

@@ -17,6 +17,7 @@ NOT_TRAINING = (
     "checkpoint_dir index_dir out_dir overwrite_final index_retrieve_batch_size top_k threshold search_effort "
     "n_threads eval_metric retrieval_name pretrained_no_yamlconfig train_monitoring_freq"
 ).split()
+NOT_TRAINING_OF_MODEL = ("fp16", "torch_compile")  # both are for inference
 
 
 class RunFolder:
@@ -68,9 +69,9 @@ class RunFolder:
 
     def _settings_before(self) -> dict[str, Any] | None:
         """Return the settings of the run whose model or checkpoints are here, if there are any."""
-        if (self.path / DONE_FILE).is_file():
-            return read_json(self.path / DONE_FILE)["settings"]
-        started = self.checkpoints / SETTINGS_FILE
+        done, started = self.path / DONE_FILE, self.checkpoints / SETTINGS_FILE
+        if done.is_file():
+            return read_json(done)["settings"]
         return read_json(started) if started.is_file() and whole_steps(self.checkpoints) else None
 
 
@@ -79,6 +80,8 @@ def training_settings(experiment: Experiment) -> dict[str, Any]:
     settings = asdict(experiment)
     for name in NOT_TRAINING:
         settings["config"].pop(name)
+    for name in NOT_TRAINING_OF_MODEL:
+        settings["init_dict"].pop(name)
     names = ("type", "TRAIN", "incomplete", "VALIDATION_SIZE_FOR_LOSS", "VALIDATION_FULL_RANKING")
     data = {name: settings["data"][name] for name in names}
     return {"init_dict": settings["init_dict"], "config": settings["config"], "data": data}

@@ -104,7 +104,7 @@ def test_killed_at_random_moments(uninterrupted, work, arguments):
         process.join()
         forked.train(command, work)
         assert_same(work / f"random-{trial}", expected)
-    assert killed
+    assert killed >= 2
 
 
 @pytest.mark.parametrize(

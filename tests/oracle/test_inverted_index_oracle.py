@@ -96,3 +96,26 @@ def test_no_order_of_the_documents_misleads_the_search(order, tmp_path):
         for top_k in (1, 10, 300, 20_000):
             doc_idx, _ = index.search(SparseVectors.from_dense(query[None]), top_k).row(0)
             np.testing.assert_array_equal(doc_idx, expected[:top_k])
+
+
+@pytest.mark.parametrize("effort", [0.1, 0.5, 0.9, 1.0])
+def test_no_effort_is_too_little_to_return_as_many_documents_as_there_are(effort, tmp_path):
+    """Short queries over several windows, the best documents first or last, few or many of them."""
+    n_docs = 100_000
+    rng = np.random.default_rng(0)
+    matrix = np.zeros((n_docs, 4), np.float32)
+    for term, share in enumerate((0.0006, 0.002, 0.05, 0.5)):
+        matches = rng.random(n_docs) < share
+        matrix[matches, term] = np.linspace(2, 1, matches.sum()) if term % 2 == 0 else np.linspace(1, 2, matches.sum())
+    builder = IndexBuilder(tmp_path, vocab_size=4)
+    builder.add([str(i) for i in range(n_docs)], SparseVectors.from_dense(matrix))
+    builder.finish()
+    index = InvertedIndex.open(tmp_path)
+    for query in np.array(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [3, 0, 2, 1]], np.float32
+    ):
+        matches = int((matrix @ query > 0).sum())
+        for top_k in (1, 10, 50, 1000):
+            doc_idx, scores = index.search(SparseVectors.from_dense(query[None]), top_k, effort=effort).row(0)
+            assert len(doc_idx) == min(top_k, matches)
+            np.testing.assert_allclose(scores, (matrix @ query)[doc_idx], rtol=1e-6)

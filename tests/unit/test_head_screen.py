@@ -94,6 +94,25 @@ def test_not_a_number_is_not_hidden():
     assert screened[0].isnan().all() and screened[1, 5].isnan() and screened[1].isnan().sum() == 1
 
 
+def test_threads_share_a_screened_batch():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(40, 60, 16, generator=generator), torch.randn(400, 16, generator=generator)
+    mask, bias = torch.ones(40, 60), torch.full((400,), -10.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        screened, full = both(hidden, mask, weight, bias)
+    finally:
+        torch.set_num_threads(threads)
+    assert 0 < (full > 0).float().mean() < 1
+    torch.testing.assert_close(screened, full, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_of_nothing():
+    hidden, weight = torch.randn(0, 0, 8), torch.randn(20, 8)
+    assert ScreenedBatch(TermScreen(weight, None), hidden, torch.ones(0, 0)).blocks == []
+
+
 @pytest.mark.parametrize("terms", [1, 16, 37])
 def test_maximum_of_integers(terms):
     tile = np.random.default_rng(terms).integers(-1000, 1000, (9, terms)).astype(np.int32)
