@@ -96,35 +96,18 @@ def segment_max_int32(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray,
 
 
 @njit(nogil=True, cache=True)
-def possible_terms(
-    highest: np.ndarray,
-    token_scale: float,
-    term_scales: np.ndarray,
-    bias: np.ndarray,
-    token_error: float,
-    term_norms: np.ndarray,
-    token_norm: float,
-    term_errors: np.ndarray,
-) -> np.ndarray:
+def possible_terms(highest: np.ndarray, units: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Return the terms (int64, ascending) whose logit may be above zero, or is not a number.
 
     Args:
         highest: (vocabulary,) int32 products of rounded tokens and rounded embeddings.
-        token_scale: what one unit of a rounded token is worth.
-        term_scales: (vocabulary,) float32, what one unit of a rounded embedding is worth.
-        bias: (vocabulary,) float32.
-        token_error: the largest norm of what rounding took from a token.
-        term_norms: (vocabulary,) float32 norms of the embeddings.
-        token_norm: the largest norm of a rounded token.
-        term_errors: (vocabulary,) float32, the norms of what rounding took from the embeddings.
+        units: (vocabulary,) float32, what 1 of such a product is worth.
+        reach: (vocabulary,) float32, the bias and the most that rounding may have taken from a logit.
     """
     terms = np.empty(len(highest), dtype=np.int64)
-    scale, error, norm = np.float32(token_scale), np.float32(token_error), np.float32(token_norm)
     found = 0
     for term in range(len(highest)):
         terms[found] = term
-        logit = np.float32(highest[term]) * (scale * term_scales[term]) + bias[term]
-        slack = error * term_norms[term] + norm * term_errors[term]
         # Not "> 0": not-a-number must be seen. Without a branch, for there is no telling which way it goes.
-        found += not (logit + slack <= np.float32(0.0))
+        found += not (np.float32(highest[term]) * units[term] + reach[term] <= np.float32(0.0))
     return terms[:found].copy()

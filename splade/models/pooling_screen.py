@@ -68,9 +68,9 @@ class ScreenedBatch:
         self.screen = screen
         self.tokens = tokens
         self.blocks = list(packed_blocks(_padded_again(rounded, mask), mask, RoundedBlock))
-        self._scale = float(scale)
-        self._error = MARGIN * _largest_norm(kept - restored)
-        self._norm = MARGIN * _largest_norm(restored)
+        slack = _largest_norm(kept - restored) * screen.norms + _largest_norm(restored) * screen.errors
+        self._units = (scale * screen.scales).numpy()
+        self._reach = (screen.bias + MARGIN * slack).numpy()
 
     def weights(self, block: RoundedBlock) -> Tensor:
         """Return the (passages, vocabulary) weights of a block under `max`."""
@@ -106,13 +106,9 @@ class ScreenedBatch:
         highest = np.empty((block.size, len(screen.weight)), dtype=np.int32)
         for terms, products in block.tiles(screen.rounded):
             segment_max_int32(products.numpy(), block.offsets, highest, terms.start)
-        norms, errors = screen.norms.numpy(), screen.errors.numpy()
         for passage, (start, stop) in enumerate(pairwise(block.offsets)):
             if start < stop:
-                found = possible_terms(
-                    highest[passage], self._scale, screen.scales.numpy(), screen.bias.numpy(),
-                    self._error, norms, self._norm, errors,
-                )  # fmt: skip
+                found = possible_terms(highest[passage], self._units, self._reach)
                 yield passage, block.rows[start:stop], torch.from_numpy(found)
 
     def _candidate_logits(self, block: RoundedBlock) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:

@@ -30,6 +30,12 @@ def make_model(splade_tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small(make_model):
+    """Folder of one such model."""
+    return make_model("small", seed=1)
+
+
+@pytest.fixture(scope="session")
 def write_beir():
     """Write (part of) the toy collection as a BEIR folder."""
 

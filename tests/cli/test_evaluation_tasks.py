@@ -70,11 +70,6 @@ def table(out_dir, without=TIMES):
 
 
 @pytest.fixture(scope="module")
-def small(make_model):
-    return make_model("small", seed=1)
-
-
-@pytest.fixture(scope="module")
 def work(tmp_path_factory, write_beir):
     folder = tmp_path_factory.mktemp("evaluation")
     for name, n_queries in (("one", 25), ("two", 15), ("three", 10)):

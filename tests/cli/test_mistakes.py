@@ -16,11 +16,6 @@ TOY = "pkg://splade/data/toy"
 
 
 @pytest.fixture(scope="module")
-def small(make_model):
-    return make_model("small", seed=1)
-
-
-@pytest.fixture(scope="module")
 def made(small, tmp_path_factory):
     """Arguments of a ready model whose index of the toy collection is finished."""
     folder = tmp_path_factory.mktemp("made")
