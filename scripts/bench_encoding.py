@@ -41,7 +41,7 @@ class ModelEngine(Engine):
     def __init__(self, options: Options) -> None:
         import torch
 
-        from splade.models.fetch import model_folder
+        from splade.models.hub import model_folder
 
         torch.set_num_threads(options.threads)
         self.options = options
@@ -76,7 +76,7 @@ class Splade(ModelEngine):
 
     def load(self) -> None:  # noqa: D102
         from splade.encoding import QueryEncoder
-        from splade.models.loading import load_masked_lm
+        from splade.models.load import load_masked_lm
         from splade.models.masked_lm import MaskedLMEncoder
 
         loaded = load_masked_lm(self.options.model)

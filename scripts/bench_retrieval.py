@@ -32,8 +32,8 @@ import numba  # noqa: E402  (the number of threads is read at import)
 import numpy as np  # noqa: E402
 import scipy.sparse  # noqa: E402
 
-from splade.datasets.vectors import SparseVectors  # noqa: E402
 from splade.inverted_index import IndexBuilder, InvertedIndex, read_npz_vectors  # noqa: E402
+from splade.vectors import SparseVectors  # noqa: E402
 
 Row = dict[str, Any]
 

@@ -46,7 +46,7 @@ class TrainingEngine(Engine):
     def __init__(self, options: Options) -> None:
         import torch
 
-        from splade.models.fetch import model_folder
+        from splade.models.hub import model_folder
 
         torch.manual_seed(0)
         torch.set_num_threads(options.threads)

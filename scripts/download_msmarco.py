@@ -33,8 +33,8 @@ import requests
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
 from splade.errors import DataError, SpladeError, nearest
-from splade.files import read_json, replacing, write_json
 from splade.progress import progress, progress_bar
+from splade.storage.atomic import read_json, replacing, write_json
 
 MSMARCO = "https://msmarco.z22.web.core.windows.net/msmarcoranking/"
 TREC = "https://trec.nist.gov/data/deep/"

@@ -1,10 +1,11 @@
 """From the command line to a task: compose the config, run the task, report its result or its error."""
 
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from hydra import compose, initialize_config_dir
 from hydra import main as hydra_main
@@ -20,7 +21,7 @@ from splade.config.choose import (
     replacing_sections,
     without_config_options,
 )
-from splade.config.explain import explain_composition_error
+from splade.config.composition_errors import explain_composition_error
 from splade.config.report import report, report_error
 from splade.config.schema import Experiment
 from splade.config.validate import to_experiment
@@ -34,9 +35,6 @@ class Result(Protocol):
 
     def summary(self) -> str:
         """Return the text that the command prints when the task has ended."""
-
-
-TaskResult = TypeVar("TaskResult", bound=Result)
 
 
 def compose_experiment(config_name: str = "config_default", overrides: Sequence[str] = ()) -> Experiment:
@@ -55,42 +53,41 @@ def compose_experiment(config_name: str = "config_default", overrides: Sequence[
         raise explain_composition_error(error, choice) from error
 
 
-def run_task(
-    task: Callable[[Experiment], TaskResult],
-    arguments: Sequence[str] | None = None,
-    after_sweep: Callable[[list[TaskResult]], str] | None = None,
-) -> None:
-    """Run `task` as a command; end the process with exit code 1 and one paragraph when the user's input is at fault.
+def run_task(task_module: str, description: str | None = None, arguments: Sequence[str] | None = None) -> None:
+    """Run a task as a command; end the process with exit code 1 and one paragraph when the user's input is at fault.
 
-    In a sweep (`--multirun`) the jobs after a failed one still run; the errors are repeated at the end.
+    The task's module is imported when the configuration has been composed and checked, so that `--help` and a misspelt
+    key take a second. In a sweep (`--multirun`) the jobs after a failed one still run; the errors are repeated at the
+    end, after what the module's `after_sweep` makes of the results.
 
     Args:
-        task: a function of an experiment; its docstring opens the `--help` text.
-        arguments: command line; null: the process's own.
-        after_sweep: turns the results of a sweep into a text that is printed at its end.
+        task_module: a module of `splade.tasks`; it defines a function of an experiment that has the module's name.
+        description: opens the `--help` text.
+        arguments: command line; None: the process's own.
     """
     traceback_wanted = os.environ.get(TRACEBACK_VARIABLE) == "1"
     os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra raises its errors to us instead of printing them itself
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     choice: ConfigChoice | None = None
     errors: list[SpladeError] = []
-    results: list[TaskResult] = []
+    results: list[Result] = []
 
     def job(cfg: DictConfig) -> None:
         try:
-            results.append(task(to_experiment(cfg)))
+            experiment = to_experiment(cfg)
+            results.append(task_function(task_module)(experiment))
             report(results[-1].summary())
         except SpladeError as error:
             errors.append(error)
 
     try:
         choice = choose_config(arguments=arguments)
-        register(choice, task.__doc__ or "")
+        register(choice, description or "")
         sys.argv = [sys.argv[0], *replacing_sections(without_config_options(arguments))]
         logging.captureWarnings(True)
         hydra_main(version_base="1.3", config_path=str(choice.folder), config_name=ROOT)(job)()
-        if after_sweep is not None and len(results) > 1:
-            report(after_sweep(results))
+        if len(results) > 1 and hasattr(importlib.import_module(task_module), "after_sweep"):
+            report(importlib.import_module(task_module).after_sweep(results))
     except SpladeError as error:
         errors.append(error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -104,6 +101,11 @@ def run_task(
         raise errors[0]
     if errors:
         sys.exit(1)
+
+
+def task_function(task_module: str) -> Callable[[Experiment], Result]:
+    """Import a module of `splade.tasks` and return its task."""
+    return getattr(importlib.import_module(task_module), task_module.rpartition(".")[2])
 
 
 def main_process(environ: Any = os.environ) -> bool:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from splade.config.resources import PACKAGE
 from splade.config.schema import Experiment
-from splade.files import write_json, write_text
+from splade.storage.atomic import write_json, write_text
 
 CONFIG_FILE, RECORD_FOLDER = "config.yaml", "run_info"
 PACKAGES = (

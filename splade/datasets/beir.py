@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from splade.datasets.collections import TextCollection, open_collection, open_queries
-from splade.datasets.paths import folder_content, resolve_path
 from splade.datasets.qrels import Qrels, read_qrels
 from splade.errors import DataError
+from splade.storage.paths import folder_content, resolve_path
 
 URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
 CQADUPSTACK_FORUMS = (

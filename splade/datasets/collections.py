@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from splade.datasets.line_index import LineIndex, LineSource
-from splade.datasets.parts import is_parquet, part_files, parts_source
-from splade.datasets.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
-from splade.datasets.text_files import begins_json_object, check_id, head
+from splade.datasets.file_shards import is_parquet, part_files, parts_source
 from splade.errors import DataError
+from splade.storage.line_index import LineIndex, LineSource
+from splade.storage.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
+from splade.storage.text_files import begins_json_object, check_id, head
 
 ParseText = Callable[[str, Path, int], tuple[str, str]]
 

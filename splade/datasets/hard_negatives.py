@@ -7,7 +7,7 @@ import numpy as np
 
 from splade.datasets.collections import TextCollection
 from splade.datasets.qrels import Qrels
-from splade.datasets.scores import TeacherScores
+from splade.datasets.teacher_scores import TeacherScores
 from splade.datasets.training_sets import LeftOut, TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import ConfigError, DataError
 
@@ -37,7 +37,7 @@ class HardNegatives(TrainingSet):
         >>> import tempfile
         >>> from pathlib import Path
         >>> from splade.datasets.collections import open_collection
-        >>> from splade.datasets.scores import open_scores
+        >>> from splade.datasets.teacher_scores import open_scores
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "docs.tsv").write_text("d1\tone\nd2\ttwo\n")
         >>> _ = (folder / "queries.tsv").write_text("q1\tfirst number\n")

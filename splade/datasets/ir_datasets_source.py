@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from splade.datasets.array_files import CACHE_FROM_BYTES, user_cache
 from splade.datasets.collections import FileCollection, TextCollection
-from splade.datasets.line_index import LineIndex, LineSource
-from splade.datasets.paths import IR_DATASETS_SCHEME
 from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import DataError
+from splade.storage.array_files import CACHE_FROM_BYTES, user_cache
+from splade.storage.line_index import LineIndex, LineSource
+from splade.storage.paths import IR_DATASETS_SCHEME
 
 Entity = Literal["docs", "queries", "qrels", "docpairs"]
 _ENTITY_OF_ROLE: dict[str, Entity] = {"corpus": "docs", "queries": "queries"}

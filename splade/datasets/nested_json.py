@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from splade.datasets.text_files import BOM, check_id, damaged_gzip, open_bytes
 from splade.errors import DataError
+from splade.storage.text_files import BOM, check_id, damaged_gzip, open_bytes
 
 PIECE = 1 << 20
 _BLANKS = " \t\r\n"

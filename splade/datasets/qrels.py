@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from splade.datasets.file_shards import is_parquet, parquet_rows, part_files
 from splade.datasets.nested_json import iterate_nested
-from splade.datasets.parts import is_parquet, parquet_rows, part_files
-from splade.datasets.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
-from splade.datasets.text_files import begins_json_object, check_id, head, iterate_lines
 from splade.errors import DataError
+from splade.storage.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
+from splade.storage.text_files import begins_json_object, check_id, head, iterate_lines
 
 Qrels = dict[str, dict[str, int]]
 Judgement = tuple[str, str, Any, str]

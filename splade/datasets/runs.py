@@ -7,10 +7,10 @@ from operator import itemgetter
 from pathlib import Path
 
 from splade.datasets.nested_json import Pairs, iterate_nested
-from splade.datasets.paths import resolve_path
-from splade.datasets.text_files import begins_json_object, head, iterate_lines
 from splade.errors import DataError
-from splade.files import replacing
+from splade.storage.atomic import replacing
+from splade.storage.paths import resolve_path
+from splade.storage.text_files import begins_json_object, head, iterate_lines
 
 Run = dict[str, dict[str, float]]
 AnyRun = Mapping[str, Mapping[str, float]] | Iterable[tuple[str, Mapping[str, float]]]

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from splade.datasets.nested_json import Pairs
-from splade.datasets.text_files import check_id, open_bytes
 from splade.errors import DataError
+from splade.storage.text_files import check_id, open_bytes
 
 _PROTOCOL_MARK = b"\x80"
 _BROKEN = (

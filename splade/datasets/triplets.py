@@ -3,11 +3,11 @@
 import math
 from pathlib import Path
 
-from splade.datasets.line_index import LineIndex, LineSource, ReadId
-from splade.datasets.paths import IR_DATASETS_SCHEME
-from splade.datasets.text_files import find_text_file
 from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import DataError
+from splade.storage.line_index import LineIndex, LineSource, ReadId
+from splade.storage.paths import IR_DATASETS_SCHEME
+from splade.storage.text_files import find_text_file
 
 
 class Triplets(TrainingSet):

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from splade.datasets.vectors import SparseVectors
 from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
 from splade.models.protocol import SparseEncoder
+from splade.vectors import SparseVectors
 
 
 class QueryEncoder:

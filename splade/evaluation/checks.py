@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from splade.errors import DataError
+from splade.evaluation.measures import largest_cut
 from splade.evaluation.metrics import Metrics, Qrels, Run
-from splade.evaluation.names import largest_cut
 
 _EXAMPLES = 3
 _MANY_EMPTY = 0.01

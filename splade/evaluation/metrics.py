@@ -13,7 +13,7 @@ import numpy as np
 import pytrec_eval
 
 from splade.errors import DataError
-from splade.evaluation.names import Measure, parse_metrics
+from splade.evaluation.measures import Measure, parse_metrics
 
 Run = Mapping[str, Mapping[str, float]]
 Qrels = Mapping[str, Mapping[str, int]]
@@ -58,7 +58,7 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
     Args:
         run: {query_id: {doc_id: score}}, higher is better.
         qrels: {query_id: {doc_id: relevance}}; a query with an empty entry counts as not judged.
-        metrics: names of `splade.evaluation.names`.
+        metrics: names of `splade.evaluation.measures`.
 
     Returns:
         Values per metric, over all judged queries and for each.

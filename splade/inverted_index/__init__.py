@@ -1,9 +1,9 @@
 """Inverted index: storage, building, updating and search."""
 
-from splade.inverted_index.builder import IndexBuilder
-from splade.inverted_index.index import InvertedIndex, SearchResults
-from splade.inverted_index.merging import INDEX_FILE, IndexInfo
-from splade.inverted_index.readers import read_anserini_vectors, read_npz_vectors
+from splade.interop.vector_files import read_anserini_vectors, read_npz_vectors
+from splade.inverted_index.build import IndexBuilder
+from splade.inverted_index.merge import INDEX_FILE, IndexInfo
+from splade.inverted_index.read import InvertedIndex, SearchResults
 from splade.inverted_index.update import add_documents, delete_documents
 
 __all__ = [

@@ -4,9 +4,9 @@ import tempfile
 
 import numpy as np
 
-from splade.datasets.vectors import SparseVectors
-from splade.inverted_index.builder import IndexBuilder
-from splade.inverted_index.index import InvertedIndex
+from splade.inverted_index.build import IndexBuilder
+from splade.inverted_index.read import InvertedIndex
+from splade.vectors import SparseVectors
 
 
 class Engine:

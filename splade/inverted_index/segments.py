@@ -12,9 +12,9 @@ from typing import Protocol
 import numba
 import numpy as np
 
-from splade.datasets.vectors import SparseVectors
-from splade.inverted_index.array_file import ArrayFile, open_arrays, writing
 from splade.inverted_index.document_ids import DocumentIds
+from splade.storage.array_file import ArrayFile, open_arrays, writing
+from splade.vectors import SparseVectors
 
 KIND = "segment"
 

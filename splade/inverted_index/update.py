@@ -11,14 +11,14 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from splade.datasets.vectors import SparseVectors
 from splade.errors import DataError
-from splade.inverted_index.array_file import open_arrays
 from splade.inverted_index.document_ids import DocumentIds
-from splade.inverted_index.index import InvertedIndex
-from splade.inverted_index.merging import KIND, WINDOW_BITS, IndexInfo, merge, term_ranges
+from splade.inverted_index.merge import KIND, WINDOW_BITS, IndexInfo, merge, term_ranges
+from splade.inverted_index.read import InvertedIndex
 from splade.inverted_index.segments import Postings, PostingSource, Segment
 from splade.inverted_index.validation import check_vectors
+from splade.storage.array_file import open_arrays
+from splade.vectors import SparseVectors
 
 
 def add_documents(index_dir: str | Path, batches: Iterable[tuple[Sequence[str], SparseVectors]]) -> IndexInfo:

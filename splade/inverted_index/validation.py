@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 
-from splade.datasets.vectors import SparseVectors
 from splade.errors import DataError
+from splade.vectors import SparseVectors
 
 
 def check_vectors(vectors: SparseVectors, vocab_size: int, names: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """Ranking losses, distillation losses and sparsity regularisers, each one pure function."""
 
+from splade.losses.batch_scores import BatchScores, score_batch
 from splade.losses.registry import LOSSES, WeightedLoss
 from splade.losses.regularizers import (
     Regularizer,
@@ -10,7 +11,6 @@ from splade.losses.regularizers import (
     regularization,
     sparsity,
 )
-from splade.losses.scores import BatchScores, score_batch
 
 __all__ = [
     "LOSSES",

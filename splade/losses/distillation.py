@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from splade.losses.scores import BatchScores
+from splade.losses.batch_scores import BatchScores
 
 
 def margin_mse(scores: BatchScores) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from splade.losses.scores import BatchScores
+from splade.losses.batch_scores import BatchScores
 
 
 def pairwise_nll(scores: BatchScores) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from splade.errors import ConfigError, nearest
 from splade.losses import distillation, ranking
-from splade.losses.scores import BatchScores
+from splade.losses.batch_scores import BatchScores
 
 
 @dataclass(frozen=True)

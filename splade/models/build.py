@@ -6,12 +6,12 @@ import torch
 
 from splade.config.schema import ModelConfig, RunConfig
 from splade.errors import ConfigError, DataError, ModelError
-from splade.files import read_json
-from splade.models.head import Aggregation
-from splade.models.loading import LoadedModel, load_masked_lm
+from splade.models.head.pooling import Aggregation
+from splade.models.load import LoadedModel, load_masked_lm
 from splade.models.masked_lm import MaskedLMEncoder
-from splade.models.query_lookup import TokenLookupEncoder
 from splade.models.splade import Splade
+from splade.models.token_lookup import TokenLookupEncoder
+from splade.storage.atomic import read_json
 
 NO_TRANSFORMER_QUERIES = ("splade_doc", "splade_idf")
 

@@ -8,11 +8,11 @@ import torch
 
 from splade.config.schema import Experiment, ModelConfig, RunConfig
 from splade.errors import ConfigError, ModelError
-from splade.files import read_json, write_json
 from splade.models.build import assemble, build_splade
-from splade.models.loading import load_masked_lm
-from splade.models.query_lookup import TokenLookupEncoder
+from splade.models.load import load_masked_lm
 from splade.models.splade import Splade
+from splade.models.token_lookup import TokenLookupEncoder
+from splade.storage.atomic import read_json, write_json
 
 MODEL_FOLDER, QUERY_MODEL_FOLDER, DONE_FILE = "model", "model_q", "training_done.json"
 LOOKUP_FILE = "token_weights.json"

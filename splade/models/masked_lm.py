@@ -2,7 +2,7 @@
 
 The head of a masked-language model is a small transform of the hidden states and then one matrix product with the
 output embedding, the decoder. Everything up to the decoder is left to the model; the product and the pooling are ours
-(`splade.models.head`). No architecture is known by name: transformers names the decoder, a hook takes the hidden
+(`models.head`). No architecture is known by name: transformers names the decoder, a hook takes the hidden
 states just before it, and a short run on a few tokens checks that decoder weight and bias give the model's own logits.
 """
 
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from splade.datasets.vectors import SparseVectors
 from splade.errors import ConfigError, ModelError
-from splade.models.head import AGGREGATIONS, Aggregation, pooled_blocks, sparse_head
-from splade.models.pooling import keep_own_tokens, keep_top_k
-from splade.models.pooling_screen import TermScreen, screening_pays
+from splade.models.head.int8_filter import TermScreen, screening_pays
+from splade.models.head.pooling import AGGREGATIONS, Aggregation, pooled_blocks, sparse_head
+from splade.models.pruning import keep_own_tokens, keep_top_k
+from splade.vectors import SparseVectors
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from splade.datasets.vectors import SparseVectors
+from splade.vectors import SparseVectors
 
 
 @runtime_checkable

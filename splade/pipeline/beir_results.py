@@ -14,9 +14,9 @@ from typing import Any
 from splade.datasets.beir import CQADUPSTACK_FORUMS, URL, BeirDataset, find_or_download
 from splade.datasets.runs import read_run
 from splade.errors import DataError
-from splade.evaluation.beir import evaluate_beir
+from splade.evaluation.beir_protocol import evaluate_beir
 from splade.evaluation.checks import Finding, check_run, check_scores, raise_errors, warning_messages
-from splade.files import read_json, write_json
+from splade.storage.atomic import read_json, write_json
 
 PERF_FILE, STATS_FILE, RUN_FILE = "perf.json", "stats.json", "run.json"
 CQADUPSTACK = "cqadupstack"

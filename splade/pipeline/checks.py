@@ -15,7 +15,6 @@ from torch import nn
 from splade.config import Experiment
 from splade.config.record import CONFIG_FILE
 from splade.datasets.collections import TextCollection, open_queries
-from splade.datasets.paths import IR_DATASETS_SCHEME
 from splade.datasets.qrels import Qrels
 from splade.encoding.tokens import token_ids
 from splade.errors import ConfigError, DataError, ModelError
@@ -29,6 +28,7 @@ from splade.evaluation.checks import (
 )
 from splade.inverted_index import InvertedIndex
 from splade.models.splade import Splade
+from splade.storage.paths import IR_DATASETS_SCHEME
 
 _QUERY_NAME = re.compile(r"([-_.](query|queries|q)|^query[-_]encoder)$", re.IGNORECASE)
 _DOCUMENT_NAME = re.compile(r"([-_.](doc|docs|document|documents|d)|^doc(ument)?[-_]encoder)$", re.IGNORECASE)

@@ -10,7 +10,7 @@ from typing import Any
 
 from splade.datasets.collections import TextCollection
 from splade.encoding import encode_texts, shard_range
-from splade.encoding.texts import WINDOW
+from splade.encoding.batching import WINDOW
 from splade.errors import IndexFileError
 from splade.inverted_index import IndexBuilder, InvertedIndex
 from splade.models.splade import Splade

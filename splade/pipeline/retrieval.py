@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from splade.config.schema import RunConfig
-from splade.datasets.vectors import SparseVectors
 from splade.encoding import encode_texts
 from splade.inverted_index import InvertedIndex, SearchResults
 from splade.models.splade import Splade
 from splade.pipeline.checks import check_max_length
 from splade.pipeline.device import search_threads
 from splade.progress import progress_bar
+from splade.vectors import SparseVectors
 
 
 @dataclass(frozen=True)

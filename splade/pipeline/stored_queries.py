@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from splade.datasets.vectors import SparseVectors
 from splade.errors import DataError
-from splade.files import read_json, replacing, write_json
+from splade.storage.atomic import read_json, replacing, write_json
+from splade.vectors import SparseVectors
 
 
 class StoredQueries:

@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from splade.files import write_text
 from splade.progress import progress_bar
+from splade.storage.atomic import write_text
 
 TRAINING_FILE, VALIDATION_FILE, TENSORBOARD_FOLDER = "training_perf.txt", "validation_perf.txt", "tensorboard"
 

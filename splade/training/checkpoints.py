@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from splade.files import write_json
+from splade.storage.atomic import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from splade.config.validate import require
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.hard_negatives import HardNegatives
 from splade.datasets.qrels import read_qrels
-from splade.datasets.scores import open_scores
+from splade.datasets.teacher_scores import open_scores
 from splade.datasets.training_sets import TrainingSet
 from splade.datasets.triplets import ScoredTriplets, open_triplets
 from splade.errors import ConfigError, DataError
-from splade.evaluation.names import parse_metrics
+from splade.evaluation.measures import parse_metrics
 from splade.losses import WeightedLoss
-from splade.training.stream import HeldOut, TrainingStream, split_rows
+from splade.training.sampler import HeldOut, TrainingStream, split_rows
 from splade.training.validation import FullRankingData
 
 logger = logging.getLogger(__name__)

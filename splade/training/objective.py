@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from splade.distributed import n_processes
 from splade.losses import (
     Regularizer,
     WeightedLoss,
@@ -15,7 +16,6 @@ from splade.losses import (
     score_batch,
     sparsity,
 )
-from splade.training.processes import n_processes
 
 MONITORED = {"L0": mean_terms, "sparsity": sparsity, "flops": flops_loss}
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from splade.config.schema import Experiment
 from splade.errors import ConfigError
-from splade.files import read_json, write_json
 from splade.models.checkpoint import DONE_FILE, MODEL_FOLDER, model_settings
+from splade.storage.atomic import read_json, write_json
 from splade.training.checkpoints import keep_checkpoints, whole_steps
 
 CHECKPOINTS_FOLDER, SETTINGS_FILE = "model_ckpt", "settings.json"

@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
+from splade.distributed import LONGEST_WAIT, freeze_unused_parameters, n_processes, on_first_process
 from splade.errors import ConfigError, SpladeError
 from splade.models.splade import Splade
 from splade.training.callbacks import (
@@ -28,9 +29,8 @@ from splade.training.callbacks import (
 from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
 from splade.training.early_stopping import EarlyStopping
 from splade.training.objective import Objective
-from splade.training.processes import LONGEST_WAIT, freeze_unused_parameters, n_processes, on_first_process
 from splade.training.run_folder import CHECKPOINTS_FOLDER
-from splade.training.stream import TrainingStream
+from splade.training.sampler import TrainingStream
 from splade.training.validation import Validation
 
 WEIGHTS_FILE = "splade.safetensors"

@@ -62,7 +62,6 @@ def _command(arguments, folder, environment, kill_at, errors) -> None:
     import torch
 
     from splade.config import run_task
-    from splade.train import train
 
     os.chdir(folder)
     os.environ.update(environment)
@@ -71,7 +70,7 @@ def _command(arguments, folder, environment, kill_at, errors) -> None:
     torch.set_num_threads(1)
     if kill_at is not None:
         _kill_at(*kill_at)
-    run_task(train, arguments)
+    run_task("splade.tasks.train", arguments=arguments)
 
 
 def _kill_at(name: str, call: int) -> None:

@@ -135,7 +135,8 @@ def test_an_error_ends_all_processes(tmp_path, arguments, change, message):
 
 def test_an_error_in_one_process_ends_torchrun(work, arguments):
     """The other process would wait for it in vain."""
-    broken = "import os; assert os.environ['RANK'] == '0', 'broken'; import splade.train as t; t.run_task(t.train)"
+    broken = "import os; assert os.environ['RANK'] == '0', 'broken'"
+    broken += "; from splade.config import run_task; run_task('splade.tasks.train')"
     (work / "broken.py").write_text(broken)
     done = torchrun("broken", [*arguments, "config.checkpoint_dir=broken"], work)
     assert done.returncode != 0 and "AssertionError: broken" in done.stderr

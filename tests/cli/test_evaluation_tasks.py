@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from splade.beir_eval import beir_eval, job_folders
-from splade.beir_table import beir_table
-from splade.bm25 import bm25
-from splade.compare import compare, named_runs
 from splade.config import compose_experiment
 from splade.config.sweep import folder_of
 from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError
-from splade.evaluate import evaluate
-from splade.index import index
-from splade.retrieve import retrieve
+from splade.tasks.beir_eval import beir_eval, job_folders
+from splade.tasks.beir_table import beir_table
+from splade.tasks.bm25 import bm25
+from splade.tasks.compare import compare, named_runs
+from splade.tasks.evaluate import evaluate
+from splade.tasks.index import index
+from splade.tasks.retrieve import retrieve
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "init_dict.model_type_or_dir"

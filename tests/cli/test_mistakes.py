@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from splade.beir_eval import beir_eval
 from splade.config import compose_experiment
 from splade.errors import ConfigError, DataError, IndexFileError, ModelError, SpladeError
-from splade.evaluate import evaluate
-from splade.index import index
-from splade.retrieve import retrieve
+from splade.tasks.beir_eval import beir_eval
+from splade.tasks.evaluate import evaluate
+from splade.tasks.index import index
+from splade.tasks.retrieve import retrieve
 
 TOY = "pkg://splade/data/toy"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from beir.retrieval.evaluation import EvaluateRetrieval
 
-from splade.evaluation.beir import evaluate_beir
+from splade.evaluation.beir_protocol import evaluate_beir
 from splade.evaluation.metrics import Qrels, Run, evaluate_run
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from splade.datasets.vectors import SparseVectors
 from splade.encoding import QueryEncoder, encode_texts
 from splade.encoding.tokens import single_text_tokenizer, token_ids
 from splade.models.masked_lm import MaskedLMEncoder
+from splade.vectors import SparseVectors
 
 TEXTS = [
     "Aspirin lowers the risk of a second heart attack in patients with coronary disease.",

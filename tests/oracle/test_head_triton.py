@@ -10,8 +10,8 @@ pytest.importorskip("triton")
 
 PROGRAM = """
 import torch
-from splade.models import head_triton
-from splade.models.head import _MaxLogits
+from splade.models.head import triton_kernels as head_triton
+from splade.models.head.pooling import _MaxLogits
 
 for seed, (batch, length, dim, vocab_size) in enumerate([(3, 70, 40, 150), (2, 5, 16, 20), (1, 64, 33, 128)]):
     generator = torch.Generator().manual_seed(seed)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from splade.datasets.vectors import SparseVectors
 from splade.inverted_index import IndexBuilder, InvertedIndex
+from splade.vectors import SparseVectors
 
 N_DOCS, VOCAB = 150_000, 400  # five windows
 

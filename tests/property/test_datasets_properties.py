@@ -9,12 +9,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splade.datasets import array_files, line_index, nested_json, scores
+from splade.datasets import nested_json
+from splade.datasets import teacher_scores as scores
 from splade.datasets.collections import open_collection
-from splade.datasets.line_index import LineIndex, LineSource
 from splade.datasets.runs import in_rank_order, read_run, write_run_json, write_run_trec
-from splade.datasets.scores import open_scores
-from splade.datasets.text_files import write_tsv
+from splade.datasets.teacher_scores import open_scores
+from splade.storage import array_files, line_index
+from splade.storage.line_index import LineIndex, LineSource
+from splade.storage.text_files import write_tsv
 
 # Everything but what separates lines and columns; a text cannot end with CR, which would belong to a CRLF.
 characters = st.characters(codec="utf-8", exclude_characters="\n\t")

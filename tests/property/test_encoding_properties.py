@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM
 
-from splade.datasets.vectors import SparseVectors
 from splade.encoding.tokens import padded_batch
-from splade.models.head import AGGREGATIONS, sparse_head
+from splade.models.head.pooling import AGGREGATIONS, sparse_head
 from splade.models.masked_lm import MaskedLMEncoder
+from splade.vectors import SparseVectors
 
 VOCAB = 60
 

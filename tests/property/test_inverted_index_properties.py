@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splade.datasets.vectors import SparseVectors
 from splade.inverted_index import IndexBuilder, InvertedIndex, add_documents, delete_documents
+from splade.vectors import SparseVectors
 
 VOCAB = 12
 EIGHTHS = st.integers(0, 16).map(lambda n: max(0, n - 8) / 8)  # half of them zero; sums are exact in float32

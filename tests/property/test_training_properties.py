@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from splade.datasets.training_sets import TrainingExample
 from splade.training.callbacks import to_csv
 from splade.training.early_stopping import EarlyStopping
-from splade.training.stream import TrainingStream, split_rows
+from splade.training.sampler import TrainingStream, split_rows
 
 
 class Numbers:

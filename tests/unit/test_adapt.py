@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from splade.adapt import adapt
 from splade.config import compose_experiment
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
 from splade.errors import DataError
+from splade.tasks.adapt import adapt
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "data" / "toy"

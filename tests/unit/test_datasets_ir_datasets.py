@@ -2,11 +2,11 @@
 
 import pytest
 
-from splade.datasets import line_index
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
 from splade.datasets.triplets import open_triplets
 from splade.errors import DataError
+from splade.storage import line_index
 
 ir_datasets = pytest.importorskip("ir_datasets")
 formats = ir_datasets.formats

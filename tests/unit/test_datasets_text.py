@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splade.datasets import array_files, line_index
 from splade.datasets.collections import open_collection, open_queries
-from splade.datasets.line_index import INDEX_SUFFIX, TEXT_SUFFIX
-from splade.datasets.paths import resolve_path
-from splade.datasets.text_files import find_text_file, iterate_lines, write_tsv
 from splade.errors import DataError
+from splade.storage import array_files, line_index
+from splade.storage.line_index import INDEX_SUFFIX, TEXT_SUFFIX
+from splade.storage.paths import resolve_path
+from splade.storage.text_files import find_text_file, iterate_lines, write_tsv
 
 
 @pytest.fixture

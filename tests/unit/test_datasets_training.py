@@ -10,15 +10,17 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from splade.datasets import hard_negatives, line_index, scores
+from splade.datasets import hard_negatives
+from splade.datasets import teacher_scores as scores
 from splade.datasets.collections import open_collection
 from splade.datasets.hard_negatives import HardNegatives
 from splade.datasets.runs import write_run_json, write_run_trec
-from splade.datasets.scores import SCORES_SUFFIX, open_scores
-from splade.datasets.text_files import write_tsv
+from splade.datasets.teacher_scores import SCORES_SUFFIX, open_scores
 from splade.datasets.training_sets import TrainingExample
 from splade.datasets.triplets import ScoredTriplets, Triplets, open_triplets
 from splade.errors import ConfigError, DataError
+from splade.storage import line_index
+from splade.storage.text_files import write_tsv
 
 SCORES = {"1": {"10": 2.5, "20": -1.0}, "2": {}, "3": {"30": 7.0}}
 INTEGERS = {int(q): {int(d): score for d, score in docs.items()} for q, docs in SCORES.items()}

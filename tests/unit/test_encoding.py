@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from splade.datasets.vectors import SparseVectors
 from splade.encoding import QueryEncoder, encode_query, encode_texts, shard_range
 from splade.encoding.tokens import padded_batch
 from splade.errors import ConfigError
+from splade.vectors import SparseVectors
 
 
 class WordTokenizer:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from splade.errors import ConfigError, DataError
-from splade.evaluation.bm25 import Bm25, Bm25Settings
+from splade.retrieval.bm25 import Bm25, Bm25Settings
 
 CORPUS = [
     ("d1", "The cat sat."),

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from splade.errors import ConfigError, DataError
-from splade.evaluation.compare import compare_runs, trec_ranking
-from splade.evaluation.compare_report import differences_table, means_table, render_comparison
+from splade.evaluation.comparison import compare_runs, trec_ranking
+from splade.reports.comparison_report import differences_table, means_table, render_comparison
 
 QRELS = {f"q{i}": {"good": 1, "bad": 0} for i in range(8)}
 BEST = {query_id: {"good": 2.0, "bad": 1.0} for query_id in QRELS}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from splade.errors import DataError
-from splade.evaluation.beir import drop_identical_ids, evaluate_beir
-from splade.evaluation.flops import flops, term_probabilities
+from splade.evaluation.beir_protocol import drop_identical_ids, evaluate_beir
+from splade.evaluation.expected_flops import flops, term_probabilities
 from splade.evaluation.metrics import evaluate_run
 
 QRELS = {"q1": {"d1": 1, "d2": 0}, "q2": {"d2": 2}, "q3": {"d9": 1}}

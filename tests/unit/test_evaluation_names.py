@@ -3,7 +3,7 @@
 import pytest
 
 from splade.errors import ConfigError
-from splade.evaluation.names import largest_cut, parse_metric, parse_metrics
+from splade.evaluation.measures import largest_cut, parse_metric, parse_metrics
 
 
 @pytest.mark.parametrize(

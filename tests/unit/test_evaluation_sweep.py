@@ -6,8 +6,8 @@ import pytest
 
 from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError
-from splade.evaluation.published import BEIR_13, PUBLISHED_SYSTEMS, published_system
-from splade.evaluation.sweep import SweepEntry, collect_sweep, find_systems, sweep_table
+from splade.reports.beir_report import SweepEntry, collect_sweep, find_systems, sweep_table
+from splade.reports.published import BEIR_13, PUBLISHED_SYSTEMS, published_system
 
 STATS = {"L0_d": 100.0, "L0_q": 20.0, "flops": 1.5, "index_bytes": 2_500_000, "n_threads": 1}
 STATS |= {"encoding_ms_per_query": 2.5, "search_ms_per_query": 0.8}

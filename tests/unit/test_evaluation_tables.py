@@ -7,7 +7,7 @@ import json
 import pytest
 
 from splade.errors import ConfigError, DataError
-from splade.evaluation.tables import SUFFIXES, Column, Table
+from splade.reports.tables import SUFFIXES, Column, Table
 
 TABLE = Table(
     "Runs & more",

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from splade.datasets.vectors import SparseVectors
 from splade.errors import ConfigError, DataError
-from splade.export.anserini import quantise, unambiguous_tokens, write_documents, write_queries
+from splade.interop.anserini import quantise, unambiguous_tokens, write_documents, write_queries
+from splade.vectors import SparseVectors
 
 TOKENS = ["cat", "a b", "dog", "dog", "##s", "\u2028", ""]
 

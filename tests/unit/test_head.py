@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from splade.errors import ConfigError
-from splade.models import pooling_blocks
-from splade.models.head import AGGREGATIONS, pooled_blocks, sparse_head
+from splade.models.head import blocks as pooling_blocks
+from splade.models.head.pooling import AGGREGATIONS, pooled_blocks, sparse_head
 
 
 def textbook(hidden, mask, weight, bias, agg):

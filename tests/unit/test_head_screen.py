@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splade.models import head
-from splade.models.head import pooled_blocks, sparse_head
-from splade.models.pooling_kernels import segment_max_int32
-from splade.models.pooling_screen import ScreenedBatch, TermScreen, screening_pays
+from splade.models.head import pooling as head
+from splade.models.head.int8_filter import ScreenedBatch, TermScreen, screening_pays
+from splade.models.head.kernels import segment_max_int32
+from splade.models.head.pooling import pooled_blocks, sparse_head
 
 
 def both(hidden, mask, weight, bias):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from splade.datasets.vectors import SparseVectors
 from splade.errors import DataError
 from splade.inspection.bag_of_words import bag_of_words, explain, render_bag
-from splade.inspection.figures import plot_posting_lengths
+from splade.reports.figures import plot_posting_lengths
+from splade.vectors import SparseVectors
 
 TOKENS = [f"w{i}" for i in range(6)]
 

@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 import pytest
 
-from splade.datasets.vectors import SparseVectors
 from splade.errors import DataError, IndexFileError
 from splade.inverted_index import (
     IndexBuilder,
@@ -25,6 +24,7 @@ from splade.inverted_index import (
     read_anserini_vectors,
     read_npz_vectors,
 )
+from splade.vectors import SparseVectors
 
 VOCAB = 50
 
@@ -271,7 +271,7 @@ class TestDamage:
             InvertedIndex.open(segment)
 
     def test_opening_again_reads_no_data(self, index, monkeypatch):
-        monkeypatch.setattr("splade.inverted_index.array_file._verify", lambda *_: pytest.fail("verified again"))
+        monkeypatch.setattr("splade.storage.array_file._verify", lambda *_: pytest.fail("verified again"))
         assert InvertedIndex.open(index.path).n_docs == index.n_docs
 
     def test_verify_finds_what_the_file_times_hide(self, index):

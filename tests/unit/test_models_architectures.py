@@ -7,10 +7,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from splade.config import compose_experiment
+from splade.distributed import freeze_unused_parameters
 from splade.models.build import build_splade
 from splade.models.checkpoint import load_checkpoint
-from splade.train import train
-from splade.training.processes import freeze_unused_parameters
+from splade.tasks.train import train
 
 WORDS = "the a of what is which stars tea snow bread river sleep cold water light".split()
 N_TERMS = 64  # more than the tokenizer has tokens, as many published models

@@ -13,8 +13,8 @@ from splade.config.schema import ModelConfig, RunConfig
 from splade.errors import ConfigError, ModelError
 from splade.models.build import build_splade
 from splade.models.checkpoint import load_checkpoint, load_for_inference, save_splade
-from splade.models.fetch import model_folder
-from splade.models.loading import load_masked_lm
+from splade.models.hub import model_folder
+from splade.models.load import load_masked_lm
 
 TINY = "pkg://cognition/model"
 

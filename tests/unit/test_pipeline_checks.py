@@ -9,7 +9,6 @@ from torch import nn
 
 from splade.config import compose_experiment
 from splade.datasets.collections import open_collection
-from splade.datasets.vectors import SparseVectors
 from splade.errors import ConfigError, DataError, ModelError
 from splade.evaluation.checks import Finding, check_results, named, warning_block, warning_messages
 from splade.evaluation.metrics import evaluate_run
@@ -23,6 +22,7 @@ from splade.pipeline.checks import (
     check_settings,
 )
 from splade.pipeline.device import inference_model
+from splade.vectors import SparseVectors
 
 
 def experiment(*overrides):

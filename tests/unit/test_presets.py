@@ -11,21 +11,21 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from splade.all import all_tasks
 from splade.config import Experiment, compose_experiment
 from splade.config.choose import available_configs
 from splade.config.resources import conf_folder
 from splade.datasets.collections import open_collection, open_queries
-from splade.datasets.paths import resolve_path
 from splade.datasets.qrels import read_qrels
 from splade.errors import ConfigError
-from splade.evaluate import check_datasets
-from splade.evaluation.names import largest_cut
-from splade.index import index
+from splade.evaluation.measures import largest_cut
 from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.build import check_model_settings
-from splade.retrieve import retrieve
-from splade.train import train
+from splade.storage.paths import resolve_path
+from splade.tasks.evaluate import check_datasets
+from splade.tasks.index import index
+from splade.tasks.retrieve import retrieve
+from splade.tasks.run_all import run_all
+from splade.tasks.train import train
 from splade.training.data import check_loss_fits
 
 PRESETS = available_configs(conf_folder())
@@ -370,7 +370,7 @@ def test_domain_adaptation_from_the_commands_of_its_header(tmp_path: Path):
         "config.max_length=64",
         *(f"config.{name}={tmp_path / name}" for name in ("checkpoint_dir", "index_dir", "out_dir")),
     ]
-    result = all_tasks(compose_experiment("config_domain_adaptation", adapting))
+    result = run_all(compose_experiment("config_domain_adaptation", adapting))
     assert result.train is not None and result.train.steps == 3
     assert "52 training examples" in result.train.report or "60 training examples" in result.train.report
     assert mined.evaluation is not None and mined.evaluation.metrics["train"]["ndcg_cut_10"] > 0.3

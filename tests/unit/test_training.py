@@ -12,11 +12,11 @@ from splade.config import compose_experiment
 from splade.datasets.training_sets import TrainingExample
 from splade.errors import ConfigError, SpladeError
 from splade.models.checkpoint import load_for_inference
-from splade.train import train
+from splade.tasks.train import train
 from splade.training.callbacks import to_csv
 from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
 from splade.training.run_folder import training_settings
-from splade.training.stream import TrainingStream, split_rows
+from splade.training.sampler import TrainingStream, split_rows
 
 TOY = "pkg://splade/data/toy"
 FULL_RANKING = (

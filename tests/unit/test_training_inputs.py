@@ -9,7 +9,7 @@ import pytest
 
 from splade.config import compose_experiment
 from splade.errors import ConfigError, DataError
-from splade.train import train
+from splade.tasks.train import train
 
 DOCUMENTS = {f"d{i}": f"text number {i} of the small collection" for i in range(8)}
 QUERIES = {f"q{i}": f"question {i}" for i in range(4)}
@@ -158,8 +158,8 @@ def test_mistakes_do_not_cost_the_model_that_was_to_be_replaced(files, settings)
 
 def test_retrieved_run_is_a_scores_file(settings, tiny_model, tmp_path):
     """Retrieve for the training queries, then train on what was retrieved: no glue in between."""
-    from splade.index import index
-    from splade.retrieve import retrieve
+    from splade.tasks.index import index
+    from splade.tasks.retrieve import retrieve
 
     toy = "pkg://splade/data/toy"
     pretrained = {

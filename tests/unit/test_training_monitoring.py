@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from splade.config import compose_experiment
-from splade.train import train
+from splade.tasks.train import train
 from splade.training.callbacks import PerformanceFile, is_validation, to_csv
 from splade.training.checkpoints import checkpoint_path, whole_steps
 from splade.training.validation import Validation

@@ -1,0 +1,96 @@
+"""Collections of any size to sparse vectors, in constant memory.
+
+Texts are read a window at a time. While one window is encoded, a thread tokenises the next. Within a window, texts of
+similar length share a batch, so that little padding is computed; the vectors leave in the order of the texts.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from splade.encoding.tokens import Tokenizer, padded_batch, padding_id, token_ids
+from splade.errors import ConfigError
+from splade.models.protocol import SparseEncoder
+from splade.vectors import SparseVectors
+
+# Texts of a window: many enough to find others of the same length, few enough to hold their vectors.
+WINDOW = 512
+# Tokens of a batch, padding included: more would only cost memory.
+TOKEN_BUDGET = 8192
+# Lengths of batches are multiples of this.
+LENGTH_STEP = 16
+
+
+def encode_texts(
+    encoder: SparseEncoder,
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    max_length: int,
+    batch_size: int,
+    token_budget: int = TOKEN_BUDGET,
+    window: int = WINDOW,
+) -> Iterator[SparseVectors]:
+    """Encode texts as they come.
+
+    Args:
+        encoder: turns batches of token ids into sparse vectors.
+        tokenizer: a transformers tokenizer.
+        texts: the texts, read once.
+        max_length: tokens of a text beyond this, special tokens included, are cut off.
+        batch_size: most texts of a batch.
+        token_budget: most tokens of a batch, padding included; a single text may have more.
+        window: how many texts are read, sorted by length and returned together.
+
+    Yields:
+        The vectors of the next texts, in the order of the texts; one group per window.
+
+    Raises:
+        ConfigError: a size is less than one.
+    """
+    for name, value in {"batch_size": batch_size, "token_budget": token_budget, "window": window}.items():
+        if value < 1:
+            raise ConfigError(f"{name}={value}: must be at least 1")
+    pad_id = padding_id(tokenizer)
+    for rows in _tokenised_ahead(tokenizer, texts, max_length, window):
+        lengths = _rounded([len(row) for row in rows], max_length)
+        # Longest first: if memory is short, it is so at once.
+        order = np.argsort(-lengths, kind="stable")
+        vectors = [
+            encoder.encode(*padded_batch([rows[i] for i in batch], pad_id, length=lengths[batch[0]]))
+            for batch in _batches(order, lengths, batch_size, token_budget)
+        ]
+        yield SparseVectors.concatenate(vectors, encoder.vocab_size).take(np.argsort(order))
+
+
+def _tokenised_ahead(
+    tokenizer: Tokenizer, texts: Iterable[str], max_length: int, window: int
+) -> Iterator[list[list[int]]]:
+    """Yield the token ids of each window, while a thread makes those of the next."""
+    stream = iter(texts)
+
+    def tokenise_next() -> list[list[int]]:
+        taken = list(islice(stream, window))
+        return token_ids(tokenizer, taken, max_length) if taken else []
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise") as thread:
+        coming = thread.submit(tokenise_next)
+        while rows := coming.result():
+            coming = thread.submit(tokenise_next)
+            yield rows
+
+
+def _rounded(lengths: Sequence[int], max_length: int) -> np.ndarray:
+    """Round lengths up, so that batches have few different shapes: libraries keep memory for each shape they meet."""
+    return np.minimum(-(-np.array(lengths) // LENGTH_STEP) * LENGTH_STEP, max_length)
+
+
+def _batches(order: np.ndarray, lengths: np.ndarray, batch_size: int, token_budget: int) -> Iterator[Sequence[int]]:
+    """Cut texts, longest first, into batches within both limits, never empty."""
+    start = 0
+    while start < len(order):
+        longest = max(1, lengths[order[start]])
+        stop = start + max(1, min(batch_size, token_budget // longest))
+        yield order[start:stop].tolist()
+        start = stop

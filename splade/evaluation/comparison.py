@@ -1,0 +1,280 @@
+"""Comparing runs: every metric, whether the differences could be chance, and the queries that make them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from splade.errors import ConfigError, DataError, nearest
+from splade.evaluation.metrics import Metrics, Qrels, Run, evaluate_run
+from splade.evaluation.significance import Correction, Test, correct, paired_p_value
+
+# Values per query come out of sums of floats; closer than this they are a tie.
+_TIE = 1e-9
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two systems under one metric.
+
+    Attributes:
+        metric: name of the metric.
+        first: the system compared against.
+        second: the system whose gain is reported.
+        difference: mean over the queries of second minus first.
+        p_value: of the paired test, as it is.
+        p_corrected: adjusted for all pairs compared under this metric.
+        wins: queries where `second` is better.
+        ties: queries where both are equal.
+        losses: queries where `second` is worse.
+    """
+
+    metric: str
+    first: str
+    second: str
+    difference: float
+    p_value: float
+    p_corrected: float
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """One document of a ranking.
+
+    Attributes:
+        rank: from 1, in trec_eval's order.
+        doc_id: the document.
+        score: the system's score.
+        relevance: its judgement; None when nobody judged it.
+        text: the document's text, None without texts.
+        matched: words that query and document share, lower case; empty without texts.
+    """
+
+    rank: int
+    doc_id: str
+    score: float
+    relevance: int | None
+    text: str | None
+    matched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QueryDifference:
+    """A query on which the systems differ, with what each of them retrieved.
+
+    Attributes:
+        query_id: the query.
+        text: its text, None without texts.
+        values: system to its value of the leading metric.
+        relevant: number of relevant documents.
+        retrieved: system to its first documents.
+    """
+
+    query_id: str
+    text: str | None
+    values: dict[str, float]
+    relevant: int
+    retrieved: dict[str, tuple[Retrieved, ...]]
+
+    @property
+    def spread(self) -> float:
+        """Best minus worst value."""
+        return max(self.values.values()) - min(self.values.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare_runs` found.
+
+    Attributes:
+        means: system to {metric: value over all judged queries}.
+        pairs: the differences, by metric, then by pair.
+        widest: the queries with the largest spread in the first metric, widest first.
+        n_queries: number of judged queries.
+        missing: system to the number of judged queries without any document, each counted as zero.
+        test: the significance test.
+        correction: how p-values were adjusted, per metric over its pairs.
+        alpha: the level below which a corrected p-value is called significant.
+    """
+
+    means: dict[str, dict[str, float]]
+    pairs: tuple[PairedDifference, ...]
+    widest: tuple[QueryDifference, ...]
+    n_queries: int
+    missing: dict[str, int]
+    test: Test
+    correction: Correction
+    alpha: float
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems, in the order given."""
+        return tuple(self.means)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics, families expanded."""
+        return tuple(next(iter(self.means.values())))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain dictionaries and lists."""
+        return asdict(self)
+
+
+def compare_runs(
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+    metrics: Sequence[str],
+    *,
+    baseline: str | None = None,
+    texts: Mapping[str, str] | None = None,
+    query_texts: Mapping[str, str] | None = None,
+    test: Test = "t",
+    correction: Correction = "holm",
+    alpha: float = 0.05,
+    n_queries_shown: int = 5,
+    n_documents_shown: int = 5,
+) -> Comparison:
+    """Compare two or more runs over the same qrels.
+
+    Args:
+        runs: name of the system to its run.
+        qrels: judgements; all judged queries count for every system.
+        metrics: names of `splade.evaluation.measures`; the first one chooses the queries that are shown.
+        baseline: compare each other system with this one; None compares all pairs.
+        texts: texts of documents, as far as they are at hand.
+        query_texts: texts of queries.
+        test: `t` (paired t-test) or `randomisation`.
+        correction: `holm`, `bonferroni` or `none`.
+        alpha: significance level.
+        n_queries_shown: number of queries in `widest`.
+        n_documents_shown: documents shown per query and system.
+
+    Raises:
+        ConfigError: fewer than two runs, an unknown metric, baseline, test or correction.
+        DataError: a run does not fit the qrels; the message names the run.
+    """
+    if len(runs) < 2:
+        raise ConfigError(f"a comparison needs two runs or more, but got {len(runs)}")
+    if baseline is not None and baseline not in runs:
+        known = ", ".join(runs)
+        raise ConfigError(f"baseline {baseline!r} is none of the runs{nearest(baseline, runs)}; there are {known}")
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha is a probability between 0 and 1, but got {alpha}")
+    correct([], correction)
+    found = {system: _evaluate(system, run, qrels, metrics) for system, run in runs.items()}
+    first = next(iter(found.values()))
+    compared = [(a, b) for a, b in combinations(_baseline_first(runs, baseline), 2) if baseline in (None, a)]
+    pairs = [pair for metric in first.means for pair in _compare(metric, compared, found, test, correction)]
+    shown = _Evidence(runs, qrels, texts or {}, query_texts or {}, n_documents_shown)
+    leading = next(iter(first.means))
+    values = {system: metrics_found.per_query[leading] for system, metrics_found in found.items()}
+    return Comparison(
+        means={system: metrics_found.means for system, metrics_found in found.items()},
+        pairs=tuple(pairs),
+        widest=tuple(shown.of(query_id, values) for query_id in _widest(values, n_queries_shown)),
+        n_queries=first.n_queries,
+        missing={system: len(metrics_found.missing_queries) for system, metrics_found in found.items()},
+        test=test,
+        correction=correction,
+        alpha=alpha,
+    )
+
+
+def trec_ranking(documents: Mapping[str, float], top_k: int) -> list[str]:
+    """Return the first `top_k` document ids in trec_eval's order: score as float32, then id, both descending."""
+    return sorted(documents, key=lambda doc_id: (np.float32(documents[doc_id]), doc_id), reverse=True)[:top_k]
+
+
+def _evaluate(system: str, run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
+    try:
+        return evaluate_run(run, qrels, metrics)
+    except DataError as error:
+        raise DataError(f"{system}: {error}") from error
+
+
+def _baseline_first(runs: Mapping[str, Run], baseline: str | None) -> list[str]:
+    return sorted(runs, key=lambda system: system != baseline)
+
+
+def _compare(
+    metric: str,
+    compared: Sequence[tuple[str, str]],
+    found: Mapping[str, Metrics],
+    test: Test,
+    correction: Correction,
+) -> list[PairedDifference]:
+    """Test all pairs under one metric, which is the family that the correction covers."""
+    differences = []
+    for first, second in compared:
+        a, b = (np.array(list(found[system].per_query[metric].values())) for system in (first, second))
+        differences.append(np.where(np.abs(b - a) <= _TIE, 0.0, b - a))
+    p_values = [paired_p_value(difference, test) for difference in differences]
+    return [
+        PairedDifference(
+            metric,
+            first,
+            second,
+            float(difference.mean()),
+            p_value,
+            p_corrected,
+            wins=int((difference > 0).sum()),
+            ties=int((difference == 0).sum()),
+            losses=int((difference < 0).sum()),
+        )
+        for (first, second), difference, p_value, p_corrected in zip(
+            compared, differences, p_values, correct(p_values, correction), strict=True
+        )
+    ]
+
+
+def _widest(values: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
+    """Return the queries with the largest spread over the systems, those without any spread left out."""
+    queries = list(next(iter(values.values())))
+    table = np.array([[of_system[query_id] for query_id in queries] for of_system in values.values()])
+    spread = table.max(axis=0) - table.min(axis=0)
+    order = np.argsort(-spread, kind="stable")[:count]
+    return [queries[i] for i in order if spread[i] > _TIE]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Gathers what is shown of a query."""
+
+    runs: Mapping[str, Run]
+    qrels: Qrels
+    texts: Mapping[str, str]
+    query_texts: Mapping[str, str]
+    n_documents: int
+
+    def of(self, query_id: str, values: Mapping[str, Mapping[str, float]]) -> QueryDifference:
+        return QueryDifference(
+            query_id,
+            self.query_texts.get(query_id),
+            {system: of_system[query_id] for system, of_system in values.items()},
+            sum(relevance > 0 for relevance in self.qrels[query_id].values()),
+            {system: self._retrieved(query_id, run.get(query_id, {})) for system, run in self.runs.items()},
+        )
+
+    def _retrieved(self, query_id: str, documents: Mapping[str, float]) -> tuple[Retrieved, ...]:
+        query_words = _words(self.query_texts.get(query_id))
+        retrieved = []
+        for rank, doc_id in enumerate(trec_ranking(documents, self.n_documents), 1):
+            words = set(_words(self.texts.get(doc_id)))
+            matched = tuple(word for word in query_words if word in words)
+            relevance = self.qrels[query_id].get(doc_id)
+            score = float(documents[doc_id])
+            retrieved.append(Retrieved(rank, doc_id, score, relevance, self.texts.get(doc_id), matched))
+        return tuple(retrieved)
+
+
+def _words(text: str | None) -> list[str]:
+    """Distinct lower-case words, in order."""
+    return [] if text is None else list(dict.fromkeys(_WORD.findall(text.lower())))

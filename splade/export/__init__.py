@@ -1,1 +1,0 @@
-"""Vectors in the formats of other search engines, one file per engine."""

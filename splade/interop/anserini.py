@@ -1,0 +1,172 @@
+"""Quantised vectors for Anserini, which searches them with Lucene's impact index.
+
+Lucene counts occurrences, it does not store weights: a term of weight 1.27 is written as the integer 127 for a document
+and as the token repeated 127 times for a query, with both factors at 100. Index and search with Anserini's
+`JsonVectorCollection` and its options `-impact -pretokenized`.
+
+Anserini splits at blanks what it reads. A vocabulary may hold tokens with blanks in them or the same text twice; those
+are written as `[term-<id>]`, in documents and queries alike, so that scores stay what they are.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from splade.errors import ConfigError, DataError
+from splade.storage.atomic import replacing
+
+logger = logging.getLogger(__name__)
+
+SparseVector = tuple[np.ndarray, np.ndarray]
+
+# Lucene's whitespace tokenizer cuts longer tokens into pieces (UTF-16 units).
+_LONGEST_TOKEN = 255
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        n_written: number of lines.
+        n_empty: vectors without a term left after quantisation; documents are written all the same, queries are left
+            out because Anserini's reader stops at a query without text.
+        mean_terms: mean number of terms of all vectors after quantisation.
+    """
+
+    path: Path
+    n_written: int
+    n_empty: int
+    mean_terms: float
+
+
+def write_documents(
+    path: str | Path,
+    documents: Iterable[tuple[str, str, SparseVector]],
+    tokens: Sequence[str],
+    factor: float = 100.0,
+) -> Exported:
+    """Write `docs_anserini.jsonl`: one `{"id", "content", "vector": {token: weight}}` a line.
+
+    Args:
+        path: the file to write, whole or not at all.
+        documents: (doc_id, text, (term_ids, weights)), consumed one at a time.
+        tokens: the vocabulary, token of each term id.
+        factor: weights are multiplied by it and rounded; what rounds to zero is dropped.
+
+    Raises:
+        ConfigError: the factor is not positive.
+        DataError: a term lies outside the vocabulary.
+    """
+    names = unambiguous_tokens(tokens)
+    lengths: list[int] = []
+    with _open(path) as lines:
+        for doc_id, text, vector in documents:
+            terms, impacts = quantise(vector, factor)
+            bag = dict(zip(_names(terms, names), impacts.tolist(), strict=True))
+            lines.write(json.dumps({"id": doc_id, "content": text, "vector": bag}, ensure_ascii=False) + "\n")
+            lengths.append(len(bag))
+    return _exported(path, lengths, n_written=len(lengths))
+
+
+def write_queries(
+    path: str | Path, queries: Iterable[tuple[str, SparseVector]], tokens: Sequence[str], factor: float = 100.0
+) -> Exported:
+    """Write `queries_anserini.tsv`: `id <TAB> tokens`, each token as often as its quantised weight says.
+
+    Args:
+        path: the file to write, whole or not at all.
+        queries: (query_id, (term_ids, weights)), consumed one at a time.
+        tokens: the vocabulary, token of each term id.
+        factor: weights are multiplied by it and rounded; what rounds to zero is dropped.
+
+    Raises:
+        ConfigError: the factor is not positive.
+        DataError: a term lies outside the vocabulary, or an id holds a tab or a line break.
+    """
+    names = unambiguous_tokens(tokens)
+    lengths: list[int] = []
+    with _open(path) as lines:
+        for query_id, vector in queries:
+            if len(query_id.split("\t")) != 1 or len(query_id.splitlines()) != 1:
+                raise DataError(
+                    f"query id {query_id!r}: empty, or with a tab or line break, cannot be written to a TSV"
+                )
+            terms, impacts = quantise(vector, factor)
+            lengths.append(len(terms))
+            if len(terms):
+                words = (" ".join([name] * n) for name, n in zip(_names(terms, names), impacts.tolist(), strict=True))
+                lines.write(f"{query_id}\t{' '.join(words)}\n")
+    return _exported(path, lengths, n_written=int(np.count_nonzero(lengths)))
+
+
+def quantise(vector: SparseVector, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return term ids and `round(weight * factor)` as int64, without the terms that round to zero.
+
+    Raises:
+        ConfigError: the factor is not positive.
+
+    Example:
+        >>> terms, impacts = quantise((np.array([3, 7]), np.array([1.27, 0.004])), 100)
+        >>> terms.tolist(), impacts.tolist()
+        ([3], [127])
+    """
+    if not factor > 0:
+        raise ConfigError(f"the quantisation factor must be positive, but got {factor}; 100 is usual")
+    term_ids, weights = vector
+    impacts = np.rint(np.asarray(weights, dtype=np.float64) * factor).astype(np.int64)
+    kept = impacts > 0
+    return np.asarray(term_ids)[kept], impacts[kept]
+
+
+def unambiguous_tokens(tokens: Sequence[str]) -> list[str]:
+    """Return one distinct name per term that Lucene's whitespace tokenizer leaves in one piece.
+
+    Example:
+        >>> unambiguous_tokens(["cat", "a b", "dog", "dog"])
+        ['cat', '[term-1]', '[term-2]', '[term-3]']
+    """
+    occurrences = Counter(tokens)
+    names = [
+        token if _in_one_piece(token) and occurrences[token] == 1 else f"[term-{term_id}]"
+        for term_id, token in enumerate(tokens)
+    ]
+    if len(set(names)) < len(names):
+        clash = next(name for name, n in Counter(names).items() if n > 1)
+        raise DataError(f"the vocabulary already holds {clash!r}, the name for a token that Anserini would split")
+    renamed = sum(name != token for name, token in zip(names, tokens, strict=True))
+    if renamed:
+        logger.info("%d tokens with blanks, or occurring twice, are written as [term-<id>]", renamed)
+    return names
+
+
+def _in_one_piece(token: str) -> bool:
+    return token.split() == [token] and len(token.encode("utf-16-le")) // 2 <= _LONGEST_TOKEN
+
+
+def _names(terms: np.ndarray, names: Sequence[str]) -> list[str]:
+    if len(terms) and int(terms.max()) >= len(names):
+        raise DataError(
+            f"term {int(terms.max())} lies outside the vocabulary of {len(names)} tokens; "
+            "take the tokenizer of the model that made the vectors"
+        )
+    return [names[term] for term in terms.tolist()]
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[TextIO]:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
+        yield lines
+
+
+def _exported(path: str | Path, lengths: Sequence[int], n_written: int) -> Exported:
+    n_empty = len(lengths) - int(np.count_nonzero(lengths))
+    return Exported(Path(path), n_written, n_empty, float(np.mean(lengths)) if lengths else 0.0)

@@ -1,0 +1,238 @@
+"""An inverted index: open, search, look inside."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splade.errors import DataError, IndexFileError
+from splade.inverted_index.document_ids import DocumentIds
+from splade.inverted_index.kernels.block_kernels import find
+from splade.inverted_index.kernels.search import PostingLists, search_batch
+from splade.inverted_index.merge import INDEX_FILE, KIND, WINDOW_BITS
+from splade.inverted_index.validation import check_vectors
+from splade.storage.array_file import ArrayFile, open_arrays, verify_arrays
+from splade.vectors import SparseVectors
+
+_BATCH_RESULTS = 1 << 20  # documents that one call of the kernel may return
+_BATCH_QUERIES = 8
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """The rankings of several queries, in compressed sparse row form.
+
+    Attributes:
+        indptr: (n_queries + 1,) int64; query i owns the entries `indptr[i]:indptr[i + 1]`.
+        doc_idx: int32, numbers of documents, best first: higher score, then the document that was indexed first.
+        scores: float32, dot products of query and document.
+    """
+
+    indptr: np.ndarray
+    doc_idx: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def row(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return document numbers and scores of query `i`, as views."""
+        span = slice(self.indptr[i], self.indptr[i + 1])
+        return self.doc_idx[span], self.scores[span]
+
+
+class InvertedIndex:
+    """An index on disk, mapped into memory; made by `InvertedIndex.open`. Safe to use from several threads.
+
+    Example:
+        >>> import tempfile
+        >>> from splade.inverted_index import IndexBuilder
+        >>> vectors = SparseVectors.from_dense(np.array([[0, 2.0, 1.0], [3.0, 0, 0], [0, 1.0, 0]]))
+        >>> folder = tempfile.mkdtemp()
+        >>> builder = IndexBuilder(folder, vocab_size=3)
+        >>> builder.add(["a", "b", "c"], vectors)
+        >>> info = builder.finish()
+        >>> index = InvertedIndex.open(folder)
+        >>> doc_idx, scores = index.search(SparseVectors.from_dense(np.array([[0, 1.0, 0.5]])), top_k=2).row(0)
+        >>> index.doc_ids(doc_idx), scores.tolist()
+        (['a', 'c'], [2.5, 1.0])
+    """
+
+    def __init__(self, file: ArrayFile):
+        arrays, attributes = file.arrays, file.attributes
+        self._file = file
+        self._ids = DocumentIds(arrays["id_text"], arrays["id_ends"])
+        self._lists = PostingLists(*(arrays[name] for name in PostingLists._fields))
+        self.path: Path = file.path
+        self.n_bytes: int = file.n_bytes
+        self.n_docs: int = attributes["n_docs"]
+        self.n_empty: int = attributes["n_empty"]
+        self.n_postings: int = attributes["n_postings"]
+        self.vocab_size: int = attributes["vocab_size"]
+        self.metadata: dict[str, Any] = attributes["metadata"]
+
+    def __repr__(self) -> str:
+        return f"InvertedIndex({str(self.path)!r}, {self.n_docs} documents, {self.n_postings} postings)"
+
+    @classmethod
+    def open(cls, index_dir: str | Path) -> "InvertedIndex":
+        """Open the index of a folder, or an index file itself.
+
+        Raises:
+            IndexFileError: no index there, or one that is unfinished, foreign, truncated or damaged.
+        """
+        path = Path(index_dir)
+        if path.is_dir():
+            if not (path / INDEX_FILE).exists():
+                unfinished = any(path.glob(".build-*"))
+                reason = "an unfinished index; run the same indexing again to complete it" if unfinished else "no index"
+                raise IndexFileError(f"{path.absolute()}: holds {reason}")
+            path = path / INDEX_FILE
+        return cls(open_arrays(path, KIND))
+
+    @property
+    def posting_counts(self) -> np.ndarray:
+        """(vocab_size,) int64: number of documents that each term occurs in."""
+        return np.diff(self._lists.slice_begins[self._lists.slice_starts])
+
+    @property
+    def mean_terms(self) -> float:
+        """Mean number of terms of a document."""
+        return self.n_postings / self.n_docs
+
+    def doc_id(self, doc_idx: int) -> str:
+        """Return the user's id of a document."""
+        if not 0 <= doc_idx < self.n_docs:
+            raise DataError(f"document number {doc_idx}: the index holds 0 to {self.n_docs - 1}")
+        return self._ids[doc_idx]
+
+    def doc_ids(self, doc_idx: Iterable[int] | None = None) -> list[str]:
+        """Return the user's ids of some documents, of all by default."""
+        return [self._ids[i] for i in (range(self.n_docs) if doc_idx is None else doc_idx)]
+
+    def known_doc_ids(self, doc_ids: Iterable[str]) -> set[str]:
+        """Return those of the given ids that the index holds."""
+        return self._ids.known(doc_ids)
+
+    def search(
+        self,
+        queries: SparseVectors,
+        top_k: int,
+        threshold: float = 0.0,
+        effort: float = 1.0,
+        n_threads: int = 1,
+    ) -> SearchResults:
+        """Return for each query the documents with the highest dot products.
+
+        Args:
+            queries: over the index's vocabulary; empty queries and terms that no document has are allowed.
+            top_k: at most so many documents for each query, at least 1.
+            threshold: only documents with a greater score; documents that share no term are never returned.
+            effort: 1 is exact; less is faster and misses more: the share, of what a query's unread terms could at most
+                add to a document's score, that the search takes into account. Expect an overlap@10 with exact search of
+                0.999 at 0.7, 0.99 at 0.6 and 0.95 at 0.5 in half a million documents, less in more; larger `top_k`
+                overlap more.
+            n_threads: threads that share the queries.
+
+        Raises:
+            DataError: wrong vectors, `top_k`, `effort` or `n_threads`.
+        """
+        check_vectors(queries, self.vocab_size)
+        if top_k < 1 or n_threads < 1 or not 0 < effort <= 1:
+            raise DataError(
+                f"top_k and n_threads are at least 1, effort is above 0 and at most 1;"
+                f" given top_k={top_k}, n_threads={n_threads}, effort={effort}"
+            )
+        top_k = min(top_k, self.n_docs)
+        size = max(1, min(_BATCH_QUERIES, _BATCH_RESULTS // top_k, -(-len(queries) // n_threads)))
+        batches = [queries.rows(i, min(i + size, len(queries))) for i in range(0, len(queries), size)]
+
+        def run(batch: SparseVectors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            return self._search_batch(batch, top_k, max(0.0, threshold), effort)
+
+        if n_threads == 1:
+            found = [run(batch) for batch in batches]
+        else:
+            with ThreadPoolExecutor(n_threads) as pool:
+                found = list(pool.map(run, batches))
+        counts, docs, scores = zip(*found, strict=True) if found else ((), (), ())
+        indptr = np.zeros(len(queries) + 1, np.int64)
+        np.cumsum(np.concatenate([np.zeros(0, np.int64), *counts]), out=indptr[1:])
+        return SearchResults(
+            indptr,
+            np.concatenate([np.zeros(0, np.int32), *docs]),
+            np.concatenate([np.zeros(0, np.float32), *scores]),
+        )
+
+    def warm_up(self) -> None:
+        """Compile or load the search kernels, so that no timed search includes it."""
+        term = np.zeros(1, np.int32)
+        query = SparseVectors(np.array([0, 1]), term, np.ones(1, np.float32), self.vocab_size)
+        self.search(query, top_k=1)
+
+    def vector(self, doc_idx: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the term ids (int32) and weights (float32) of a document.
+
+        Postings are stored by term, so this looks the document up in every term's list: a few milliseconds.
+        """
+        if not 0 <= doc_idx < self.n_docs:
+            raise DataError(f"document number {doc_idx}: the index holds 0 to {self.n_docs - 1}")
+        lists, window, offset = self._lists, doc_idx >> WINDOW_BITS, doc_idx & ((1 << WINDOW_BITS) - 1)
+        slices = np.flatnonzero(lists.slice_windows == window)
+        begins, ends = lists.slice_begins[slices], lists.slice_begins[slices + 1]
+        places = np.array(
+            [find(lists.offsets, begin, end, offset) for begin, end in zip(begins, ends, strict=True)], np.int64
+        )
+        there = places >= 0
+        term_ids = np.searchsorted(lists.slice_starts, slices[there], "right") - 1
+        return term_ids.astype(np.int32), lists.weights[places[there]]
+
+    def verify(self) -> None:
+        """Read the whole file and compare all checksums.
+
+        Raises:
+            IndexFileError: the file is damaged.
+        """
+        verify_arrays(self.path, KIND)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is in the index, as values that JSON can hold."""
+        counts = self.posting_counts
+        return {
+            "path": str(self.path.absolute()),
+            "n_docs": self.n_docs,
+            "n_empty": self.n_empty,
+            "n_postings": self.n_postings,
+            "vocab_size": self.vocab_size,
+            "terms_in_use": int((counts > 0).sum()),
+            "longest_posting_list": int(counts.max()),
+            "mean_terms": self.mean_terms,
+            "n_bytes": self.n_bytes,
+            "bytes_per_posting": self.n_bytes / max(1, self.n_postings),
+            "metadata": self.metadata,
+        }
+
+    def _search_batch(
+        self, queries: SparseVectors, top_k: int, threshold: float, effort: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return counts, documents and scores, each of all queries one after the other."""
+        n_queries = len(queries)
+        docs, scores = np.empty((n_queries, top_k), np.int32), np.empty((n_queries, top_k), np.float32)
+        counts = np.zeros(n_queries, np.int64)
+        search_batch(
+            self._lists,
+            self.n_docs,
+            queries.indptr.astype(np.int64),
+            queries.term_ids.astype(np.int32),
+            queries.weights.astype(np.float32),
+            np.float32(threshold),
+            float(effort),
+            docs,
+            scores,
+            counts,
+        )
+        kept = np.arange(top_k) < counts[:, None]
+        return counts, docs[kept], scores[kept]

@@ -1,0 +1,1 @@
+"""The sparse head: hidden states in, one non-negative weight per vocabulary term out."""

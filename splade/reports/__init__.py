@@ -1,0 +1,1 @@
+"""Results as tables, figures and files: the one place that formats them."""

@@ -1,0 +1,263 @@
+"""The results of many BEIR evaluations in one table, with costs, averages and published values.
+
+Each evaluation leaves two files in `out_dir/beir/<dataset>/`:
+
+- `perf.json`: `{"NDCG@10": ..., "Recall@100": ..., "R_cap@100": ...}`, metric to value;
+- `stats.json` (may be missing, and so may each key): `{"model": name, "L0_d": mean terms per document, "L0_q": mean
+  terms per query, "flops": expected shared terms, "index_bytes": ..., "encoding_ms_per_query": ...,
+  "search_ms_per_query": ..., "n_threads": threads of the search}`, and `label`, the system's name in tables.
+
+Several systems share one `out_dir`: each but the first has its `beir/` in a sub-folder.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splade.datasets.beir import CQADUPSTACK_FORUMS
+from splade.errors import ConfigError, DataError, nearest
+from splade.reports.published import (
+    BEIR_13,
+    PUBLISHED_SYSTEMS,
+    PublishedSystem,
+    published_system,
+)
+from splade.reports.tables import Cell, Column, Table
+from splade.storage.atomic import read_json
+
+_METRICS = ("NDCG@10", "Recall@100", "R_cap@100")
+_COSTS = ("L0_d", "L0_q", "flops", "index_bytes", "encoding_ms_per_query", "search_ms_per_query", "n_threads")
+# Meaningful as a mean over data sets; index sizes and thread counts are not.
+_AVERAGED_COSTS = ("L0_d", "L0_q", "flops", "encoding_ms_per_query", "search_ms_per_query")
+# Written beside its sub-forums; it is their mean, which the table forms itself.
+_AVERAGE_OF_FORUMS = "cqadupstack"
+
+_COLUMNS = (
+    Column("data set"),
+    Column("nDCG@10", origin="measured"),
+    Column("nDCG@10", origin="published"),
+    Column("nDCG@10", signed=True, origin="difference"),
+    Column("R@100", origin="measured"),
+    Column("R@100", origin="published"),
+    Column("R@100", signed=True, origin="difference"),
+    Column("R_cap@100", origin="measured"),
+    Column("terms /doc", digits=1),
+    Column("terms /query", digits=1),
+    Column("FLOPS", digits=2),
+    Column("index MB", digits=1),
+    Column("encode ms /query", digits=2),
+    Column("search ms /query", digits=2),
+    Column("threads"),
+)
+
+
+@dataclass(frozen=True)
+class SweepEntry:
+    """One evaluation: a system on a data set.
+
+    Attributes:
+        system: label of the system in the table.
+        dataset: name of the data set, a sub-forum as `cqadupstack/android`.
+        metrics: `NDCG@10`, `Recall@100`, `R_cap@100`.
+        stats: costs, as far as known, and `model`.
+    """
+
+    system: str
+    dataset: str
+    metrics: dict[str, float]
+    stats: dict[str, Any]
+
+
+def collect_sweep(out_dirs: Mapping[str, str | Path]) -> tuple[SweepEntry, ...]:
+    """Read the results below `out_dir/beir/` of each system.
+
+    Args:
+        out_dirs: label of the system to its `out_dir`.
+
+    Raises:
+        DataError: a folder holds no result, or a result lacks a metric.
+    """
+    entries = []
+    for system, out_dir in out_dirs.items():
+        root = Path(out_dir) / "beir"
+        paths = sorted(root.rglob("perf.json"))
+        if not paths:
+            raise DataError(f"{root.absolute()}: no <dataset>/perf.json in there; has the evaluation been run?")
+        named = [(path, path.parent.relative_to(root).as_posix()) for path in paths]
+        entries += [_read(system, path, dataset) for path, dataset in named if dataset != _AVERAGE_OF_FORUMS]
+    return tuple(entries)
+
+
+def find_systems(out_dir: str | Path) -> dict[str, Path]:
+    """Return label to folder for every system with results in `out_dir` or in a folder directly below it.
+
+    The label is the one in `stats.json`, else the model's name there, else the folder's; BM25 comes first.
+
+    Raises:
+        DataError: there is no result at all.
+    """
+    out_dir = Path(out_dir)
+    children = sorted(path for path in out_dir.iterdir() if path.is_dir()) if out_dir.is_dir() else []
+    folders = [folder for folder in [out_dir, *children] if any((folder / "beir").rglob("perf.json"))]
+    if not folders:
+        raise DataError(
+            f"{out_dir.absolute()}: no results (beir/<dataset>/perf.json) in it or in a folder below; evaluate first: "
+            "python -m splade.beir_eval"
+        )
+    systems: dict[str, Path] = {}
+    for folder in sorted(folders, key=lambda folder: not folder.name.startswith("bm25")):
+        label = _label(folder)
+        systems[label if label not in systems else f"{label} ({folder.name})"] = folder
+    return systems
+
+
+def _label(folder: Path) -> str:
+    stats_of_one = next(iter(sorted((folder / "beir").rglob("stats.json"))), None)
+    stats = read_json(stats_of_one) if stats_of_one is not None else {}
+    return str(stats.get("label") or stats.get("model") or folder.name) if isinstance(stats, dict) else folder.name
+
+
+def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> Table:
+    """Return one table: data sets under each system, then averages.
+
+    CQADupStack counts as one data set: the mean over its twelve sub-forums, once all of them are there. Published
+    columns appear only when there is a published value for a row.
+
+    Args:
+        entries: from `collect_sweep`, or made by hand.
+        reference: name of the published system to compare with (`BM25 flat`, `SPLADE++ ED`, `SPLADE-v3`); None takes
+            for each system the results published for the very same model, if any.
+
+    Raises:
+        ConfigError: unknown reference.
+        DataError: no entries, or two for the same system and data set.
+    """
+    if reference is not None:
+        reference = next((name for name in PUBLISHED_SYSTEMS if name.lower() == reference.lower()), reference)
+    if reference is not None and reference not in PUBLISHED_SYSTEMS:
+        known = ", ".join(PUBLISHED_SYSTEMS)
+        raise ConfigError(
+            f"no published results of {reference!r}{nearest(reference, PUBLISHED_SYSTEMS)}; known: {known}"
+        )
+    if not entries:
+        raise DataError("there is no result to put into the table")
+    systems = list(dict.fromkeys(entry.system for entry in entries))
+    rows: list[tuple[Cell, ...]] = []
+    compared: list[PublishedSystem] = []
+    for system in systems:
+        own = [entry for entry in entries if entry.system == system]
+        published = PUBLISHED_SYSTEMS[reference] if reference is not None else published_system(_model(own))
+        if published is not None and not any(entry.dataset in published.ndcg_10 for entry in own):
+            published = None
+        compared += [published] if published is not None and published not in compared else []
+        rows += [(system, *_row(entry, published)) for entry in _with_averages(own)]
+    columns = (Column("model"), *_COLUMNS)
+    table = Table("BEIR", columns, tuple(rows), _notes(compared), n_keys=2)
+    if len(systems) == 1:
+        table = Table(f"BEIR: {systems[0]}", _COLUMNS, tuple(row[1:] for row in rows), _notes(compared))
+    return _without_empty_columns(table)
+
+
+def _read(system: str, path: Path, dataset: str) -> SweepEntry:
+    metrics = read_json(path)
+    for name in _METRICS:
+        if not isinstance(metrics, dict) or not isinstance(metrics.get(name), int | float):
+            raise DataError(f"{path}: no value of {name}; expected {{{', '.join(_METRICS)}}}")
+    stats_path = path.with_name("stats.json")
+    stats = read_json(stats_path) if stats_path.is_file() else {}
+    if not isinstance(stats, dict):
+        raise DataError(f"{stats_path}: expected an object with the keys {', '.join(_COSTS)}")
+    return SweepEntry(system, dataset, {name: float(metrics[name]) for name in _METRICS}, stats)
+
+
+def _model(entries: Sequence[SweepEntry]) -> str:
+    """Name of the evaluated model, which the label of the system stands in for."""
+    return next((str(entry.stats["model"]) for entry in entries if "model" in entry.stats), entries[0].system)
+
+
+def _with_averages(entries: Sequence[SweepEntry]) -> list[SweepEntry]:
+    """Order the data sets as papers do and add the averages that can be formed."""
+    by_name = {entry.dataset.replace("cqadupstack-", "cqadupstack/"): entry for entry in entries}
+    if len(by_name) < len(entries):
+        raise DataError(f"{entries[0].system}: two results for the same data set among {sorted(by_name)}")
+    forums = [by_name.pop(f"cqadupstack/{forum}", None) for forum in CQADUPSTACK_FORUMS]
+    present = [entry for entry in forums if entry is not None]
+    known = [by_name.pop(name) for name in BEIR_13 if name in by_name]
+    others = [by_name[name] for name in sorted(by_name)]
+    ordered = [*known, *others, *present]
+    if len(present) == len(CQADUPSTACK_FORUMS):
+        cqadupstack = _average("cqadupstack (12 forums)", present)
+        others.append(cqadupstack)
+        ordered.append(cqadupstack)
+    if len(known) == len(BEIR_13):
+        ordered.append(_average("BEIR-13 average", known))
+    if len(known) < len(BEIR_13) and len(known + others) > 1 or len(known) == len(BEIR_13) and others:
+        ordered.append(_average(f"average of {len(known + others)}", [*known, *others]))
+    return ordered
+
+
+def _average(name: str, entries: Sequence[SweepEntry]) -> SweepEntry:
+    metrics = {key: _mean(entry.metrics[key] for entry in entries) for key in _METRICS}
+    stats: dict[str, Any] = {"averaged": tuple(entry.dataset for entry in entries)}
+    for key in _AVERAGED_COSTS:
+        if all(key in entry.stats for entry in entries):
+            stats[key] = _mean(float(entry.stats[key]) for entry in entries)
+    return SweepEntry(entries[0].system, name, metrics, stats)
+
+
+def _row(entry: SweepEntry, published: PublishedSystem | None) -> tuple[Cell, ...]:
+    datasets = entry.stats.get("averaged", (entry.dataset,))
+    ndcg = _published_mean(published.ndcg_10 if published is not None else {}, datasets)
+    recall = _published_mean(published.recall_100 if published is not None else {}, datasets)
+    own_ndcg, own_recall, r_cap = (entry.metrics[name] for name in _METRICS)
+    index_bytes = entry.stats.get("index_bytes")
+    return (
+        entry.dataset,
+        own_ndcg,
+        ndcg,
+        own_ndcg - ndcg if ndcg is not None else None,
+        own_recall,
+        recall,
+        own_recall - recall if recall is not None else None,
+        r_cap,
+        _number(entry, "L0_d"),
+        _number(entry, "L0_q"),
+        _number(entry, "flops"),
+        index_bytes / 1e6 if index_bytes is not None else None,
+        _number(entry, "encoding_ms_per_query"),
+        _number(entry, "search_ms_per_query"),
+        entry.stats.get("n_threads"),
+    )
+
+
+def _published_mean(values: Mapping[str, float], datasets: Sequence[str]) -> float | None:
+    """Mean over the data sets, provided that each has a published value."""
+    if not all(dataset in values for dataset in datasets):
+        return None
+    return _mean(values[dataset] for dataset in datasets)
+
+
+def _number(entry: SweepEntry, key: str) -> float | None:
+    value = entry.stats.get(key)
+    return None if value is None else float(value)
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
+
+
+def _notes(compared: Sequence[PublishedSystem]) -> tuple[str, ...]:
+    notes = ["measured: computed here, by this evaluation; costs are measured here too."]
+    notes += [f"published: {system.name}, reported by others ({system.source})." for system in compared]
+    if compared:
+        notes.append("difference: measured minus published.")
+    return tuple(notes)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [i for i in range(len(table.columns)) if i < table.n_keys or any(row[i] is not None for row in table.rows)]
+    columns = tuple(table.columns[i] for i in kept)
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return Table(table.title, columns, rows, table.notes, table.n_keys)

@@ -1,0 +1,93 @@
+"""A comparison as text for a terminal, as Markdown, JSON, or tables for a paper."""
+
+import json
+import textwrap
+from collections.abc import Iterable
+
+from splade.errors import ConfigError
+from splade.evaluation.comparison import Comparison, PairedDifference, QueryDifference, Retrieved
+from splade.reports.tables import Cell, Column, Table, TableFormat
+
+_WIDTH = 110
+_TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test (10,000 sign assignments)"}
+_CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "none": "no"}
+
+
+def means_table(comparison: Comparison) -> Table:
+    """Return one row per system, one column per metric."""
+    columns = (Column("system"), *(Column(metric) for metric in comparison.metrics))
+    rows: tuple[tuple[Cell, ...], ...]
+    rows = tuple((system, *values.values()) for system, values in comparison.means.items())
+    notes = [f"{comparison.n_queries} queries with judgements, all of them counted."]
+    for system, n_missing in comparison.missing.items():
+        if n_missing:
+            notes.append(f"{system} retrieves nothing for {n_missing} of them: they count as zero.")
+    return Table("Effectiveness (measured here)", columns, rows, tuple(notes))
+
+
+def differences_table(comparison: Comparison) -> Table:
+    """Return one row per metric and pair: difference, wins, ties, losses, p-values; `*` marks significant ones."""
+    columns = (
+        Column("metric"),
+        Column("system"),
+        Column("against"),
+        Column("difference", signed=True),
+        Column("wins"),
+        Column("ties"),
+        Column("losses"),
+        Column("p", bounded=True),
+        Column("p corrected", bounded=True),
+        Column("*"),
+    )
+    rows = tuple(_difference_row(pair, comparison.alpha) for pair in comparison.pairs)
+    family = len(comparison.pairs) // len(comparison.metrics)
+    note = f"{_TESTS[comparison.test]}, {_CORRECTIONS[comparison.correction]} correction"
+    note += f" over {family} comparison{'s' if family > 1 else ''} per metric; * p < {comparison.alpha:g}."
+    return Table("Differences", columns, rows, (note,), n_keys=3)
+
+
+def render_comparison(comparison: Comparison, form: TableFormat = "text") -> str:
+    """Return the report: both tables, then (text, Markdown and JSON) the queries that differ most.
+
+    Raises:
+        ConfigError: the form is `csv`, which holds one table only; or unknown.
+    """
+    if form == "json":
+        return json.dumps(comparison.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    if form == "csv":
+        raise ConfigError(
+            "a comparison is two tables, CSV holds one: write means_table and differences_table to a file each"
+        )
+    parts = [table.render(form) for table in (means_table(comparison), differences_table(comparison))]
+    if form in ("text", "markdown") and comparison.widest:
+        heading = f"Queries that differ most in {comparison.metrics[0]}"
+        parts.append(f"**{heading}**" if form == "markdown" else heading)
+        queries = [_render_query(query) for query in comparison.widest]
+        parts += [f"```text\n{query}\n```" for query in queries] if form == "markdown" else queries
+    return "\n\n".join(parts)
+
+
+def _difference_row(pair: PairedDifference, alpha: float) -> tuple[Cell, ...]:
+    mark = "*" if pair.p_corrected < alpha else ""
+    outcome = (pair.difference, pair.wins, pair.ties, pair.losses)
+    return (pair.metric, pair.second, pair.first, *outcome, pair.p_value, pair.p_corrected, mark)
+
+
+def _render_query(query: QueryDifference) -> str:
+    values = "  ".join(f"{system} {value:.4f}" for system, value in query.values.items())
+    lines = [f"{query.query_id}  {values}  ({query.relevant} relevant)"]
+    if query.text is not None:
+        lines.append(textwrap.shorten(query.text, _WIDTH))
+    for system, retrieved in query.retrieved.items():
+        lines.append(f"  {system}:" if retrieved else f"  {system}: nothing retrieved")
+        lines.extend(_document_lines(retrieved))
+    return "\n".join(lines)
+
+
+def _document_lines(retrieved: Iterable[Retrieved]) -> Iterable[str]:
+    for document in retrieved:
+        judged = "not judged" if document.relevance is None else f"relevance {document.relevance}"
+        yield f"    {document.rank:>3}. {document.doc_id}  {document.score:.3f}  {judged}"
+        if document.text is not None:
+            yield textwrap.shorten(document.text, _WIDTH, initial_indent=" " * 9) if document.text.strip() else ""
+            yield f"{' ' * 9}words in common: {', '.join(document.matched) or 'none'}"

@@ -1,0 +1,1 @@
+"""Retrievers: anything that ranks documents for queries."""
