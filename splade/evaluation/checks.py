@@ -4,7 +4,6 @@ Each check returns findings. An error means that the result would be wrong; a wa
 has to decide. `raise_errors` turns the first kind into an exception and hands back the second, for the summary.
 """
 
-import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -193,16 +192,6 @@ def check_top_k(top_k: int, metrics: Sequence[str]) -> list[Finding]:
     message = f"top_k={top_k} documents are retrieved per query, but the metrics look at the first {cut}: values below "
     message += f"that depth will be too low; set top_k={cut}"
     return [Finding("warning", "top-k-below-cut", message)]
-
-
-def warning_block(findings: Sequence[Finding]) -> list[str]:
-    """Return the lines that end a summary, set apart so that nobody reads past them; none without findings."""
-    if not findings:
-        return []
-    lines = ["", f"WARNING: {len(findings)} thing{'s' if len(findings) > 1 else ''} to look at before using this:"]
-    for finding in findings:
-        lines += textwrap.wrap(finding.message, 110, initial_indent="  - ", subsequent_indent="    ")
-    return lines
 
 
 def warning_messages(findings: Iterable[Finding]) -> list[str]:

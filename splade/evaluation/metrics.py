@@ -86,6 +86,15 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
     return Metrics(means, per_query, missing, unjudged)
 
 
+def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean over data sets of each metric, as published for BEIR and for CQADupStack's sub-forums.
+
+    Args:
+        metrics: metric name to value, of one data set or more; the first one says which metrics there are.
+    """
+    return {name: sum(values[name] for values in metrics) / len(metrics) for name in metrics[0]}
+
+
 def judged_queries(qrels: Qrels) -> dict[str, dict[str, int]]:
     """Return the queries with at least one judgement, relevances as plain integers.
 

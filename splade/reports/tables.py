@@ -9,7 +9,7 @@ import io
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from splade.errors import ConfigError, DataError
@@ -95,6 +95,12 @@ class Table:
                 raise DataError(
                     f"table {self.title!r}: a row of {len(row)} cells under {len(self.columns)} columns: {row}"
                 )
+
+    def without_empty_columns(self) -> "Table":
+        """Return the table without the columns, behind the keys, whose cells are all None."""
+        kept = [i for i in range(len(self.columns)) if i < self.n_keys or any(row[i] is not None for row in self.rows)]
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
 
     def render(self, form: TableFormat) -> str:
         """Return the table in the named form.

@@ -10,7 +10,8 @@ from splade.config import Experiment, require
 from splade.config.record import save_record
 from splade.config.sweep import MODEL_KEY, folder_of, swept_values
 from splade.errors import ConfigError
-from splade.evaluation.checks import Finding, warning_block
+from splade.evaluation.checks import Finding
+from splade.reports.summaries import warning_block
 from splade.tasks.beir_table import tables_of, write_beir_table
 from splade.tasks.bm25 import bm25_folder, evaluate_bm25_on
 from splade.tasks.compare import Texts, write_comparison

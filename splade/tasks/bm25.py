@@ -11,7 +11,8 @@ from splade.config import Experiment, require
 from splade.config.record import save_record
 from splade.config.sweep import folder_of, swept_values
 from splade.errors import ConfigError
-from splade.evaluation.checks import Finding, raise_errors, warning_block
+from splade.evaluation.checks import Finding, raise_errors
+from splade.reports.summaries import warning_block
 from splade.reports.tables import Column, Table
 from splade.storage.atomic import read_json, write_json
 from splade.tasks.evaluate import EvaluationResult, check_datasets, evaluate

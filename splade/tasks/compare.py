@@ -7,7 +7,8 @@ from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.errors import ConfigError, DataError
-from splade.evaluation.checks import Finding, warning_block
+from splade.evaluation.checks import Finding
+from splade.reports.summaries import warning_block
 from splade.storage.atomic import write_text
 from splade.tasks.evaluate import top_k_of
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from splade.config import Experiment, require
 from splade.config.record import save_record
 from splade.errors import ConfigError
-from splade.evaluation.checks import Finding, warning_block, warning_messages
+from splade.evaluation.checks import Finding, warning_messages
+from splade.reports.summaries import warning_block
 from splade.storage.atomic import read_json, write_json
 
 

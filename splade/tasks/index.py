@@ -8,7 +8,8 @@ import numpy as np
 
 from splade.config import Experiment, require
 from splade.config.record import save_record
-from splade.evaluation.checks import Finding, warning_block, warning_messages
+from splade.evaluation.checks import Finding, warning_messages
+from splade.reports.summaries import warning_block
 from splade.storage.atomic import write_json
 
 

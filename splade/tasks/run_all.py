@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require
-from splade.evaluation.checks import warning_block
+from splade.reports.summaries import warning_block
 from splade.tasks.evaluate import check_datasets
 from splade.tasks.flops import FlopsResult, flops
 from splade.tasks.index import IndexResult, index

@@ -10,7 +10,7 @@ from torch import nn
 from splade.config import compose_experiment
 from splade.datasets.collections import open_collection
 from splade.errors import ConfigError, DataError, ModelError
-from splade.evaluation.checks import Finding, check_results, named, warning_block, warning_messages
+from splade.evaluation.checks import Finding, check_results, named, warning_messages
 from splade.evaluation.metrics import evaluate_run
 from splade.inverted_index import IndexBuilder, InvertedIndex
 from splade.pipeline.checks import (
@@ -22,6 +22,7 @@ from splade.pipeline.checks import (
     check_settings,
 )
 from splade.pipeline.device import inference_model
+from splade.reports.summaries import warning_block
 from splade.vectors import SparseVectors
 
 

@@ -1,0 +1,118 @@
+"""The lines that task summaries are made of: effectiveness, never without its costs, and what looks wrong."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from splade.evaluation.checks import Finding
+from splade.evaluation.costs import Costs
+from splade.reports.tables import Cell, Column, Table
+
+COST_COLUMNS = (
+    Column("terms /doc", digits=1),
+    Column("terms /query", digits=1),
+    Column("FLOPS", digits=2),
+    Column("index MB", digits=1),
+    Column("encode ms /query", digits=2),
+    Column("search ms /query", digits=2),
+    Column("threads"),
+)
+
+
+def metric_line(metrics: Mapping[str, float]) -> str:
+    """Return metrics on one line.
+
+    Example:
+        >>> metric_line({"NDCG@10": 0.64362, "Recall@100": 0.893})
+        'NDCG@10 0.6436  Recall@100 0.8930'
+    """
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def cost_line(costs: Costs) -> str:
+    """Return the known costs on one line.
+
+    Example:
+        >>> cost_line(Costs(n_queries=50, L0_q=22.04, flops=1.5, search_ms_per_query=0.8, n_threads=2))
+        '50 queries, 22.0 terms per query, flops 1.500, 0.80 ms search per query (2 threads)'
+    """
+    known = [
+        (costs.n_queries, "{} queries"),
+        (costs.n_docs, "{} documents"),
+        (costs.L0_d, "{:.1f} terms per document"),
+        (costs.L0_q, "{:.1f} terms per query" if costs.L0_d is None else "{:.1f} per query"),
+        (costs.flops, "flops {:.3f}"),
+        (_megabytes(costs), "index {:.1f} MB"),
+        (costs.encoding_ms_per_query, "{:.2f} ms encoding per query"),
+        (costs.search_ms_per_query, f"{{:.2f}} ms search per query{_threads(costs)}"),
+        (costs.n_empty_queries or None, "{} queries without any term, which find nothing"),
+    ]
+    return ", ".join(text.format(value) for value, text in known if value is not None)
+
+
+def cost_figures(costs: Costs) -> dict[str, str]:
+    """Return the known costs as name and text, for summaries that show one below the other."""
+    known = {
+        "terms per document": (costs.L0_d, 1),
+        "terms per query": (costs.L0_q, 1),
+        "flops": (costs.flops, 3),
+        "index, MB": (_megabytes(costs), 2),
+        "encoding, ms per query": (costs.encoding_ms_per_query, 2),
+        f"search, ms per query{_threads(costs)}": (costs.search_ms_per_query, 3),
+    }
+    return {name: f"{value:.{digits}f}" for name, (value, digits) in known.items() if value is not None}
+
+
+def before_after_table(name: str, columns: Mapping[str, tuple[Mapping[str, float], Costs]]) -> str:
+    """Return effectiveness, then costs, one figure a line and one column for each stage of a model.
+
+    Args:
+        name: first line, for instance the data set.
+        columns: heading (`before`, `after`) to metrics and costs. A single column gets no heading.
+
+    Example:
+        >>> print(before_after_table("TOY", {"before": ({"RR": 0.5}, Costs()), "after": ({"RR": 0.75}, Costs())}))
+        TOY
+                before     after
+          RR    0.5000    0.7500
+    """
+    figures = [
+        {metric: f"{value:.4f}" for metric, value in metrics.items()} | cost_figures(costs)
+        for metrics, costs in columns.values()
+    ]
+    labels = dict.fromkeys(label for one in reversed(figures) for label in one)
+    width = max(map(len, labels), default=0)
+    rows = {label: [one.get(label, "") for one in figures] for label in labels}
+    if len(columns) > 1:
+        rows = {"": list(columns)} | rows
+    lines = [f"  {label:{width}}" + "".join(f"{cell:>10}" for cell in cells) for label, cells in rows.items()]
+    return "\n".join([name, *lines])
+
+
+def costs_table(systems: Mapping[str, Costs]) -> Table:
+    """Return one row of costs per system, without the columns that nobody knows."""
+    rows = tuple((system, *cost_cells(costs)) for system, costs in systems.items())
+    return Table("Costs (measured here)", (Column("system"), *COST_COLUMNS), rows).without_empty_columns()
+
+
+def cost_cells(costs: Costs) -> tuple[Cell, ...]:
+    """Return the cells under `COST_COLUMNS`."""
+    terms = (costs.L0_d, costs.L0_q, costs.flops, _megabytes(costs))
+    return (*terms, costs.encoding_ms_per_query, costs.search_ms_per_query, costs.n_threads)
+
+
+def warning_block(findings: Sequence[Finding]) -> list[str]:
+    """Return the lines that end a summary, set apart so that nobody reads past them; none without findings."""
+    if not findings:
+        return []
+    lines = ["", f"WARNING: {len(findings)} thing{'s' if len(findings) > 1 else ''} to look at before using this:"]
+    for finding in findings:
+        lines += textwrap.wrap(finding.message, 110, initial_indent="  - ", subsequent_indent="    ")
+    return lines
+
+
+def _megabytes(costs: Costs) -> float | None:
+    return None if costs.index_bytes is None else costs.index_bytes / 1e6
+
+
+def _threads(costs: Costs) -> str:
+    return "" if costs.n_threads is None else f" ({costs.n_threads} thread{'s' if costs.n_threads > 1 else ''})"
