@@ -76,8 +76,8 @@ class Splade(ModelEngine):
 
     def load(self) -> None:  # noqa: D102
         from splade.encoding import QueryEncoder
-        from splade.models.load import load_masked_lm
         from splade.models.masked_lm import MaskedLMEncoder
+        from splade.models.pretrained import load_masked_lm
 
         loaded = load_masked_lm(self.options.model)
         self.tokenizer = loaded.tokenizer
@@ -90,19 +90,6 @@ class Splade(ModelEngine):
         options = self.options
         windows = encode_texts(self.encoder, self.tokenizer, texts, options.max_length, options.batch_size)
         return [row for vectors in windows for row in vectors]
-
-
-class CompiledSplade(Splade):
-    """This toolkit with `init_dict.torch_compile`."""
-
-    name = "splade compiled"
-
-    def load(self) -> None:  # noqa: D102
-        super().load()
-        self.encoder.compile_backbone()
-        # Compilation is no part of what is timed.
-        self.encode(["a", "b c"])
-        self.encode_query("d e f")
 
 
 class SentenceTransformers(ModelEngine):
@@ -207,7 +194,6 @@ class CachedProduct(MatrixProduct):
 
 
 ENGINES = [Splade, SentenceTransformers, Textbook]
-MORE_ENGINES = [CompiledSplade]
 LIMITS = [MatrixProduct, CachedProduct]
 
 
@@ -235,7 +221,6 @@ def largest_difference(ours: Vectors, theirs: Vectors) -> float:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    engines = f"which engines; also {', '.join(engine.name for engine in MORE_ENGINES)}"
     parser.add_argument("--beir", type=Path, default=Path("data/beir/scifact"), help="folder of a BEIR data set")
     parser.add_argument("--model", default="pkg://cognition/model", help="hub name, folder or pkg://package/path")
     parser.add_argument("--docs", type=int, default=512, help="how many documents")
@@ -245,7 +230,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default=default_device())
-    parser.add_argument("--engines", nargs="+", default=[engine.name for engine in ENGINES], help=engines)
+    parser.add_argument("--engines", nargs="+", default=[engine.name for engine in ENGINES], help="which engines")
     parser.add_argument("--limits", action=argparse.BooleanOptionalAction, default=True, help="time the bare products")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args(arguments)
@@ -258,7 +243,7 @@ def main() -> None:
     documents, queries = read_beir_texts(given.beir)
     documents, queries = documents[: given.docs], queries[: given.queries]
 
-    wanted = [engine for engine in ENGINES + MORE_ENGINES if engine.name in given.engines]
+    wanted = [engine for engine in ENGINES if engine.name in given.engines]
     for engine in wanted:
         if not engine.available():
             print(f"{engine.name} is not installed: left out", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""The processes that `torchrun` started for one training run."""
+"""Which of the processes that `torchrun` started this is, and the devices and cores it may use.
+
+Light commands import this module, so PyTorch is only imported where it is needed.
+"""
 
 import logging
 import os
@@ -6,21 +9,70 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from splade.errors import SpladeError
+from splade.errors import ConfigError, SpladeError
 
 if TYPE_CHECKING:
-    from splade.models.splade import Splade
-
-logger = logging.getLogger(__name__)
+    import torch
 
 Value = TypeVar("Value")
 
 LONGEST_WAIT = timedelta(days=1)  # the first process validates while the others wait
 
 
+def process_rank() -> int:
+    """Return the number of this process, from 0; 0 without `torchrun`."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def n_processes() -> int:
     """Return how many processes there are; 1 without `torchrun`."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of this machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def pick_device() -> "torch.device":
+    """Return this process's GPU, or the CPU when there is none."""
+    import torch
+
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def available_threads(n_threads: int = 0) -> int:
+    """Return `config.n_threads`, where 0 stands for one per core that this process may use."""
+    if n_threads:
+        return n_threads
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def shard_range(n: int, rank: int, world_size: int) -> range:
+    """Return the consecutive items that process `rank` of `world_size` takes care of.
+
+    The ranges follow each other without gap or overlap and their sizes differ by at most one, so that the results of
+    all processes, one after the other, are those of a single one.
+
+    Args:
+        n: number of items.
+        rank: number of the process, from 0.
+        world_size: number of processes.
+
+    Raises:
+        ConfigError: there is no such process.
+
+    Example:
+        >>> [shard_range(7, rank, 3) for rank in range(3)]
+        [range(0, 2), range(2, 4), range(4, 7)]
+    """
+    if n < 0 or not 0 <= rank < world_size:
+        raise ConfigError(
+            f"{n} items for process {rank} of {world_size}: processes are numbered from 0 to {world_size - 1}"
+        )
+    return range(n * rank // world_size, n * (rank + 1) // world_size)
 
 
 def join_processes() -> None:
@@ -31,9 +83,9 @@ def join_processes() -> None:
 
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(local_rank())
     torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
-    if torch.distributed.get_rank() > 0:
+    if process_rank() > 0:
         logging.getLogger().setLevel(logging.WARNING)
 
 
@@ -53,7 +105,7 @@ def on_first_process(function: Callable[[], Value]) -> Value:
     import torch.distributed
 
     outcome: list[tuple[Value | None, SpladeError | None]] = [(None, None)]
-    if torch.distributed.get_rank() == 0:
+    if process_rank() == 0:
         try:
             outcome = [(function(), None)]
         except SpladeError as error:
@@ -63,23 +115,3 @@ def on_first_process(function: Callable[[], Value]) -> Value:
     if failure is not None:
         raise failure
     return value  # type: ignore[return-value]  # None only where the function returned it
-
-
-def freeze_unused_parameters(model: "Splade") -> None:
-    """Freeze the parameters on which no vector depends, such as a pooler: the processes would wait for their gradient.
-
-    Which they are shows when a few tokens are encoded: a used parameter has a gradient then, if only of zeros.
-    """
-    import torch
-
-    ids = torch.arange(8, device=next(model.parameters()).device).unsqueeze(0)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    training = model.training
-    queries, documents = model.eval()(batch, batch)
-    (queries.sum() + documents.sum()).backward()
-    model.train(training)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            logger.info("%s has no influence and is not trained", name)
-            parameter.requires_grad_(False)
-        parameter.grad = None

@@ -1,7 +1,7 @@
 """Configuration: the schema, the choice of a config file, and the way from a command line to a task."""
 
-from splade.config.command import compose_experiment, main_process, run_task
+from splade.config.command import compose_experiment, run_task
 from splade.config.schema import Experiment
 from splade.config.validate import require, to_experiment
 
-__all__ = ["Experiment", "compose_experiment", "main_process", "require", "run_task", "to_experiment"]
+__all__ = ["Experiment", "compose_experiment", "require", "run_task", "to_experiment"]

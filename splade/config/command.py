@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from hydra import compose, initialize_config_dir
 from hydra import main as hydra_main
@@ -106,8 +106,3 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
 def task_function(task_module: str) -> Callable[[Experiment], Result]:
     """Import a module of `splade.tasks` and return its task."""
     return getattr(importlib.import_module(task_module), task_module.rpartition(".")[2])
-
-
-def main_process(environ: Any = os.environ) -> bool:
-    """Return whether this is the only process, or the first of those that `torchrun` started."""
-    return environ.get("RANK", "0") == "0"

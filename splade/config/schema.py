@@ -30,7 +30,6 @@ class ModelConfig:
     freeze_d_model: bool = key("train the query encoder only (needs model_type_or_dir_q)", False)
     agg: str = key("pooling over tokens", "max", choices=("max", "sum"))
     fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False)
-    torch_compile: bool = key("compile the encoders for inference; needs a C++ compiler and seconds to start", False)
     top_d: int | None = key("splade_topk: terms kept per document vector", minimum=1)
     top_q: int | None = key("splade_topk: terms kept per query vector", minimum=1)
     lexical_type: str | None = key(
@@ -62,7 +61,7 @@ class RunConfig:
     tokenizer_type: str | None = key("tokenizer: hub name or folder; null: the model's own")
     max_length: int = key("tokens per text, longer ones are cut", 256, minimum=2)
     seed: int = key("seed of everything that is random", 123, minimum=0)
-    pretrained_no_yamlconfig: bool = key("init_dict names a ready model: read no checkpoint folder", False)
+    pretrained_no_yamlconfig: bool = key("init_dict names a pre-trained model: read no checkpoint folder", False)
     overwrite_final: bool = key("replace a finished model, index or run that another configuration made", False)
 
     lr: float = key("peak learning rate", 2e-5, minimum=0)

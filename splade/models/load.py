@@ -1,148 +1,175 @@
-"""Loading a masked-language model and its tokenizer, and refusing what would silently give wrong vectors."""
+"""Where a model is loaded: from `init_dict` and `config`, or from the checkpoint that training left behind."""
 
-import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from splade.errors import ModelError
-from splade.models.hub import model_folder
+import torch
+
+from splade.config.schema import Experiment, ModelConfig, RunConfig
+from splade.distributed import pick_device
+from splade.errors import ConfigError, DataError, ModelError
+from splade.models.head.pooling import Aggregation
+from splade.models.masked_lm import MaskedLMEncoder
+from splade.models.pretrained import LoadedModel, load_masked_lm
+from splade.models.save import DONE_FILE, LOOKUP_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER
+from splade.models.splade import Splade
+from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import read_json
 
-logger = logging.getLogger(__name__)
+NO_TRANSFORMER_QUERIES = ("splade_doc", "splade_idf")
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A masked-language model with its tokenizer.
+def load_for_inference(experiment: Experiment) -> Splade:
+    """Load the model that indexing and retrieval use onto this process's device, in the precision asked for.
 
-    Attributes:
-        name: what the user gave.
-        folder: where its files are.
-        model: a transformers masked-language model in float32, in evaluation mode.
-        tokenizer: the tokenizer that fits it.
-    """
-
-    name: str
-    folder: Path
-    model: Any
-    tokenizer: Any
-
-
-def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max") -> LoadedModel:
-    """Load a model that a folder, a hub name or `pkg://package/path` names.
-
-    A sentence-transformers folder is accepted when what it says of pooling agrees with `agg`.
+    With `config.pretrained_no_yamlconfig=true` it is the one that `init_dict` names. Otherwise it is the best
+    checkpoint in `config.checkpoint_dir`, with the settings that its `config.yaml` recorded.
 
     Raises:
-        ModelError: no such model, weights of the head missing, or a tokenizer of another model.
+        ConfigError: no finished checkpoint, settings other than those it was trained with, or `init_dict.fp16` without
+            a CUDA device.
     """
-    folder = model_folder(name)
-    _check_sentence_transformers(folder, name, agg)
-    model = _load_weights(folder, name)
-    tokenizer = load_tokenizer(folder, name, tokenizer_name)
-    _check_tokenizer_fits(model, tokenizer, name)
-    return LoadedModel(name, folder, model, tokenizer)
-
-
-def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -> Any:
-    """Load a model's own tokenizer, or the one that `tokenizer_name` names if both have the same vocabulary."""
-    own = _tokenizer_or_none(folder)
-    if tokenizer_name is None:
-        if own is None:
-            raise ModelError(f"model '{name}': no tokenizer in {folder}; name one with config.tokenizer_type")
-        return own
-    given = _tokenizer_or_none(model_folder(tokenizer_name))
-    if given is None:
-        raise ModelError(f"config.tokenizer_type={tokenizer_name}: no tokenizer there")
-    if own is not None and own.get_vocab() != given.get_vocab():
-        raise ModelError(
-            f"config.tokenizer_type={tokenizer_name} has another vocabulary ({len(given)} tokens) than the tokenizer "
-            f"of model '{name}' ({len(own)} tokens); leave config.tokenizer_type null to use the model's own"
+    device, half = pick_device(), experiment.init_dict.fp16
+    if half and device.type != "cuda":
+        raise ConfigError("init_dict.fp16=true needs a CUDA device, and there is none; set init_dict.fp16=false")
+    if experiment.config.pretrained_no_yamlconfig:
+        model = build_splade(experiment.init_dict, experiment.config)
+    elif experiment.config.checkpoint_dir is not None:
+        model = load_checkpoint(Path(experiment.config.checkpoint_dir), experiment)
+    else:
+        raise ConfigError(
+            "no value for config.checkpoint_dir: the folder of a trained model; for a pre-trained model give "
+            "init_dict.model_type_or_dir=NAME config.pretrained_no_yamlconfig=true"
         )
-    return given
+    for encoder in (model.document_encoder, model.query_encoder):
+        if isinstance(encoder, MaskedLMEncoder):
+            encoder.half_precision = half
+    return model.to(device).eval()
 
 
-def _load_weights(folder: Path, name: str) -> Any:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForMaskedLM
-    from transformers.utils import logging as transformers_logging
+def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
+    """Build the model that `init_dict` and `config` describe, from pre-trained weights.
 
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
-    transformers_logging.disable_progress_bar()
-    try:
-        model, info = AutoModelForMaskedLM.from_pretrained(
-            str(folder), output_loading_info=True, local_files_only=True, dtype=torch.float32
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ModelError(f"model '{name}' in {folder} does not load as a masked-language model: {reason}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"model '{name}' in {folder} lacks weights of a masked-language model: {_some(missing)}. They would be "
-            "random. A SPLADE model needs its masked-language-model head: was it saved with AutoModel instead of "
-            "AutoModelForMaskedLM?"
-        )
-    if info["mismatched_keys"]:
-        shapes = _some([str(key) for key in info["mismatched_keys"]])
-        raise ModelError(f"model '{name}' in {folder}: weights of another shape than config.json says: {shapes}")
-    return model.eval()
+    Raises:
+        ConfigError: settings that contradict each other.
+        ModelError: a model that cannot be loaded as what it should be.
+    """
+    check_model_settings(init, run)
+    if init.model_type_or_dir is None:
+        raise ConfigError("no value for init_dict.model_type_or_dir: a hub name, a folder, or pkg://package/path")
+    document = load_masked_lm(init.model_type_or_dir, run.tokenizer_type, init.agg)
+    query = document
+    if init.model_type_or_dir_q is not None:
+        query = load_masked_lm(init.model_type_or_dir_q, run.tokenizer_type, init.agg)
+    return assemble(document, query, init, run)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _tokenizer_or_none(folder: Path) -> Any | None:
-    files = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
-    if not any((folder / file).is_file() for file in files):
-        return None
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer in {folder} does not load: {' '.join(str(error).split())[:300]}") from error
-
-
-def _check_tokenizer_fits(model: Any, tokenizer: Any, name: str) -> None:
-    vocab_size = model.get_output_embeddings().weight.shape[0] if model.get_output_embeddings() is not None else None
-    vocab_size = vocab_size or model.config.vocab_size
-    largest = max(tokenizer.get_vocab().values())
-    problem = None
-    if largest >= vocab_size:
-        problem = f"gives ids up to {largest}"
-    elif len(tokenizer) < 0.9 * vocab_size:
-        problem = f"only has {len(tokenizer)}"
-    if problem is not None:
-        raise ModelError(
-            f"model '{name}' has {vocab_size} terms, but its tokenizer {problem}: it belongs to another model"
-        )
-    pad, own_pad = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
-    if own_pad is None:
-        raise ModelError(f"model '{name}': its tokenizer has no padding token")
-    if pad is not None and pad != own_pad:
-        raise ModelError(
-            f"model '{name}' pads with token {pad}, its tokenizer with {own_pad}: it belongs to another model"
-        )
-
-
-def _check_sentence_transformers(folder: Path, name: str, agg: str) -> None:
-    modules = folder / "modules.json"
-    if not modules.is_file():
-        return
-    for module in read_json(modules):
-        kind = module.get("type", "").rpartition(".")[2]
-        if kind == "SpladePooling":
-            said = read_json(folder / module["path"] / "config.json").get("pooling_strategy", "max")
-            if said != agg:
-                raise ModelError(f"model '{name}' was trained with pooling '{said}': set init_dict.agg={said}")
-        elif kind not in ("MLMTransformer", "Transformer"):
-            raise ModelError(
-                f"model '{name}': its module {kind} is not one of a SPLADE model (a masked-language model)"
+def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
+    """Load the best checkpoint of a finished training run."""
+    _check_checkpoint(folder)
+    settings = read_json(folder / DONE_FILE)["model"]
+    for name in ("agg", "matching_type", "top_d", "top_q", "lexical_type"):
+        section = experiment.config if name == "matching_type" else experiment.init_dict
+        if getattr(section, name) != settings[name]:
+            raise ConfigError(
+                f"{folder} was trained with {name}={settings[name]}, the configuration says {getattr(section, name)}; "
+                f"use the configuration saved with it: SPLADE_CONFIG_FULLPATH={folder / 'config.yaml'}"
             )
+    document = load_masked_lm(str(folder / MODEL_FOLDER), None, settings["agg"])
+    init = ModelConfig(**{name: settings[name] for name in ("agg", "top_d", "top_q", "lexical_type")})
+    query_folder = folder / QUERY_MODEL_FOLDER
+    query = document
+    if (query_folder / "config.json").is_file():
+        query = load_masked_lm(str(query_folder), None, settings["agg"])
+    elif (query_folder / LOOKUP_FILE).is_file():
+        init.idf_path = str(query_folder / LOOKUP_FILE)
+    model = assemble(document, query, init, RunConfig(matching_type=settings["matching_type"]))
+    model.name = str(folder)
+    return model
+
+
+def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: RunConfig) -> Splade:
+    """Wrap loaded language models into the encoders of `config.matching_type`."""
+    kind, lexical = run.matching_type, init.lexical_type if run.matching_type == "splade_lexical" else None
+    agg: Aggregation = "sum" if init.agg == "sum" else "max"
+    document_encoder = MaskedLMEncoder(
+        document.model,
+        agg=agg,
+        top_k=init.top_d if kind == "splade_topk" else None,
+        own_tokens_only=lexical in ("document", "both"),
+        special_token_ids=document.tokenizer.all_special_ids,
+    )
+    query_encoder: Any
+    if kind in NO_TRANSFORMER_QUERIES:
+        weights = _initial_token_weights(init, document, document_encoder.vocab_size) if kind == "splade_idf" else None
+        query_encoder = TokenLookupEncoder(
+            document_encoder.vocab_size, document.tokenizer.all_special_ids, weights, trainable=kind == "splade_idf"
+        )
+    elif query is document and kind == "splade":
+        query_encoder = document_encoder
+    else:
+        query_encoder = MaskedLMEncoder(
+            query.model,
+            agg=agg,
+            top_k=init.top_q if kind == "splade_topk" else None,
+            own_tokens_only=lexical in ("query", "both"),
+            special_token_ids=query.tokenizer.all_special_ids,
+        )
+    if document_encoder.vocab_size != query_encoder.vocab_size:
+        raise ModelError(
+            f"'{document.name}' has {document_encoder.vocab_size} terms, '{query.name}' {query_encoder.vocab_size}: "
+            "queries and documents need the same vocabulary"
+        )
+    if document.tokenizer.get_vocab() != query.tokenizer.get_vocab():
+        raise ModelError(
+            f"'{document.name}' and '{query.name}' have different vocabularies: their vectors do not match"
+        )
+    if init.freeze_d_model:
+        document_encoder.requires_grad_(False)
+    return Splade(document_encoder, query_encoder, document.tokenizer, query.tokenizer, kind, init.agg, document.name)
+
+
+def check_model_settings(init: ModelConfig, run: RunConfig) -> None:
+    """Raise a ConfigError for settings of one matching type that are missing, or given for another."""
+    kind = run.matching_type
+    if kind == "splade_topk" and init.top_d is None and init.top_q is None:
+        raise ConfigError("config.matching_type=splade_topk needs init_dict.top_d, init_dict.top_q, or both")
+    if kind == "splade_lexical" and init.lexical_type is None:
+        raise ConfigError("config.matching_type=splade_lexical needs init_dict.lexical_type=query | document | both")
+    for name, owner in (("top_d", "splade_topk"), ("top_q", "splade_topk"), ("lexical_type", "splade_lexical")):
+        if getattr(init, name) is not None and kind != owner:
+            raise ConfigError(f"init_dict.{name} is for config.matching_type={owner}, which is {kind} here")
+    if init.model_type_or_dir_q is not None and kind in NO_TRANSFORMER_QUERIES:
+        raise ConfigError(f"config.matching_type={kind} has no query model: leave init_dict.model_type_or_dir_q null")
+    if init.freeze_d_model and init.model_type_or_dir_q is None and kind != "splade_idf":
+        raise ConfigError("init_dict.freeze_d_model=true leaves nothing to train: give init_dict.model_type_or_dir_q")
+    if init.idf_path is not None and kind != "splade_idf":
+        raise ConfigError(f"init_dict.idf_path is for config.matching_type=splade_idf, which is {kind} here")
+
+
+def _check_checkpoint(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(
+            f"config.checkpoint_dir: no such folder: {folder.absolute()}; train first (python -m splade.train), or for "
+            "a pre-trained model set config.pretrained_no_yamlconfig=true"
+        )
+    if not (folder / DONE_FILE).is_file() or not (folder / MODEL_FOLDER).is_dir():
+        state = "training has not ended" if (folder / "model_ckpt").is_dir() else "it holds no trained model"
+        raise ModelError(
+            f"config.checkpoint_dir={folder}: {state}. Run the training command again to finish it; for a plain "
+            f"model folder use init_dict.model_type_or_dir={folder} config.pretrained_no_yamlconfig=true"
+        )
+
+
+def _initial_token_weights(init: ModelConfig, document: LoadedModel, vocab_size: int) -> torch.Tensor | None:
+    if init.idf_path is None:
+        return None
+    weights, vocabulary = read_json(init.idf_path), document.tokenizer.get_vocab()
+    if not isinstance(weights, dict) or not weights:
+        raise DataError(f"{init.idf_path}: must be a JSON object {{token: weight}}")
+    unknown = [token for token in weights if token not in vocabulary]
+    if unknown:
+        raise DataError(f"{init.idf_path}: {len(unknown)} tokens are not in the vocabulary, such as '{unknown[0]}'")
+    table = torch.zeros(vocab_size)
+    table[[vocabulary[token] for token in weights]] = torch.tensor([float(weight) for weight in weights.values()])
+    return table

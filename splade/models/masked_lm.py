@@ -7,7 +7,7 @@ states just before it, and a short run on a few tokens checks that decoder weigh
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -126,21 +126,6 @@ class MaskedLMEncoder(nn.Module):
             screen = self._term_screen(weight, bias)
             rows = pooled_blocks(hidden, attention_mask, weight, bias, self.agg, sparse, screen)
         return SparseVectors.concatenate(rows, self.vocab_size)
-
-    def compile_backbone(self, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Have `torch.compile` make programs of the layers before the head of the model, when they are next run.
-
-        Args:
-            backend: of `torch.compile`; its own default needs a C++ compiler.
-
-        Raises:
-            ConfigError: the model does not separate its backbone from its head.
-        """
-        backbone = self.model.base_model if isinstance(self.model, PreTrainedModel) else self.model
-        if backbone is self.model and self._decoder is not None:
-            # The decoder is stopped by a hook, which a compiled program need not notice.
-            raise ConfigError(f"{type(self.model).__name__} does not say what its backbone is: it cannot be compiled")
-        backbone.compile(dynamic=True, backend=backend)
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off, and forget what was derived from the weights before they change."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from splade.datasets.collections import TextCollection
-from splade.encoding import encode_texts, shard_range
+from splade.distributed import shard_range
+from splade.encoding import encode_texts
 from splade.encoding.batching import WINDOW
 from splade.errors import IndexFileError
 from splade.inverted_index import IndexBuilder, InvertedIndex

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from splade.config.schema import RunConfig
+from splade.distributed import available_threads
 from splade.encoding import encode_texts
 from splade.inverted_index import InvertedIndex, SearchResults
 from splade.models.splade import Splade
 from splade.pipeline.checks import check_max_length
-from splade.pipeline.device import search_threads
 from splade.progress import progress_bar
 from splade.vectors import SparseVectors
 
@@ -111,7 +111,7 @@ class Retriever:
             run.top_k,
             run.threshold,
             run.search_effort,
-            search_threads(run.n_threads),
+            available_threads(run.n_threads),
             encode,
         )
 

@@ -68,9 +68,9 @@ def beir_eval(experiment: Experiment) -> BeirResult:
     is not done again, and one table ends it.
     """
     require(experiment, "beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir")
+    from splade.models.load import load_for_inference
     from splade.pipeline.beir_results import open_datasets, store_average
     from splade.pipeline.checks import check_max_length, check_settings
-    from splade.pipeline.device import inference_model
 
     run, beir = experiment.config, experiment.beir
     if run.top_k < DEEPEST_CUT:
@@ -81,7 +81,7 @@ def beir_eval(experiment: Experiment) -> BeirResult:
     warnings = check_settings(experiment)
     datasets = open_datasets(str(beir.dataset), Path(str(beir.dataset_path)), beir.split or "test", beir.url)
     out_dir, folders = Path(str(run.out_dir)), job_folders(experiment, swept_values())
-    model = inference_model(experiment)
+    model = load_for_inference(experiment)
     warnings += check_max_length(model, run.max_length)
     results = [_evaluate(experiment, model, name, data, folders, warnings) for name, data in datasets]
     average = store_average(results, folders.out / "beir" / str(beir.dataset)) if len(results) > 1 else None
@@ -141,15 +141,15 @@ def _evaluate(
     warnings: list[Finding],
 ) -> Any:
     """Return the `DatasetResult` of one data set: the finished one, or a new one."""
+    from splade.distributed import available_threads
     from splade.pipeline import Retriever, index_collection
     from splade.pipeline.beir_results import finished_result, judge_and_store
     from splade.pipeline.checks import check_index, check_judgements, check_truncation
-    from splade.pipeline.device import search_threads
 
     run = experiment.config
     system = ", ".join([model.name, *(f"{key.rpartition('.')[2]}={value}" for key, value in folders.settings.items())])
     index_dir, out_dir = folders.index / "beir" / dataset, folders.out / "beir" / dataset
-    n_threads = search_threads(run.n_threads)
+    n_threads = available_threads(run.n_threads)
     settings = _settings(experiment, model, data) | {"n_threads": n_threads}
     finished = finished_result(system, dataset, data.split, out_dir, settings)
     if finished is not None:

@@ -40,14 +40,14 @@ def create_anserini(experiment: Experiment) -> AnseriniResult:
         "quantization_factor_query",
     )
     from splade.datasets.collections import open_collection, open_queries
+    from splade.models.load import load_for_inference
     from splade.pipeline.checks import check_max_length, check_settings
-    from splade.pipeline.device import inference_model
 
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
     check_settings(experiment)
     documents = open_collection(str(experiment.data.COLLECTION_PATH))
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
-    model = inference_model(experiment)
+    model = load_for_inference(experiment)
     check_max_length(model, run.max_length)
     tokens = model.tokenizer.convert_ids_to_tokens(range(model.vocab_size))
     exported = [

@@ -32,14 +32,14 @@ def flops(experiment: Experiment) -> FlopsResult:
     from splade.encoding import encode_texts
     from splade.evaluation.expected_flops import flops as expected_multiplications
     from splade.evaluation.expected_flops import term_probabilities
+    from splade.models.load import load_for_inference
     from splade.pipeline import open_index_of
     from splade.pipeline.checks import check_max_length, check_settings
-    from splade.pipeline.device import inference_model
 
     run = experiment.config
     check_settings(experiment)
     queries = open_queries(str(experiment.data.flops_queries))
-    model = inference_model(experiment)
+    model = load_for_inference(experiment)
     check_max_length(model, run.max_length)
     index = open_index_of(model, Path(str(run.index_dir)))
     counts, n_queries = np.zeros(model.vocab_size, dtype=np.int64), 0

@@ -53,20 +53,21 @@ def index(experiment: Experiment) -> IndexResult:
     """
     require(experiment, "config.index_dir", "data.COLLECTION_PATH")
     from splade.datasets.collections import open_collection
+    from splade.distributed import n_processes, process_rank
     from splade.inverted_index import InvertedIndex
+    from splade.models.load import load_for_inference
     from splade.pipeline import index_collection
     from splade.pipeline.checks import check_collection, check_index, check_max_length, check_settings, check_truncation
-    from splade.pipeline.device import inference_model, process_rank
 
     run = experiment.config
     warnings = check_settings(experiment)
     collection = open_collection(str(experiment.data.COLLECTION_PATH))
     warnings += check_collection(experiment, collection)
-    model = inference_model(experiment)
+    model = load_for_inference(experiment)
     warnings += check_max_length(model, run.max_length)
     warnings += check_truncation(model, collection, run.max_length)
     folder = Path(str(run.index_dir))
-    rank, world_size = process_rank()
+    rank, world_size = process_rank(), n_processes()
     made: InvertedIndex = index_collection(
         model, collection, folder, run.max_length, run.index_retrieve_batch_size, run.overwrite_final, rank, world_size
     )

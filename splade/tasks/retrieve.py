@@ -55,16 +55,16 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     from splade.datasets.collections import open_queries
     from splade.datasets.qrels import read_qrels
     from splade.evaluation.checks import named
+    from splade.models.load import load_for_inference
     from splade.pipeline import Retriever, open_index_of
     from splade.pipeline.checks import check_judgements, check_max_length, check_settings
-    from splade.pipeline.device import inference_model
 
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
     warnings = check_settings(experiment)
     collections = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
     paths = experiment.data.EVAL_QREL_PATH or [None] * len(collections)
     judgements = [read_qrels(path) if path is not None else None for path in paths]
-    model = inference_model(experiment)
+    model = load_for_inference(experiment)
     warnings += check_max_length(model, run.max_length)
     index = open_index_of(model, Path(str(run.index_dir)))
     suspicious = {

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splade.config import Experiment, main_process, require
+from splade.config import Experiment, require
 from splade.config.record import save_config, save_record
 from splade.errors import ConfigError
 
@@ -70,10 +70,10 @@ def train(experiment: Experiment) -> TrainResult:
 def _train(experiment: Experiment, folder: "RunFolder") -> TrainResult:
     from transformers import set_seed
 
-    from splade.distributed import on_first_process
+    from splade.distributed import on_first_process, process_rank
     from splade.losses import WeightedLoss, parse_regularizers
-    from splade.models.build import build_splade
-    from splade.models.checkpoint import save_splade
+    from splade.models.load import build_splade
+    from splade.models.save import save_splade
     from splade.training.collator import Collator
     from splade.training.data import check_monitoring, load_training_data
     from splade.training.objective import Objective
@@ -96,7 +96,7 @@ def _train(experiment: Experiment, folder: "RunFolder") -> TrainResult:
     trainer = make_trainer(run, model, data.stream, collator, objective, validation)
 
     step = on_first_process(folder.start)
-    if main_process():
+    if process_rank() == 0:
         save_config(experiment, folder.path)
         save_record(experiment, folder.path, "train")
     if step is not None:
@@ -110,7 +110,7 @@ def _train(experiment: Experiment, folder: "RunFolder") -> TrainResult:
         monitored=run.monitoring_ckpt,
         report=data.report,
     )
-    if main_process():
+    if process_rank() == 0:
         save_splade(model, folder.path, run.max_length)
         folder.finish({name: value for name, value in asdict(result).items() if name != "folder"})
     return result

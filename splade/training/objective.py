@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splade.distributed import n_processes
+from splade.distributed import n_processes, process_rank
 from splade.losses import (
     Regularizer,
     WeightedLoss,
@@ -75,7 +75,7 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         # All processes compute the same loss of the same vectors, so this gradient is the same in all of them. The
         # gradients of the parameters will be averaged, but what is needed is the sum over everybody's own rows.
-        own = grad.chunk(n_processes())[torch.distributed.get_rank()]
+        own = grad.chunk(n_processes())[process_rank()]
         return own * n_processes()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from splade.config.schema import Experiment
 from splade.errors import ConfigError
-from splade.models.checkpoint import DONE_FILE, MODEL_FOLDER, model_settings
+from splade.models.save import DONE_FILE, MODEL_FOLDER, model_settings
 from splade.storage.atomic import read_json, write_json
 from splade.training.checkpoints import keep_checkpoints, whole_steps
 
@@ -17,7 +17,7 @@ NOT_TRAINING = (
     "checkpoint_dir index_dir out_dir overwrite_final index_retrieve_batch_size top_k threshold search_effort "
     "n_threads eval_metric retrieval_name pretrained_no_yamlconfig train_monitoring_freq"
 ).split()
-NOT_TRAINING_OF_MODEL = ("fp16", "torch_compile")  # both are for inference
+NOT_TRAINING_OF_MODEL = ("fp16",)  # it is for inference
 
 
 class RunFolder:

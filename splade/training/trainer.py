@@ -1,5 +1,6 @@
 """Training on top of `transformers.Trainer`: our objective, our validation, and checkpoints that are whole."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
-from splade.distributed import LONGEST_WAIT, freeze_unused_parameters, n_processes, on_first_process
+from splade.distributed import LONGEST_WAIT, n_processes, on_first_process
 from splade.errors import ConfigError, SpladeError
 from splade.models.splade import Splade
 from splade.training.callbacks import (
@@ -32,6 +33,8 @@ from splade.training.objective import Objective
 from splade.training.run_folder import CHECKPOINTS_FOLDER
 from splade.training.sampler import TrainingStream
 from splade.training.validation import Validation
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "splade.safetensors"
 CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
@@ -272,3 +275,21 @@ def batch_size_per_process(run: RunConfig) -> int:
             f"config.train_batch_size={run.train_batch_size} cannot be divided among {n_processes()} processes"
         )
     return run.train_batch_size // n_processes()
+
+
+def freeze_unused_parameters(model: Splade) -> None:
+    """Freeze the parameters on which no vector depends, such as a pooler: the processes would wait for their gradient.
+
+    Which they are shows when a few tokens are encoded: a used parameter has a gradient then, if only of zeros.
+    """
+    ids = torch.arange(8, device=next(model.parameters()).device).unsqueeze(0)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    training = model.training
+    queries, documents = model.eval()(batch, batch)
+    (queries.sum() + documents.sum()).backward()
+    model.train(training)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            logger.info("%s has no influence and is not trained", name)
+            parameter.requires_grad_(False)
+        parameter.grad = None

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-PRELOADED = ["splade.training.trainer", "splade.training.data", "splade.models.build", "splade.config", "tensorboard"]
+PRELOADED = ["splade.training.trainer", "splade.training.data", "splade.models.load", "splade.config", "tensorboard"]
 
 
 def start_training(arguments, folder, environment=None, kill_at=None, errors=None) -> BaseProcess:

@@ -117,8 +117,8 @@ def test_killed_at_random_moments(uninterrupted, work, arguments):
         ("splade.training.trainer.mark_whole", 6),
         ("splade.training.checkpoints.shutil.rmtree", 2),
         ("splade.train.save_config", 1),
-        ("splade.models.checkpoint._write_sentence_transformers_files", 1),
-        ("splade.models.checkpoint.shutil.rmtree", 2),
+        ("splade.models.save._write_sentence_transformers_files", 1),
+        ("splade.models.save.shutil.rmtree", 2),
         ("splade.training.run_folder.RunFolder.finish", 1),
     ],
 )

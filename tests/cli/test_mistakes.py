@@ -51,7 +51,7 @@ def test_checkpoint_folder_wrong(tmp_path):
 def test_pretrained_no_yamlconfig_forgotten(small, tmp_path):
     none = tmp_path / "none"
     message = refused(ModelError, index, small, tmp_path, f"config.checkpoint_dir={none}", pretrained=False)
-    assert "for a ready model set config.pretrained_no_yamlconfig=true" in message
+    assert "for a pre-trained model set config.pretrained_no_yamlconfig=true" in message
     # Worse: an older checkpoint is there, and would be used in place of the model that was named.
     none.mkdir()
     (none / "config.yaml").write_text("init_dict:\n  model_type_or_dir: distilbert-base-uncased\n")

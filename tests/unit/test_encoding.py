@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from splade.encoding import QueryEncoder, encode_query, encode_texts, shard_range
+from splade.distributed import shard_range
+from splade.encoding import QueryEncoder, encode_query, encode_texts
 from splade.encoding.tokens import padded_batch
 from splade.errors import ConfigError
 from splade.vectors import SparseVectors

@@ -236,14 +236,3 @@ def test_vectors_do_not_depend_on_the_processor(model, monkeypatch):
         monkeypatch.setattr("splade.models.masked_lm.screening_pays", lambda _weight, pays=pays: pays)
         encoded.append(torch.from_numpy(MaskedLMEncoder(model).encode(*batch).to_dense()))
     torch.testing.assert_close(*encoded, rtol=1e-5, atol=1e-6)
-
-
-def test_a_compiled_backbone_gives_the_same_vectors():
-    encoder, batch = MaskedLMEncoder(make_model(ARCHITECTURES["bert"])), make_batch()
-    expected = encoder.encode(*batch)
-    compiled = []
-    encoder.compile_backbone(backend=lambda graph, _inputs: (compiled.append(graph), graph.forward)[1])
-    found = encoder.encode(*batch)
-    assert compiled
-    assert (found.indptr == expected.indptr).all() and (found.term_ids == expected.term_ids).all()
-    torch.testing.assert_close(torch.from_numpy(found.weights), torch.from_numpy(expected.weights))

@@ -7,10 +7,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from splade.config import compose_experiment
-from splade.distributed import freeze_unused_parameters
-from splade.models.build import build_splade
-from splade.models.checkpoint import load_checkpoint
+from splade.models.load import build_splade, load_checkpoint
 from splade.tasks.train import train
+from splade.training.trainer import freeze_unused_parameters
 
 WORDS = "the a of what is which stars tea snow bread river sleep cold water light".split()
 N_TERMS = 64  # more than the tokenizer has tokens, as many published models

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from splade.config import compose_experiment
 from splade.config.schema import ModelConfig, RunConfig
 from splade.errors import ConfigError, ModelError
-from splade.models.build import build_splade
-from splade.models.checkpoint import load_checkpoint, load_for_inference, save_splade
 from splade.models.hub import model_folder
-from splade.models.load import load_masked_lm
+from splade.models.load import build_splade, load_checkpoint, load_for_inference
+from splade.models.pretrained import load_masked_lm
+from splade.models.save import save_splade
 
 TINY = "pkg://cognition/model"
 

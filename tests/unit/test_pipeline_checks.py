@@ -21,7 +21,6 @@ from splade.pipeline.checks import (
     check_query_vectors,
     check_settings,
 )
-from splade.pipeline.device import inference_model
 from splade.reports.summaries import warning_block
 from splade.vectors import SparseVectors
 
@@ -130,19 +129,6 @@ def test_a_model_that_the_checkpoint_would_hide(tmp_path):
     assert check_settings(experiment(*given, READY)) == []
     same = "init_dict.model_type_or_dir=distilbert-base-uncased"
     assert check_settings(experiment(given[0], same)) == []
-
-
-def test_a_model_that_cannot_be_compiled(monkeypatch):
-    def broken(_self):
-        raise RuntimeError("no working C++ compiler\nand a long story")
-
-    monkeypatch.setattr("splade.models.masked_lm.MaskedLMEncoder.compile_backbone", lambda self: None)
-    overrides = ["config.pretrained_no_yamlconfig=true", "init_dict.torch_compile=true"]
-    experiment = compose_experiment("config_default", overrides)
-    assert inference_model(experiment).vocab_size == 30522
-    monkeypatch.setattr("splade.models.masked_lm.MaskedLMEncoder.encode", lambda *_: broken(_))
-    with pytest.raises(ConfigError, match=r"torch_compile=true: .*RuntimeError: no working C\+\+ compiler\); .*=false"):
-        inference_model(experiment)
 
 
 def test_a_queries_file_as_the_collection(tmp_path):

@@ -19,7 +19,7 @@ from splade.datasets.qrels import read_qrels
 from splade.errors import ConfigError
 from splade.evaluation.measures import largest_cut
 from splade.losses import WeightedLoss, parse_regularizers
-from splade.models.build import check_model_settings
+from splade.models.load import check_model_settings
 from splade.storage.paths import resolve_path
 from splade.tasks.evaluate import check_datasets
 from splade.tasks.index import index

@@ -11,7 +11,7 @@ import torch
 from splade.config import compose_experiment
 from splade.datasets.training_sets import TrainingExample
 from splade.errors import ConfigError, SpladeError
-from splade.models.checkpoint import load_for_inference
+from splade.models.load import load_for_inference
 from splade.tasks.train import train
 from splade.training.callbacks import to_csv
 from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
@@ -208,7 +208,7 @@ def test_other_models_train(settings, tiny_model, tmp_path, changes, trained, fr
         changes["init_dict.model_type_or_dir_q"] = tiny_model(seed=1)
     full = experiment(settings, **changes)
     train(full)
-    from splade.models.build import build_splade
+    from splade.models.load import build_splade
 
     before, after = build_splade(full.init_dict, full.config), load_for_inference(full)
 
@@ -228,6 +228,6 @@ def test_csv_of_rows_with_different_columns():
 
 def test_what_does_not_change_the_weights_is_no_setting_of_training():
     plain = training_settings(compose_experiment("config_default"))
-    for override in ("config.index_dir=elsewhere", "init_dict.torch_compile=true", "config.search_effort=0.5"):
+    for override in ("config.index_dir=elsewhere", "config.search_effort=0.5"):
         assert training_settings(compose_experiment("config_default", [override])) == plain
     assert training_settings(compose_experiment("config_default", ["config.seed=0"])) != plain

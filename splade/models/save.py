@@ -1,4 +1,4 @@
-"""Checkpoints: what training leaves behind, and how indexing and retrieval load it again."""
+"""Where a trained model is saved: Hugging Face folders that sentence-transformers also loads."""
 
 import shutil
 from pathlib import Path
@@ -6,59 +6,13 @@ from typing import Any
 
 import torch
 
-from splade.config.schema import Experiment, ModelConfig, RunConfig
-from splade.errors import ConfigError, ModelError
-from splade.models.build import assemble, build_splade
-from splade.models.load import load_masked_lm
+from splade.config.schema import Experiment
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
-from splade.storage.atomic import read_json, write_json
+from splade.storage.atomic import write_json
 
 MODEL_FOLDER, QUERY_MODEL_FOLDER, DONE_FILE = "model", "model_q", "training_done.json"
 LOOKUP_FILE = "token_weights.json"
-
-
-def load_for_inference(experiment: Experiment) -> Splade:
-    """Load the model that indexing and retrieval use: the trained checkpoint, or a ready model.
-
-    With `config.pretrained_no_yamlconfig=true` it is the one that `init_dict` names. Otherwise it is the best
-    checkpoint in `config.checkpoint_dir`, with the settings that its `config.yaml` recorded.
-
-    Raises:
-        ConfigError: no finished checkpoint, or settings other than those it was trained with.
-    """
-    if experiment.config.pretrained_no_yamlconfig:
-        return build_splade(experiment.init_dict, experiment.config).eval()
-    if experiment.config.checkpoint_dir is None:
-        raise ConfigError(
-            "no value for config.checkpoint_dir: the folder of a trained model; for a ready model give "
-            "init_dict.model_type_or_dir=NAME config.pretrained_no_yamlconfig=true"
-        )
-    return load_checkpoint(Path(experiment.config.checkpoint_dir), experiment).eval()
-
-
-def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
-    """Load the best checkpoint of a finished training run."""
-    _check_checkpoint(folder)
-    settings = read_json(folder / DONE_FILE)["model"]
-    for name in ("agg", "matching_type", "top_d", "top_q", "lexical_type"):
-        section = experiment.config if name == "matching_type" else experiment.init_dict
-        if getattr(section, name) != settings[name]:
-            raise ConfigError(
-                f"{folder} was trained with {name}={settings[name]}, the configuration says {getattr(section, name)}; "
-                f"use the configuration saved with it: SPLADE_CONFIG_FULLPATH={folder / 'config.yaml'}"
-            )
-    document = load_masked_lm(str(folder / MODEL_FOLDER), None, settings["agg"])
-    init = ModelConfig(**{name: settings[name] for name in ("agg", "top_d", "top_q", "lexical_type")})
-    query_folder = folder / QUERY_MODEL_FOLDER
-    query = document
-    if (query_folder / "config.json").is_file():
-        query = load_masked_lm(str(query_folder), None, settings["agg"])
-    elif (query_folder / LOOKUP_FILE).is_file():
-        init.idf_path = str(query_folder / LOOKUP_FILE)
-    model = assemble(document, query, init, RunConfig(matching_type=settings["matching_type"]))
-    model.name = str(folder)
-    return model
 
 
 def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> None:
@@ -89,20 +43,6 @@ def model_settings(experiment: Experiment) -> dict[str, Any]:
         "top_q": init.top_q,
         "lexical_type": init.lexical_type,
     }
-
-
-def _check_checkpoint(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelError(
-            f"config.checkpoint_dir: no such folder: {folder.absolute()}; train first (python -m splade.train), or for "
-            "a ready model set config.pretrained_no_yamlconfig=true"
-        )
-    if not (folder / DONE_FILE).is_file() or not (folder / MODEL_FOLDER).is_dir():
-        state = "training has not ended" if (folder / "model_ckpt").is_dir() else "it holds no trained model"
-        raise ModelError(
-            f"config.checkpoint_dir={folder}: {state}. Run the training command again to finish it; for a plain "
-            f"model folder use init_dict.model_type_or_dir={folder} config.pretrained_no_yamlconfig=true"
-        )
 
 
 def _save_encoder(encoder: Any, tokenizer: Any, agg: str, folder: Path, max_length: int | None) -> None:

@@ -1,0 +1,148 @@
+"""Loading a masked-language model and its tokenizer, and refusing what would silently give wrong vectors."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splade.errors import ModelError
+from splade.models.hub import model_folder
+from splade.storage.atomic import read_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A masked-language model with its tokenizer.
+
+    Attributes:
+        name: what the user gave.
+        folder: where its files are.
+        model: a transformers masked-language model in float32, in evaluation mode.
+        tokenizer: the tokenizer that fits it.
+    """
+
+    name: str
+    folder: Path
+    model: Any
+    tokenizer: Any
+
+
+def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max") -> LoadedModel:
+    """Load a model that a folder, a hub name or `pkg://package/path` names.
+
+    A sentence-transformers folder is accepted when what it says of pooling agrees with `agg`.
+
+    Raises:
+        ModelError: no such model, weights of the head missing, or a tokenizer of another model.
+    """
+    folder = model_folder(name)
+    _check_sentence_transformers(folder, name, agg)
+    model = _load_weights(folder, name)
+    tokenizer = load_tokenizer(folder, name, tokenizer_name)
+    _check_tokenizer_fits(model, tokenizer, name)
+    return LoadedModel(name, folder, model, tokenizer)
+
+
+def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -> Any:
+    """Load a model's own tokenizer, or the one that `tokenizer_name` names if both have the same vocabulary."""
+    own = _tokenizer_or_none(folder)
+    if tokenizer_name is None:
+        if own is None:
+            raise ModelError(f"model '{name}': no tokenizer in {folder}; name one with config.tokenizer_type")
+        return own
+    given = _tokenizer_or_none(model_folder(tokenizer_name))
+    if given is None:
+        raise ModelError(f"config.tokenizer_type={tokenizer_name}: no tokenizer there")
+    if own is not None and own.get_vocab() != given.get_vocab():
+        raise ModelError(
+            f"config.tokenizer_type={tokenizer_name} has another vocabulary ({len(given)} tokens) than the tokenizer "
+            f"of model '{name}' ({len(own)} tokens); leave config.tokenizer_type null to use the model's own"
+        )
+    return given
+
+
+def _load_weights(folder: Path, name: str) -> Any:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForMaskedLM
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForMaskedLM.from_pretrained(
+            str(folder), output_loading_info=True, local_files_only=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(f"model '{name}' in {folder} does not load as a masked-language model: {reason}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model '{name}' in {folder} lacks weights of a masked-language model: {_some(missing)}. They would be "
+            "random. A SPLADE model needs its masked-language-model head: was it saved with AutoModel instead of "
+            "AutoModelForMaskedLM?"
+        )
+    if info["mismatched_keys"]:
+        shapes = _some([str(key) for key in info["mismatched_keys"]])
+        raise ModelError(f"model '{name}' in {folder}: weights of another shape than config.json says: {shapes}")
+    return model.eval()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _tokenizer_or_none(folder: Path) -> Any | None:
+    files = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+    if not any((folder / file).is_file() for file in files):
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the tokenizer in {folder} does not load: {' '.join(str(error).split())[:300]}") from error
+
+
+def _check_tokenizer_fits(model: Any, tokenizer: Any, name: str) -> None:
+    vocab_size = model.get_output_embeddings().weight.shape[0] if model.get_output_embeddings() is not None else None
+    vocab_size = vocab_size or model.config.vocab_size
+    largest = max(tokenizer.get_vocab().values())
+    problem = None
+    if largest >= vocab_size:
+        problem = f"gives ids up to {largest}"
+    elif len(tokenizer) < 0.9 * vocab_size:
+        problem = f"only has {len(tokenizer)}"
+    if problem is not None:
+        raise ModelError(
+            f"model '{name}' has {vocab_size} terms, but its tokenizer {problem}: it belongs to another model"
+        )
+    pad, own_pad = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
+    if own_pad is None:
+        raise ModelError(f"model '{name}': its tokenizer has no padding token")
+    if pad is not None and pad != own_pad:
+        raise ModelError(
+            f"model '{name}' pads with token {pad}, its tokenizer with {own_pad}: it belongs to another model"
+        )
+
+
+def _check_sentence_transformers(folder: Path, name: str, agg: str) -> None:
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        return
+    for module in read_json(modules):
+        kind = module.get("type", "").rpartition(".")[2]
+        if kind == "SpladePooling":
+            said = read_json(folder / module["path"] / "config.json").get("pooling_strategy", "max")
+            if said != agg:
+                raise ModelError(f"model '{name}' was trained with pooling '{said}': set init_dict.agg={said}")
+        elif kind not in ("MLMTransformer", "Transformer"):
+            raise ModelError(
+                f"model '{name}': its module {kind} is not one of a SPLADE model (a masked-language model)"
+            )
