@@ -10,18 +10,13 @@ EXTRAS = {
     "bm25": ["bm25s>=0.2.7,<0.4", "PyStemmer>=2.2"],
     "sentence-transformers": ["sentence-transformers>=5.0,<7"],
     "ir-datasets": ["ir_datasets>=0.5.6"],
-    "ir-measures": ["ir_measures>=0.3.6"],
     "parquet": ["pyarrow>=15"],
     "notebook": ["jupyter"],
 }
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"),
-    *("scipy>=1.10", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
-    *(
-        requirement
-        for name in ("tiny", "bm25", "sentence-transformers", "ir-measures", "ir-datasets")
-        for requirement in EXTRAS[name]
-    ),
+    *("ir_measures>=0.3.6", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
+    *(requirement for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets") for requirement in EXTRAS[name]),
 ]
 # conf/ and data/toy/ lie beside the package in a checkout and inside it once installed (splade.config.resources).
 PACKAGES = find_namespace_packages(include=["splade", "splade.*"]) + ["splade.conf", "splade.data"]
@@ -56,6 +51,7 @@ setup(
         "omegaconf>=2.3,<2.4",
         "numba>=0.59",
         "numpy>=1.26",
+        "scipy>=1.10",
         "h5py>=3.10",
         "tqdm>=4.66",
         "pytrec_eval-terrier>=0.5.6",

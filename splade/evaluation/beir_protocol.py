@@ -4,10 +4,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from splade.evaluation.metrics import Qrels, Run, judged_queries, scored_queries
+from splade.datasets.qrels import Qrels
+from splade.datasets.runs import Run
+from splade.evaluation.metrics import judged_queries, scored_queries
 
 
-def drop_identical_ids(run: Run) -> dict[str, dict[str, float]]:
+def drop_identical_ids(run: Run) -> Run:
     """Return the run without the documents that carry their query's own id.
 
     In ArguAna and Quora the queries are documents of the collection; finding oneself is no merit.
@@ -21,7 +23,7 @@ def drop_identical_ids(run: Run) -> dict[str, dict[str, float]]:
 def evaluate_beir(run: Run, qrels: Qrels) -> dict[str, float]:
     """Evaluate with beir's evaluator, after dropping the documents with the query's own id.
 
-    Every query with judgements counts: beir averages NDCG and Recall over the queries of the run alone, so one that
+    Every judged query counts: beir averages NDCG and Recall over the queries of the run alone, so one that
     retrieved nothing is handed over with an empty result. Values are rounded to five digits, as beir rounds them.
     Equal scores: NDCG and Recall follow trec_eval (greater document id first), R_cap the order within the run.
 

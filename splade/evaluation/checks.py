@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from splade.datasets.qrels import Qrels
+from splade.datasets.runs import Run
 from splade.errors import DataError
 from splade.evaluation.measures import largest_cut
-from splade.evaluation.metrics import Metrics, Qrels, Run
+from splade.evaluation.metrics import Metrics
 
 _EXAMPLES = 3
 _MANY_EMPTY = 0.01
@@ -106,23 +106,18 @@ def check_collection_against_queries(doc_ids: Collection[str], query_ids: Collec
     ]
 
 
-def check_vectors(lengths: np.ndarray, vocab_size: int, what: Literal["document", "query"]) -> list[Finding]:
-    """Are the vectors what a trained sparse encoder gives?
-
-    Args:
-        lengths: (n,) number of terms of each vector.
-        vocab_size: number of terms of the vocabulary.
-        what: named in the message.
-    """
-    lengths = np.asarray(lengths)
-    mean = float(lengths.mean()) if len(lengths) else 0.0
-    return check_vector_counts(len(lengths), int(np.count_nonzero(lengths == 0)), mean, vocab_size, what)
-
-
 def check_vector_counts(
     n_vectors: int, n_empty: int, mean_terms: float, vocab_size: int, what: Literal["document", "query"]
 ) -> list[Finding]:
-    """The same as `check_vectors`, from figures that an index or a search keeps anyway."""
+    """Are the vectors what a trained sparse encoder gives?
+
+    Args:
+        n_vectors: number of vectors.
+        n_empty: how many of them have no term.
+        mean_terms: mean number of terms.
+        vocab_size: number of terms of the vocabulary.
+        what: named in the message.
+    """
     if n_empty >= n_vectors:
         message = (
             f"all {n_vectors} {what} vectors are empty: the model is not a trained sparse encoder, or the texts are "
@@ -184,16 +179,6 @@ def check_results(measured: Metrics, run: Run) -> list[Finding]:
     return [Finding("warning", "queries-without-result", message + "zero")]
 
 
-def check_top_k(top_k: int, metrics: Sequence[str]) -> list[Finding]:
-    """The same as `check_depth`, before anything is retrieved."""
-    cut = largest_cut(metrics)
-    if top_k >= cut:
-        return []
-    message = f"top_k={top_k} documents are retrieved per query, but the metrics look at the first {cut}: values below "
-    message += f"that depth will be too low; set top_k={cut}"
-    return [Finding("warning", "top-k-below-cut", message)]
-
-
 def warning_messages(findings: Iterable[Finding]) -> list[str]:
     """Return the messages, as they are kept in files of figures."""
     return [finding.message for finding in findings]
@@ -214,10 +199,10 @@ def _compare_ids(
     if not missing:
         return []
     sides = f"{asker} have {_examples(missing)}, {holder} has {_examples(known)}"
-    blanks = _equal_but_for_blanks(missing, known)
-    if blanks is not None:
-        message = f"{what} ids differ by blanks: {asker} have {blanks[0]!r}, {holder} has {blanks[1]!r}; remove them"
-        return [Finding("error", f"{code}-ids-with-blanks", message)]
+    alike = _equal_but_for_whitespace(missing, known)
+    if alike is not None:
+        message = f"{what} ids differ by whitespace: {asker} have {alike[0]!r}, {holder} has {alike[1]!r}; remove it"
+        return [Finding("error", f"{code}-ids-with-whitespace", message)]
     if len(missing) == len(asked):
         message = f"not one {what} id of {asker} occurs in {holder}: {sides}. Do they belong to the same data set?"
         return [Finding("error", f"no-{code}-shared", message)]
@@ -225,8 +210,8 @@ def _compare_ids(
     return [Finding("warning", f"{code}-missing", message + consequence)]
 
 
-def _equal_but_for_blanks(missing: Collection[str], known: Collection[str]) -> tuple[str, str] | None:
-    """Return a missing id and a known one that are the same but for blanks around them."""
+def _equal_but_for_whitespace(missing: Collection[str], known: Collection[str]) -> tuple[str, str] | None:
+    """Return a missing id and a known one that are the same but for whitespace around them."""
     stripped = {one.strip(): one for one in known if one != one.strip()}
     for one in missing:
         if one in stripped:

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
+from splade.datasets.qrels import Qrels
+from splade.datasets.runs import Run
 from splade.errors import ConfigError, DataError, nearest
-from splade.evaluation.metrics import Metrics, Qrels, Run, evaluate_run
+from splade.evaluation.metrics import Metrics, evaluate_run
 from splade.evaluation.significance import Correction, Test, correct, paired_p_value
 
 # Values per query come out of sums of floats; closer than this they are a tie.
@@ -52,7 +53,7 @@ class Retrieved:
         rank: from 1, in trec_eval's order.
         doc_id: the document.
         score: the system's score.
-        relevance: its judgement; None when nobody judged it.
+        relevance: None where the qrels hold none.
         text: the document's text, None without texts.
         matched: words that query and document share, lower case; empty without texts.
     """
@@ -83,11 +84,6 @@ class QueryDifference:
     relevant: int
     retrieved: dict[str, tuple[Retrieved, ...]]
 
-    @property
-    def spread(self) -> float:
-        """Best minus worst value."""
-        return max(self.values.values()) - min(self.values.values())
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -114,16 +110,11 @@ class Comparison:
     alpha: float
 
     @property
-    def systems(self) -> tuple[str, ...]:
-        """Names of the systems, in the order given."""
-        return tuple(self.means)
-
-    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics, families expanded."""
         return tuple(next(iter(self.means.values())))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return everything as plain dictionaries and lists."""
         return asdict(self)
 
@@ -146,7 +137,7 @@ def compare_runs(
 
     Args:
         runs: name of the system to its run.
-        qrels: judgements; all judged queries count for every system.
+        qrels: all judged queries count for every system.
         metrics: names of `splade.evaluation.measures`; the first one chooses the queries that are shown.
         baseline: compare each other system with this one; None compares all pairs.
         texts: texts of documents, as far as they are at hand.
@@ -171,7 +162,8 @@ def compare_runs(
     correct([], correction)
     found = {system: _evaluate(system, run, qrels, metrics) for system, run in runs.items()}
     first = next(iter(found.values()))
-    compared = [(a, b) for a, b in combinations(_baseline_first(runs, baseline), 2) if baseline in (None, a)]
+    baseline_first = sorted(runs, key=lambda system: system != baseline)
+    compared = [(a, b) for a, b in combinations(baseline_first, 2) if baseline in (None, a)]
     pairs = [pair for metric in first.means for pair in _compare(metric, compared, found, test, correction)]
     shown = _Evidence(runs, qrels, texts or {}, query_texts or {}, n_documents_shown)
     leading = next(iter(first.means))
@@ -198,10 +190,6 @@ def _evaluate(system: str, run: Run, qrels: Qrels, metrics: Sequence[str]) -> Me
         return evaluate_run(run, qrels, metrics)
     except DataError as error:
         raise DataError(f"{system}: {error}") from error
-
-
-def _baseline_first(runs: Mapping[str, Run], baseline: str | None) -> list[str]:
-    return sorted(runs, key=lambda system: system != baseline)
 
 
 def _compare(

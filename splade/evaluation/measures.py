@@ -1,17 +1,20 @@
 """The names of metrics: trec_eval's own, the spelling of ir_measures, and `mrr_10`.
 
 A name becomes one or several `Measure`s, each of which says what pytrec_eval is to be asked and under which key it
-answers. Three spellings are understood:
+answers. In any case of letters, these spellings are understood:
 
 - what pytrec_eval knows, `ndcg_cut_10`, `recall.5,100`, `map`, also whole families (`recall` is `recall_5` to
   `recall_1000`) and groups (`official`, `all_trec`);
 - `mrr_10`, `mrr`: reciprocal rank, over the run cut at 10 or whole;
-- the spelling of ir_measures, `nDCG@10`, `RR(rel=2)@10`, `AP`, also in lower case and under the usual other names
-  (`recall@100`, `MAP@100`, `MRR@10`, `R_cap@100`).
+- the spelling of ir_measures, `nDCG@10`, `RR(rel=2)@10`, `AP`, also under the usual other names (`recall@100`,
+  `MAP@100`, `MRR@10`, `R_cap@100`).
+
+The library ir_measures would not do: it ranks equal scores another way for RR@10, lacks `R_cap` and a dozen measures of
+`official` and `all_trec`, knows no lower case, and leaves the table of pytrec_eval's names to be written here.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -29,8 +32,8 @@ class Measure:
         trec_name: what pytrec_eval is asked for, for instance `ndcg_cut.10`.
         trec_key: the key under which pytrec_eval answers, for instance `ndcg_cut_10`.
         rank_cut: a reciprocal rank below 1 / rank_cut counts as zero; None leaves the value as it is.
-        relevance_level: smallest judgement that counts as relevant (nDCG takes the judgements as gains regardless).
-        judged_only: documents without a judgement are removed from the run first.
+        relevance_level: smallest relevance that counts as relevant (nDCG takes relevances as gains regardless).
+        judged_only: documents that the qrels do not hold for the query are removed from the run first.
     """
 
     name: str
@@ -47,34 +50,21 @@ _RANK_FAMILIES = frozenset({"P", "recall", "ndcg_cut", "map_cut", "relative_P", 
 _REAL_FAMILIES = frozenset({"iprec_at_recall", "Rprec_mult", "set_F"})
 _LARGEST_CUT = 10**9
 
-# ir_measures' names in lower case, with the other usual names: (without a cut, with a cut); None where it has none.
-_IR_MEASURES: dict[str, tuple[str | None, str | None]] = {
-    "ap": ("map", "map_cut"),
-    "map": ("map", "map_cut"),
-    "ndcg": ("ndcg", "ndcg_cut"),
-    "rr": ("recip_rank", "recip_rank"),
-    "mrr": ("recip_rank", "recip_rank"),
-    "r": (None, "recall"),
-    "recall": (None, "recall"),
-    "p": (None, "P"),
-    "precision": (None, "P"),
-    "success": (None, "success"),
-    "r_cap": (None, "relative_P"),
-    "iprec": (None, "iprec_at_recall"),
-    "rprec": ("Rprec", None),
-    "bpref": ("bpref", None),
-    "infap": ("infAP", None),
-    "setp": ("set_P", None),
-    "setr": ("set_recall", None),
-    "setf": ("set_F", None),
-    "setap": ("set_map", None),
-    "numq": ("num_q", None),
-    "numrel": ("num_rel", None),
-    "numret": ("num_ret", None),
+_TREC_NAMES = {name.lower(): name for name in [*pytrec_eval.supported_nicknames, *pytrec_eval.supported_measures]}
+_TREC_ARGUMENTS = re.compile(r"(\w+?)[._]((?:[0-9]+(?:\.[0-9]+)?,)*[0-9]+(?:\.[0-9]+)?)")
+
+# ir_measures' names and the usual other ones, in lower case; with a cut, two of them are another family.
+_IR_NAMES = {
+    **{"ap": "map", "map": "map", "ndcg": "ndcg", "rr": "recip_rank", "mrr": "recip_rank", "r": "recall"},
+    **{"recall": "recall", "p": "P", "precision": "P", "success": "success", "r_cap": "relative_P"},
+    **{"iprec": "iprec_at_recall", "rprec": "Rprec", "bpref": "bpref", "infap": "infAP", "setp": "set_P"},
+    **{"setr": "set_recall", "setf": "set_F", "setap": "set_map"},
+    **{"numq": "num_q", "numrel": "num_rel", "numret": "num_ret"},
 }
+_WITH_CUT = {"map": "map_cut", "ndcg": "ndcg_cut"}
 _IR_SPELLING = re.compile(r"([A-Za-z_]+)(?:\(([^()]*)\))?(?:@([0-9.]+))?")
-_MRR_SPELLING = re.compile(r"mrr(?:_([0-9]+))?", re.IGNORECASE)
-_TREC_ARGUMENTS = re.compile(r"[._]([0-9]+(?:\.[0-9]+)?(?:,[0-9]+(?:\.[0-9]+)?)*)")
+_IR_PARAMETERS = {"rel": "[1-9][0-9]{0,8}", "judged_only": "true|false", "beta": r"[0-9]+(\.[0-9]+)?"}
+_IR_PARAMETERS["relative"] = _IR_PARAMETERS["judged_only"]
 
 _EXAMPLES = (
     "mrr_10 MRR@10 RR@10 nDCG@10 ndcg_cut_10 R@100 R@1000 recall_100 recall_1000 recall ndcg_cut AP AP@100 map map_cut "
@@ -111,13 +101,10 @@ def parse_metric(name: str) -> tuple[Measure, ...]:
     if not isinstance(name, str):
         raise ConfigError(f"a metric is a name such as 'nDCG@10', but got {name!r}")
     spelling = name.strip()
-    readers: tuple[Callable[[str], tuple[Measure, ...] | None], ...]
-    readers = (_parse_trec, _parse_mrr, _parse_ir_measures, _parse_trec_any_case)
-    for read in readers:
-        measures = read(spelling)
-        if measures is not None:
-            return measures
-    known = [*_EXAMPLES, *pytrec_eval.supported_measures, *pytrec_eval.supported_nicknames]
+    measures = _parse_trec(spelling) or _parse_ir_measures(spelling)
+    if measures is not None:
+        return measures
+    known = [*_EXAMPLES, *_TREC_NAMES.values()]
     close = nearest(spelling, known) or nearest(spelling.lower(), known)
     raise ConfigError(
         f"unknown metric {name!r}{close}. Allowed are the names of trec_eval (ndcg_cut_10, recall_1000, map; recall "
@@ -132,106 +119,80 @@ def largest_cut(names: Sequence[str]) -> int:
     """
     cuts = [0]
     for measure in parse_metrics(names):
+        family, _, argument = measure.trec_key.rpartition("_")
         if measure.rank_cut is not None:
             cuts.append(measure.rank_cut)
-        family, _, argument = measure.trec_key.rpartition("_")
-        if family in _RANK_FAMILIES:
+        elif family in _RANK_FAMILIES:
             cuts.append(int(argument))
     return max(cuts)
 
 
 def _parse_trec(spelling: str) -> tuple[Measure, ...] | None:
-    """Read a name exactly as pytrec_eval spells it."""
-    if spelling in _NOT_NUMBERS:
+    """Read a name of pytrec_eval, alone or with cuts."""
+    name = _TREC_NAMES.get(spelling.lower())
+    if name in _NOT_NUMBERS:
         raise ConfigError(f"metric {spelling!r} is a text, not a number; leave it out")
-    if spelling in pytrec_eval.supported_measures or spelling in pytrec_eval.supported_nicknames:
-        return _expand(spelling, spelling)
-    for family in _RANK_FAMILIES | _REAL_FAMILIES:
-        match = _TREC_ARGUMENTS.fullmatch(spelling.removeprefix(family)) if spelling.startswith(family) else None
-        if match is not None:
-            return _expand(spelling, f"{family}.{_arguments(spelling, family, match[1])}")
-    return None
-
-
-def _parse_trec_any_case(spelling: str) -> tuple[Measure, ...] | None:
-    """Read a name of pytrec_eval in other case: `NDCG_CUT_10`, `Recall`."""
-    known = [*pytrec_eval.supported_measures, *pytrec_eval.supported_nicknames]
-    for proper in sorted(known, key=len, reverse=True):
-        if spelling.lower().startswith(proper.lower()):
-            measures = _parse_trec(proper + spelling[len(proper) :])
-            if measures is not None:
-                return (replace(measures[0], name=spelling),) if len(measures) == 1 else measures
-    return None
-
-
-def _parse_mrr(spelling: str) -> tuple[Measure, ...] | None:
-    match = _MRR_SPELLING.fullmatch(spelling)
-    if match is None:
+    if name is not None:
+        return _expand(spelling, name)
+    match = _TREC_ARGUMENTS.fullmatch(spelling)
+    family = _TREC_NAMES.get(match[1].lower()) if match is not None else None
+    if match is None or family not in _RANK_FAMILIES | _REAL_FAMILIES:
         return None
-    cut = None if match[1] is None else _rank(spelling, match[1])
-    return (Measure(spelling, "recip_rank", "recip_rank", rank_cut=cut),)
+    return _expand(spelling, _with_arguments(spelling, family, match[2]))
 
 
 def _parse_ir_measures(spelling: str) -> tuple[Measure, ...] | None:
-    match = _IR_SPELLING.fullmatch(spelling)
-    if match is None or match[1].lower() not in _IR_MEASURES:
+    """Read a name as ir_measures spells it, or `mrr_10`."""
+    match = _IR_SPELLING.fullmatch(re.sub("^(mrr)_(?=[0-9]+$)", r"\1@", spelling, flags=re.IGNORECASE))
+    name = _IR_NAMES.get(match[1].lower()) if match is not None else None
+    if match is None or name is None:
         return None
-    without_cut, with_cut = _IR_MEASURES[match[1].lower()]
     options = _options(spelling, match[2] or "")
-    level, judged_only = int(options.pop("rel", 1)), bool(options.pop("judged_only", False))
-    beta, relative = options.pop("beta", None), bool(options.pop("relative", False))
-    if beta is not None and without_cut == "set_F":
-        without_cut = f"set_F.{beta}"
-    if relative and without_cut == "set_P":
-        without_cut = "set_relative_P"
-    if "rel" in (match[2] or "") and without_cut == "num_ret":
-        without_cut = "num_rel_ret"
-    if match[3] is None:
-        if without_cut is None:
-            # `Recall` and `Success` are families of trec_eval; `R` and `P` alone say too little.
-            return None
-        (measure,) = _expand(spelling, without_cut)
-        return (replace(measure, relevance_level=level, judged_only=judged_only),)
-    if with_cut is None:
-        raise ConfigError(f"metric {spelling!r}: {match[1]} takes no cut '@{match[3]}'")
-    if with_cut == "recip_rank":
-        return (Measure(spelling, with_cut, with_cut, _rank(spelling, match[3]), level, judged_only),)
-    (measure,) = _expand(spelling, f"{with_cut}.{_arguments(spelling, with_cut, match[3])}")
+    level, judged_only = int(options.get("rel", 1)), options.get("judged_only") == "true"
+    cut = match[3]
+    if cut is not None:
+        name = _WITH_CUT.get(name, name)
+        if name == "recip_rank":
+            return (Measure(spelling, name, name, _rank(spelling, cut), level, judged_only),)
+        if name not in _RANK_FAMILIES and name != "iprec_at_recall":
+            raise ConfigError(f"metric {spelling!r}: {match[1]} takes no cut '@{cut}'")
+        name = _with_arguments(spelling, name, cut)
+    elif name in _RANK_FAMILIES or name == "iprec_at_recall":
+        return None  # `R` and `P` alone say too little
+    elif name == "set_F" and "beta" in options:
+        name = f"set_F.{options['beta']}"
+    elif name == "set_P" and options.get("relative") == "true":
+        name = "set_relative_P"
+    elif name == "num_ret" and "rel" in options:
+        name = "num_rel_ret"
+    (measure,) = _expand(spelling, name)
     return (replace(measure, relevance_level=level, judged_only=judged_only),)
 
 
-def _options(spelling: str, text: str) -> dict[str, float]:
+def _options(spelling: str, text: str) -> dict[str, str]:
     """Read `rel=2,judged_only=True`."""
-    readers: dict[str, Callable[[str], float]] = {
-        "rel": lambda value: _rank(spelling, value),
-        "beta": float,
-        "judged_only": {"true": True, "false": False}.__getitem__,
-        "relative": {"true": True, "false": False}.__getitem__,
-    }
-    options: dict[str, float] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        key, _, value = (piece.strip() for piece in part.partition("="))
-        if key not in readers:
-            raise ConfigError(
-                f"metric {spelling!r}: unknown parameter {part!r}; known are rel, judged_only, beta, relative"
-            )
-        try:
-            options[key] = readers[key](value.lower())
-        except (KeyError, ValueError) as error:
-            raise ConfigError(f"metric {spelling!r}: {value!r} is not a value of {key}") from error
+    options: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        key, _, value = map(str.strip, part.partition("="))
+        if key not in _IR_PARAMETERS:
+            known = ", ".join(_IR_PARAMETERS)
+            raise ConfigError(f"metric {spelling!r}: unknown parameter {part!r}; known are {known}")
+        if re.fullmatch(_IR_PARAMETERS[key], value.lower()) is None:
+            raise ConfigError(f"metric {spelling!r}: {value!r} is not a value of {key}")
+        options[key] = value.lower()
     return options
 
 
-def _arguments(spelling: str, family: str, text: str) -> str:
-    """Check the cuts or levels of a family. trec_eval would end the whole process on a cut of zero."""
+def _with_arguments(spelling: str, family: str, text: str) -> str:
+    """Return `recall.5,100`, cuts or levels checked: trec_eval would end the whole process on a cut of zero."""
+    values = text.split(",")
     if family in _RANK_FAMILIES:
-        return ",".join(str(_rank(spelling, argument)) for argument in text.split(","))
-    levels = text.split(",")
-    if family == "set_F" and len(levels) > 1:
+        values = [str(_rank(spelling, value)) for value in values]
+    elif family == "set_F" and len(values) > 1:
         raise ConfigError(f"metric {spelling!r}: set_F takes one beta")
-    if family == "iprec_at_recall" and any(float(level) > 1.0 for level in levels):
+    elif family == "iprec_at_recall" and any(float(value) > 1.0 for value in values):
         raise ConfigError(f"metric {spelling!r}: a recall level lies between 0 and 1")
-    return text
+    return f"{family}.{','.join(values)}"
 
 
 def _rank(spelling: str, text: str) -> int:

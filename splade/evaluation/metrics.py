@@ -2,7 +2,7 @@
 
 Every number, MRR@k included, comes from one ranking: trec_eval's own. It orders by score (as a 32-bit float), highest
 first, and equal scores by document id, the greater one first; the order in which a run lists its documents means
-nothing. Every query with judgements counts: one that the run lacks, or for which it retrieves nothing, counts as zero.
+nothing. Every query of the qrels counts: one that the run lacks, or for which it retrieves nothing, counts as zero.
 """
 
 import math
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytrec_eval
 
+from splade.datasets.qrels import Qrels
+from splade.datasets.runs import Run
 from splade.errors import DataError
 from splade.evaluation.measures import Measure, parse_metrics
-
-Run = Mapping[str, Mapping[str, float]]
-Qrels = Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -28,28 +27,16 @@ class Metrics:
             geometric mean for `gm_map` and `gm_bpref`, as trec_eval reports them.
         per_query: metric name to {query_id: value}; the queries are the judged ones, in the order of the qrels.
         missing_queries: judged queries for which the run has no document; each counted as zero.
-        unjudged_queries: queries of the run without judgements; left out.
     """
 
     means: dict[str, float]
     per_query: dict[str, dict[str, float]]
     missing_queries: tuple[str, ...]
-    unjudged_queries: tuple[str, ...]
 
     @property
     def n_queries(self) -> int:
         """Number of judged queries, the denominator of every mean."""
         return len(next(iter(self.per_query.values())))
-
-    def summary(self) -> str:
-        """One line: the means, and how many queries were counted as zero or left out."""
-        values = "  ".join(f"{name} {value:.4f}" for name, value in self.means.items())
-        notes = [f"{self.n_queries} queries"]
-        if self.missing_queries:
-            notes.append(f"{len(self.missing_queries)} without any document count as zero")
-        if self.unjudged_queries:
-            notes.append(f"{len(self.unjudged_queries)} without judgements left out")
-        return f"{values}  ({', '.join(notes)})"
 
 
 def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
@@ -82,8 +69,7 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
     }
     means = {measure.name: _aggregate(measure, per_query[measure.name]) for measure in measures}
     missing = tuple(query_id for query_id, documents in scored.items() if not documents)
-    unjudged = tuple(query_id for query_id in run if query_id not in judged)
-    return Metrics(means, per_query, missing, unjudged)
+    return Metrics(means, per_query, missing)
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -95,19 +81,19 @@ def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(values[name] for values in metrics) / len(metrics) for name in metrics[0]}
 
 
-def judged_queries(qrels: Qrels) -> dict[str, dict[str, int]]:
-    """Return the queries with at least one judgement, relevances as plain integers.
+def judged_queries(qrels: Qrels) -> Qrels:
+    """Return the queries with at least one judged document, relevances as plain integers.
 
     Raises:
-        DataError: there is no judgement at all, or one that is not a whole number.
+        DataError: nothing is judged at all, or a relevance is not a whole number.
     """
     judged = {query_id: _relevances(query_id, documents) for query_id, documents in qrels.items() if documents}
     if not judged:
-        raise DataError("the qrels are empty: no query has a judgement")
+        raise DataError("the qrels are empty: no query has a judged document")
     return judged
 
 
-def scored_queries(run: Run, judged: Qrels) -> dict[str, dict[str, float]]:
+def scored_queries(run: Run, judged: Qrels) -> Run:
     """Return an entry for every judged query, empty where the run has none, scores as plain floats.
 
     Raises:
@@ -118,7 +104,7 @@ def scored_queries(run: Run, judged: Qrels) -> dict[str, dict[str, float]]:
     if not any(query_id in run for query_id in judged):
         raise DataError(
             f"the run and the qrels share no query: the run has {_examples(run)}, the qrels have {_examples(judged)}. "
-            "Are they of the same data set and split, and are the ids spelt alike (stray blanks, a prefix)?"
+            "Are they of the same data set and split, and are the ids spelt alike (stray whitespace, a prefix)?"
         )
     return {query_id: _scores(query_id, run.get(query_id, {})) for query_id in judged}
 
@@ -148,9 +134,7 @@ def _relevances(query_id: str, documents: Mapping[str, int]) -> dict[str, int]:
     return relevances
 
 
-def _ask_pytrec_eval(
-    scored: dict[str, dict[str, float]], judged: dict[str, dict[str, int]], measures: Sequence[Measure]
-) -> dict[Measure, dict[str, float]]:
+def _ask_pytrec_eval(scored: Run, judged: Qrels, measures: Sequence[Measure]) -> dict[Measure, dict[str, float]]:
     """Compute the measures with as few passes over the run as pytrec_eval allows."""
     passes: dict[tuple[int, bool, str], list[Measure]] = {}
     for measure in measures:

@@ -18,7 +18,7 @@ def means_table(comparison: Comparison) -> Table:
     columns = (Column("system"), *(Column(metric) for metric in comparison.metrics))
     rows: tuple[tuple[Cell, ...], ...]
     rows = tuple((system, *values.values()) for system, values in comparison.means.items())
-    notes = [f"{comparison.n_queries} queries with judgements, all of them counted."]
+    notes = [f"{comparison.n_queries} judged queries, all of them counted."]
     for system, n_missing in comparison.missing.items():
         if n_missing:
             notes.append(f"{system} retrieves nothing for {n_missing} of them: they count as zero.")

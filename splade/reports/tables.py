@@ -2,15 +2,17 @@
 
 Numbers are kept in full and rounded by the form that shows them. A column says where its numbers come from, so that
 nobody takes a published value for a measurement.
+
+The library tabulate would not do: it pads every number by two places, so fewer columns fit a terminal, does not split a
+table that is too wide, and writes no CSV.
 """
 
 import csv
 import io
 import json
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from splade.errors import ConfigError, DataError
 
@@ -121,9 +123,8 @@ class Table:
 
     def to_text(self, width: int = 110) -> str:
         """Return aligned text; columns that do not fit in `width` follow in further blocks under the same rows."""
-        blocks = [self._block(columns) for columns in self._fitting(width)]
         notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in self.notes]
-        return "\n\n".join([self.title, *blocks, *(["\n".join(notes)] if notes else [])])
+        return "\n\n".join([self.title, *self._blocks(width), *(["\n".join(notes)] if notes else [])])
 
     def to_markdown(self) -> str:
         """Return a Markdown table under a bold title."""
@@ -152,7 +153,7 @@ class Table:
 
     def to_json(self) -> str:
         """Return `{"title", "columns", "rows", "notes"}`; rows are objects, numbers in full."""
-        value: dict[str, Any] = {
+        value = {
             "title": self.title,
             "columns": [{"heading": column.heading, "origin": column.origin} for column in self.columns],
             "rows": self.to_records(),
@@ -175,43 +176,29 @@ class Table:
     def _is_numeric(self, i: int) -> bool:
         return not any(isinstance(row[i], str) for row in self.rows)
 
-    def _heading_lines(self, i: int) -> list[str]:
-        column = self.columns[i]
-        return [*column.name.split(" "), *([column.origin] if column.origin is not None else [])]
-
-    def _widths(self) -> list[int]:
-        shown = self._shown()
-        return [
-            max(map(len, [*self._heading_lines(i), *(cells[i] for cells in shown)])) for i in range(len(self.columns))
-        ]
-
-    def _fitting(self, width: int) -> list[list[int]]:
+    def _blocks(self, width: int) -> list[str]:
         """Spread the columns over blocks no wider than `width`, each beginning with the key columns."""
-        widths, keys = self._widths(), list(range(self.n_keys))
-        blocks, block = [], list(keys)
-        for i in range(self.n_keys, len(self.columns)):
-            if len(block) > len(keys) and sum(widths[j] + 2 for j in [*block, i]) - 2 > width:
-                blocks.append(block)
-                block = list(keys)
-            block.append(i)
-        return [*blocks, block]
+        columns = self._padded_columns()
+        keys = columns[: self.n_keys]
+        blocks = [[*keys]]
+        for column in columns[self.n_keys :]:
+            fits = sum(len(one[0]) + 2 for one in [*blocks[-1], column]) - 2 <= width
+            if not fits and len(blocks[-1]) > len(keys):
+                blocks.append([*keys])
+            blocks[-1].append(column)
+        return ["\n".join("  ".join(cells).rstrip() for cells in zip(*block, strict=True)) for block in blocks]
 
-    def _block(self, chosen: Sequence[int]) -> str:
-        widths, shown = self._widths(), self._shown()
-        headings = {i: self._heading_lines(i) for i in chosen}
-        height = max(map(len, headings.values()))
-        stacked = {i: [""] * (height - len(lines)) + lines for i, lines in headings.items()}
-        rows = [[stacked[i][level] for i in chosen] for level in range(height)]
-        rows += [["-" * widths[i] for i in chosen], *([cells[i] for i in chosen] for cells in shown)]
-        right = {i: self._is_numeric(i) for i in chosen}
-        lines = []
-        for cells in rows:
-            padded = [
-                cell.rjust(widths[i]) if right[i] else cell.ljust(widths[i])
-                for i, cell in zip(chosen, cells, strict=True)
-            ]
-            lines.append("  ".join(padded).rstrip())
-        return "\n".join(lines)
+    def _padded_columns(self) -> list[list[str]]:
+        """Return each column as lines of one width: heading, rule, cells."""
+        headings = [[*column.name.split(" "), *([column.origin] if column.origin else [])] for column in self.columns]
+        height = max(map(len, headings))
+        columns = []
+        for i, (column, heading) in enumerate(zip(self.columns, headings, strict=True)):
+            cells = [column.show(row[i]) for row in self.rows]
+            width = max(map(len, [*heading, *cells]))
+            lines = [*[""] * (height - len(heading)), *heading, "-" * width, *cells]
+            columns.append([line.rjust(width) if self._is_numeric(i) else line.ljust(width) for line in lines])
+        return columns
 
 
 def _escape_markdown(text: str) -> str:

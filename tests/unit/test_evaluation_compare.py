@@ -47,7 +47,7 @@ def test_widest_queries_carry_the_evidence() -> None:
     )
     assert [query.query_id for query in found.widest] == ["q2", "q3", "q4"]
     query = found.widest[0]
-    assert (query.values, query.spread, query.relevant) == ({"mixed": 0.5, "best": 1.0}, 0.5, 1)
+    assert (query.values, query.relevant) == ({"mixed": 0.5, "best": 1.0}, 1)
     (document,) = query.retrieved["best"]
     assert (document.doc_id, document.rank, document.relevance, document.matched) == ("good", 1, 1, ("tea",))
     assert query.retrieved["mixed"][0].matched == ()

@@ -190,7 +190,7 @@ def test_judgements_queries_and_index_belong_together(build):
         check_judgements({"q1": {"x1": 1}}, ["q1"], index)
     with pytest.raises(DataError, match="not one judged query id"):
         check_judgements({"x": {"d1": 1}}, ["q1"], index)
-    with pytest.raises(DataError, match="differ by blanks.*' d3'"):
+    with pytest.raises(DataError, match="differ by whitespace.*' d3'"):
         check_judgements({"q1": {" d3": 1}}, ["q1"], index)
 
 
