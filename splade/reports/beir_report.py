@@ -3,31 +3,25 @@
 Each evaluation leaves two files in `out_dir/beir/<dataset>/`:
 
 - `perf.json`: `{"NDCG@10": ..., "Recall@100": ..., "R_cap@100": ...}`, metric to value;
-- `stats.json` (may be missing, and so may each key): `{"model": name, "L0_d": mean terms per document, "L0_q": mean
-  terms per query, "flops": expected shared terms, "index_bytes": ..., "encoding_ms_per_query": ...,
-  "search_ms_per_query": ..., "n_threads": threads of the search}`, and `label`, the system's name in tables.
+- `stats.json` (may be missing, and so may each key): the `Costs`, and `label`, the system's name in tables.
 
 Several systems share one `out_dir`: each but the first has its `beir/` in a sub-folder.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError, nearest
-from splade.reports.published import (
-    BEIR_13,
-    PUBLISHED_SYSTEMS,
-    PublishedSystem,
-    published_system,
-)
-from splade.reports.tables import Cell, Column, Table
+from splade.evaluation.costs import Costs
+from splade.evaluation.metrics import mean_metrics
+from splade.reports.published import BEIR_13, PUBLISHED_SYSTEMS, PublishedSystem, published_system
+from splade.reports.summaries import COST_COLUMNS, cost_cells
+from splade.reports.tables import Cell, Column, Table, WrittenTable, write_table
 from splade.storage.atomic import read_json
 
 _METRICS = ("NDCG@10", "Recall@100", "R_cap@100")
-_COSTS = ("L0_d", "L0_q", "flops", "index_bytes", "encoding_ms_per_query", "search_ms_per_query", "n_threads")
 # Meaningful as a mean over data sets; index sizes and thread counts are not.
 _AVERAGED_COSTS = ("L0_d", "L0_q", "flops", "encoding_ms_per_query", "search_ms_per_query")
 # Written beside its sub-forums; it is their mean, which the table forms itself.
@@ -42,31 +36,46 @@ _COLUMNS = (
     Column("R@100", origin="published"),
     Column("R@100", signed=True, origin="difference"),
     Column("R_cap@100", origin="measured"),
-    Column("terms /doc", digits=1),
-    Column("terms /query", digits=1),
-    Column("FLOPS", digits=2),
-    Column("index MB", digits=1),
-    Column("encode ms /query", digits=2),
-    Column("search ms /query", digits=2),
-    Column("threads"),
+    *COST_COLUMNS,
 )
 
 
 @dataclass(frozen=True)
 class SweepEntry:
-    """One evaluation: a system on a data set.
+    """One evaluation: a system on a data set, or the average over several.
 
     Attributes:
         system: label of the system in the table.
         dataset: name of the data set, a sub-forum as `cqadupstack/android`.
         metrics: `NDCG@10`, `Recall@100`, `R_cap@100`.
-        stats: costs, as far as known, and `model`.
+        costs: as far as known.
+        averaged: the data sets that an average is over.
     """
 
     system: str
     dataset: str
     metrics: dict[str, float]
-    stats: dict[str, Any]
+    costs: Costs
+    averaged: tuple[str, ...] = ()
+
+
+def write_beir_table(out_dir: Path, reference: str | None = None) -> WrittenTable:
+    """Write `out_dir/beir_table.{txt,md,csv,json,tex}` from all results in `out_dir` and the folders directly below.
+
+    Args:
+        out_dir: where splade.beir_eval and splade.bm25 left their results.
+        reference: as for `sweep_table`.
+
+    Raises:
+        ConfigError: no published results of the name `reference`.
+        DataError: there is no result.
+    """
+    return write_table(sweep_table(collect_sweep(find_systems(out_dir)), reference), out_dir / "beir_table")
+
+
+def write_beir_tables(out_dirs: Sequence[Path], reference: str | None = None) -> str:
+    """Write the tables of several folders, each folder once, and return them as text."""
+    return "\n\n".join(write_beir_table(out_dir, reference).summary() for out_dir in dict.fromkeys(out_dirs))
 
 
 def collect_sweep(out_dirs: Mapping[str, str | Path]) -> tuple[SweepEntry, ...]:
@@ -156,7 +165,7 @@ def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> 
     table = Table("BEIR", columns, tuple(rows), _notes(compared), n_keys=2)
     if len(systems) == 1:
         table = Table(f"BEIR: {systems[0]}", _COLUMNS, tuple(row[1:] for row in rows), _notes(compared))
-    return _without_empty_columns(table)
+    return table.without_empty_columns()
 
 
 def _read(system: str, path: Path, dataset: str) -> SweepEntry:
@@ -167,13 +176,14 @@ def _read(system: str, path: Path, dataset: str) -> SweepEntry:
     stats_path = path.with_name("stats.json")
     stats = read_json(stats_path) if stats_path.is_file() else {}
     if not isinstance(stats, dict):
-        raise DataError(f"{stats_path}: expected an object with the keys {', '.join(_COSTS)}")
-    return SweepEntry(system, dataset, {name: float(metrics[name]) for name in _METRICS}, stats)
+        raise DataError(f"{stats_path}: expected an object with costs such as L0_d, flops, search_ms_per_query")
+    own = {name: float(metrics[name]) for name in _METRICS}
+    return SweepEntry(system, dataset, own, Costs.from_json(stats, str(stats_path)))
 
 
 def _model(entries: Sequence[SweepEntry]) -> str:
     """Name of the evaluated model, which the label of the system stands in for."""
-    return next((str(entry.stats["model"]) for entry in entries if "model" in entry.stats), entries[0].system)
+    return next((entry.costs.model for entry in entries if entry.costs.model is not None), entries[0].system)
 
 
 def _with_averages(entries: Sequence[SweepEntry]) -> list[SweepEntry]:
@@ -198,36 +208,25 @@ def _with_averages(entries: Sequence[SweepEntry]) -> list[SweepEntry]:
 
 
 def _average(name: str, entries: Sequence[SweepEntry]) -> SweepEntry:
-    metrics = {key: _mean(entry.metrics[key] for entry in entries) for key in _METRICS}
-    stats: dict[str, Any] = {"averaged": tuple(entry.dataset for entry in entries)}
-    for key in _AVERAGED_COSTS:
-        if all(key in entry.stats for entry in entries):
-            stats[key] = _mean(float(entry.stats[key]) for entry in entries)
-    return SweepEntry(entries[0].system, name, metrics, stats)
+    all_costs = [entry.costs.to_json() for entry in entries]
+    known = [key for key in _AVERAGED_COSTS if all(key in costs for costs in all_costs)]
+    costs = mean_metrics([{key: float(costs[key]) for key in known} for costs in all_costs])
+    datasets = tuple(entry.dataset for entry in entries)
+    metrics = mean_metrics([entry.metrics for entry in entries])
+    return SweepEntry(entries[0].system, name, metrics, Costs.from_json(costs), datasets)
 
 
 def _row(entry: SweepEntry, published: PublishedSystem | None) -> tuple[Cell, ...]:
-    datasets = entry.stats.get("averaged", (entry.dataset,))
-    ndcg = _published_mean(published.ndcg_10 if published is not None else {}, datasets)
-    recall = _published_mean(published.recall_100 if published is not None else {}, datasets)
+    datasets = entry.averaged or (entry.dataset,)
     own_ndcg, own_recall, r_cap = (entry.metrics[name] for name in _METRICS)
-    index_bytes = entry.stats.get("index_bytes")
+    ndcg = _published_mean(published.ndcg_10, datasets) if published is not None else None
+    recall = _published_mean(published.recall_100, datasets) if published is not None else None
     return (
         entry.dataset,
-        own_ndcg,
-        ndcg,
-        own_ndcg - ndcg if ndcg is not None else None,
-        own_recall,
-        recall,
-        own_recall - recall if recall is not None else None,
+        *(own_ndcg, ndcg, own_ndcg - ndcg if ndcg is not None else None),
+        *(own_recall, recall, own_recall - recall if recall is not None else None),
         r_cap,
-        _number(entry, "L0_d"),
-        _number(entry, "L0_q"),
-        _number(entry, "flops"),
-        index_bytes / 1e6 if index_bytes is not None else None,
-        _number(entry, "encoding_ms_per_query"),
-        _number(entry, "search_ms_per_query"),
-        entry.stats.get("n_threads"),
+        *cost_cells(entry.costs),
     )
 
 
@@ -235,17 +234,7 @@ def _published_mean(values: Mapping[str, float], datasets: Sequence[str]) -> flo
     """Mean over the data sets, provided that each has a published value."""
     if not all(dataset in values for dataset in datasets):
         return None
-    return _mean(values[dataset] for dataset in datasets)
-
-
-def _number(entry: SweepEntry, key: str) -> float | None:
-    value = entry.stats.get(key)
-    return None if value is None else float(value)
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers)
+    return sum(values[dataset] for dataset in datasets) / len(datasets)
 
 
 def _notes(compared: Sequence[PublishedSystem]) -> tuple[str, ...]:
@@ -254,10 +243,3 @@ def _notes(compared: Sequence[PublishedSystem]) -> tuple[str, ...]:
     if compared:
         notes.append("difference: measured minus published.")
     return tuple(notes)
-
-
-def _without_empty_columns(table: Table) -> Table:
-    kept = [i for i in range(len(table.columns)) if i < table.n_keys or any(row[i] is not None for row in table.rows)]
-    columns = tuple(table.columns[i] for i in kept)
-    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
-    return Table(table.title, columns, rows, table.notes, table.n_keys)

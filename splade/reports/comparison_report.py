@@ -3,10 +3,11 @@
 import json
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 
 from splade.errors import ConfigError
 from splade.evaluation.comparison import Comparison, PairedDifference, QueryDifference, Retrieved
-from splade.reports.tables import Cell, Column, Table, TableFormat
+from splade.reports.tables import SUFFIXES, Cell, Column, Table, TableFormat, write_forms
 
 _WIDTH = 110
 _TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test (10,000 sign assignments)"}
@@ -65,6 +66,14 @@ def render_comparison(comparison: Comparison, form: TableFormat = "text") -> str
         queries = [_render_query(query) for query in comparison.widest]
         parts += [f"```text\n{query}\n```" for query in queries] if form == "markdown" else queries
     return "\n\n".join(parts)
+
+
+def write_comparison(comparison: Comparison, stem: Path) -> tuple[str, tuple[Path, ...]]:
+    """Write a comparison as text, Markdown, LaTeX, JSON, and its tables as CSV; return the text and the paths."""
+    forms: tuple[TableFormat, ...] = ("text", "markdown", "latex", "json")
+    contents = {SUFFIXES[form]: render_comparison(comparison, form) for form in forms}
+    contents |= {".csv": means_table(comparison).to_csv(), "_differences.csv": differences_table(comparison).to_csv()}
+    return contents[".txt"], write_forms(contents, stem)
 
 
 def _difference_row(pair: PairedDifference, alpha: float) -> tuple[Cell, ...]:

@@ -11,10 +11,13 @@ import csv
 import io
 import json
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
 
 from splade.errors import ConfigError, DataError
+from splade.storage.atomic import write_text
 
 Cell = str | float | int | None
 Origin = Literal["measured", "published", "difference"]
@@ -199,6 +202,37 @@ class Table:
             lines = [*[""] * (height - len(heading)), *heading, "-" * width, *cells]
             columns.append([line.rjust(width) if self._is_numeric(i) else line.ljust(width) for line in lines])
         return columns
+
+
+@dataclass(frozen=True)
+class WrittenTable:
+    """A table and its files.
+
+    Attributes:
+        table: what was written.
+        paths: the table as text, Markdown, CSV, JSON and LaTeX.
+    """
+
+    table: Table
+    paths: tuple[Path, ...]
+
+    def summary(self) -> str:
+        """Return the table as text, and where its files are."""
+        suffixes = ",".join(path.suffix[1:] for path in self.paths)
+        return f"{self.table.to_text()}\n\n  in {self.paths[0].with_suffix('')}.{{{suffixes}}}"
+
+
+def write_table(table: Table, stem: Path) -> WrittenTable:
+    """Write a table in every form, to `stem` with the suffix of each."""
+    return WrittenTable(table, write_forms({suffix: table.render(form) for form, suffix in SUFFIXES.items()}, stem))
+
+
+def write_forms(contents: Mapping[str, str], stem: Path) -> tuple[Path, ...]:
+    """Write texts to the files that `stem` and each ending (`.md`, `_differences.csv`) name; return their paths."""
+    paths = {stem.with_name(stem.name + ending): content for ending, content in contents.items()}
+    for path, content in paths.items():
+        write_text(path, content + "\n")
+    return tuple(paths)
 
 
 def _escape_markdown(text: str) -> str:

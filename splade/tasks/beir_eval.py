@@ -11,10 +11,11 @@ from splade.config.record import save_record
 from splade.config.sweep import MODEL_KEY, folder_of, swept_values
 from splade.errors import ConfigError
 from splade.evaluation.checks import Finding
+from splade.reports.beir_report import write_beir_table, write_beir_tables
+from splade.reports.comparison_report import write_comparison
 from splade.reports.summaries import warning_block
-from splade.tasks.beir_table import tables_of, write_beir_table
 from splade.tasks.bm25 import bm25_folder, evaluate_bm25_on
-from splade.tasks.compare import Texts, write_comparison
+from splade.tasks.compare import Texts
 from splade.tasks.index import write_index_reports
 from splade.tasks.retrieve import write_run
 
@@ -224,4 +225,4 @@ def _compare(baseline: Any, result: Any, data: Any) -> str:
 
 def after_sweep(results: list[BeirResult]) -> str:
     """Return the table that ends a sweep."""
-    return tables_of([result.out_dir for result in results], None)
+    return write_beir_tables([result.out_dir for result in results])

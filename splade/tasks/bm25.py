@@ -129,7 +129,7 @@ def search_and_write(
 def _on_beir(experiment: Experiment) -> Bm25Result:
     require(experiment, "beir.dataset", "beir.dataset_path", "config.out_dir")
     from splade.pipeline.beir_results import open_datasets, store_average
-    from splade.tasks.beir_table import write_beir_table
+    from splade.reports.beir_report import write_beir_table
 
     beir, out_dir = experiment.beir, Path(str(experiment.config.out_dir))
     datasets = open_datasets(str(beir.dataset), Path(str(beir.dataset_path)), beir.split or "test", beir.url)
@@ -209,6 +209,6 @@ def _costs_table(folders: Mapping[str, Path]) -> Table:
 
 def after_sweep(results: list[Bm25Result]) -> str:
     """Return the table that ends a sweep."""
-    from splade.tasks.beir_table import tables_of
+    from splade.reports.beir_report import write_beir_tables
 
-    return tables_of([result.out_dir for result in results if result.on_beir], None)
+    return write_beir_tables([result.out_dir for result in results if result.on_beir])

@@ -8,8 +8,8 @@ from pathlib import Path
 from splade.config import Experiment, require
 from splade.errors import ConfigError, DataError
 from splade.evaluation.checks import Finding
+from splade.reports.comparison_report import write_comparison
 from splade.reports.summaries import warning_block
-from splade.storage.atomic import write_text
 from splade.tasks.evaluate import top_k_of
 
 # Documents looked up before the texts of a collection are believed to be those of the runs.
@@ -108,22 +108,6 @@ def compare(experiment: Experiment) -> CompareResult:
     )
     text, written = write_comparison(compared, Path(str(experiment.config.out_dir)) / "compare")
     return CompareResult("\n\n".join([text, *notes]), written, tuple(warnings))
-
-
-def write_comparison(compared: "Comparison", stem: Path) -> tuple[str, tuple[Path, ...]]:  # type: ignore[name-defined]  # noqa: F821
-    """Write a comparison as text, Markdown, LaTeX, JSON, and its tables as CSV; return the text and the paths."""
-    from splade.reports.comparison_report import differences_table, means_table, render_comparison
-    from splade.reports.tables import SUFFIXES
-
-    contents = {
-        SUFFIXES[form]: render_comparison(compared, form) for form in ("text", "markdown", "latex", "json")
-    }  # fmt: skip
-    contents |= {".csv": means_table(compared).to_csv(), "_differences.csv": differences_table(compared).to_csv()}
-    paths = []
-    for suffix, content in contents.items():
-        paths.append(stem.with_name(stem.name + suffix))
-        write_text(paths[-1], content + "\n")
-    return contents[".txt"], tuple(paths)
 
 
 def named_runs(runs: object) -> dict[str, str]:

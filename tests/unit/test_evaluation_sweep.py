@@ -6,6 +6,7 @@ import pytest
 
 from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError
+from splade.evaluation.costs import Costs
 from splade.reports.beir_report import SweepEntry, collect_sweep, find_systems, sweep_table
 from splade.reports.published import BEIR_13, PUBLISHED_SYSTEMS, published_system
 
@@ -14,7 +15,7 @@ STATS |= {"encoding_ms_per_query": 2.5, "search_ms_per_query": 0.8}
 
 
 def entry(system: str, dataset: str, ndcg: float, **stats) -> SweepEntry:
-    return SweepEntry(system, dataset, {"NDCG@10": ndcg, "Recall@100": 0.9, "R_cap@100": 0.95}, stats)
+    return SweepEntry(system, dataset, {"NDCG@10": ndcg, "Recall@100": 0.9, "R_cap@100": 0.95}, Costs(**stats))
 
 
 def write(out_dir, dataset: str, ndcg: float, stats: dict | None = None) -> None:
