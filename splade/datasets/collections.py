@@ -50,16 +50,21 @@ class TextCollection(ABC):
     def __contains__(self, text_id: object) -> bool:
         return isinstance(text_id, str) and self.row(text_id) is not None
 
+    def get(self, text_id: str) -> str | None:
+        """Return the text of an id, or None."""
+        row = self.row(text_id)
+        return None if row is None else self[row][1]
+
     def text(self, text_id: str) -> str:
         """Return the text of an id.
 
         Raises:
             DataError: no text has this id.
         """
-        row = self.row(text_id)
-        if row is None:
+        text = self.get(text_id)
+        if text is None:
             raise DataError(f"{self.name}: there is no text with the id '{text_id}'")
-        return self[row][1]
+        return text
 
 
 class FileCollection(TextCollection):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,13 @@ from splade.evaluation.significance import Correction, Test, correct, paired_p_v
 # Values per query come out of sums of floats; closer than this they are a tie.
 _TIE = 1e-9
 _WORD = re.compile(r"\w+")
+
+
+class TextLookup(Protocol):
+    """Texts by id: a `TextCollection`, or a dictionary."""
+
+    def get(self, text_id: str, /) -> str | None:
+        """Return the text of an id, or None."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,8 @@ def compare_runs(
     metrics: Sequence[str],
     *,
     baseline: str | None = None,
-    texts: Mapping[str, str] | None = None,
-    query_texts: Mapping[str, str] | None = None,
+    texts: TextLookup | None = None,
+    query_texts: TextLookup | None = None,
     test: Test = "t",
     correction: Correction = "holm",
     alpha: float = 0.05,
@@ -165,7 +173,9 @@ def compare_runs(
     baseline_first = sorted(runs, key=lambda system: system != baseline)
     compared = [(a, b) for a, b in combinations(baseline_first, 2) if baseline in (None, a)]
     pairs = [pair for metric in first.means for pair in _compare(metric, compared, found, test, correction)]
-    shown = _Evidence(runs, qrels, texts or {}, query_texts or {}, n_documents_shown)
+    nothing: dict[str, str] = {}
+    texts, query_texts = nothing if texts is None else texts, nothing if query_texts is None else query_texts
+    shown = _Evidence(runs, qrels, texts, query_texts, n_documents_shown)
     leading = next(iter(first.means))
     values = {system: metrics_found.per_query[leading] for system, metrics_found in found.items()}
     return Comparison(
@@ -238,8 +248,8 @@ class _Evidence:
 
     runs: Mapping[str, Run]
     qrels: Qrels
-    texts: Mapping[str, str]
-    query_texts: Mapping[str, str]
+    texts: TextLookup
+    query_texts: TextLookup
     n_documents: int
 
     def of(self, query_id: str, values: Mapping[str, Mapping[str, float]]) -> QueryDifference:
@@ -255,11 +265,11 @@ class _Evidence:
         query_words = _words(self.query_texts.get(query_id))
         retrieved = []
         for rank, doc_id in enumerate(trec_ranking(documents, self.n_documents), 1):
-            words = set(_words(self.texts.get(doc_id)))
+            text = self.texts.get(doc_id)
+            words = set(_words(text))
             matched = tuple(word for word in query_words if word in words)
             relevance = self.qrels[query_id].get(doc_id)
-            score = float(documents[doc_id])
-            retrieved.append(Retrieved(rank, doc_id, score, relevance, self.texts.get(doc_id), matched))
+            retrieved.append(Retrieved(rank, doc_id, float(documents[doc_id]), relevance, text, matched))
         return tuple(retrieved)
 
 

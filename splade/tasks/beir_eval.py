@@ -15,7 +15,6 @@ from splade.reports.beir_report import write_beir_table, write_beir_tables
 from splade.reports.comparison_report import write_comparison
 from splade.reports.summaries import warning_block
 from splade.tasks.bm25 import bm25_folder, evaluate_bm25_on
-from splade.tasks.compare import Texts
 from splade.tasks.index import write_index_reports
 from splade.tasks.retrieve import write_run
 
@@ -214,9 +213,8 @@ def _compare(baseline: Any, result: Any, data: Any) -> str:
     from splade.reports.comparison_report import differences_table
 
     both = {found.system: drop_identical_ids(read_run(found.folder / "run.json")) for found in (baseline, result)}
-    texts = Texts(data.collection)
     compared = compare_runs(
-        both, data.qrels, METRICS, baseline=baseline.system, texts=texts, query_texts=data.queries
+        both, data.qrels, METRICS, baseline=baseline.system, texts=data.collection, query_texts=data.queries
     )  # fmt: skip
     write_comparison(compared, result.folder / "compare_bm25")
     table = differences_table(compared).to_text()

@@ -1,18 +1,26 @@
 """Task: compare runs, also those of other systems."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from splade.config import Experiment, require
+from splade.datasets.collections import open_collection, open_queries
+from splade.datasets.qrels import Qrels, read_qrels
+from splade.datasets.runs import Run, read_run
 from splade.errors import ConfigError, DataError
-from splade.evaluation.checks import Finding
+from splade.evaluation.beir_protocol import drop_identical_ids
+from splade.evaluation.checks import Finding, check_depth, check_run, check_scores, named, raise_errors
+from splade.evaluation.comparison import Comparison, TextLookup, compare_runs
+from splade.evaluation.measures import largest_cut, parse_metrics
+from splade.evaluation.significance import Correction, Test
 from splade.reports.comparison_report import write_comparison
 from splade.reports.summaries import warning_block
 from splade.tasks.evaluate import top_k_of
 
-# Documents looked up before the texts of a collection are believed to be those of the runs.
+# Ids looked up before the texts of a collection are believed to be those of the runs.
 _SAMPLE = 1000
 
 
@@ -37,29 +45,6 @@ class CompareResult:
         return "\n".join([self.text, "", place, *warning_block(self.warnings)])
 
 
-class Texts(Mapping[str, str]):
-    """The texts of a collection by id, read when asked for.
-
-    Args:
-        collection: a `TextCollection`.
-    """
-
-    def __init__(self, collection: "TextCollection"):  # type: ignore[name-defined]  # noqa: F821
-        self._collection = collection
-
-    def __getitem__(self, text_id: str) -> str:
-        row = self._collection.row(text_id)
-        if row is None:
-            raise KeyError(text_id)
-        return self._collection[row][1]
-
-    def __iter__(self) -> Iterator[str]:
-        return (text_id for text_id, _ in self._collection)
-
-    def __len__(self) -> int:
-        return len(self._collection)
-
-
 def compare(experiment: Experiment) -> CompareResult:
     """Compare two or more runs: metrics, significance, wins and losses, and the queries that differ most.
 
@@ -68,44 +53,20 @@ def compare(experiment: Experiment) -> CompareResult:
     hold the documents and queries of the runs.
     """
     require(experiment, "runs", "config.out_dir")
-    from splade.datasets.qrels import read_qrels
-    from splade.datasets.runs import read_run
-    from splade.evaluation.beir_protocol import drop_identical_ids
-    from splade.evaluation.checks import check_depth, check_run, check_scores, named, raise_errors
-    from splade.evaluation.comparison import compare_runs
-    from splade.evaluation.measures import largest_cut, parse_metrics
-
-    paths = named_runs(experiment.runs)
+    files = {name: _run_file(path) for name, path in named_runs(experiment.runs).items()}
     metrics = experiment.metrics or next(iter(experiment.config.eval_metric), None)
     qrels_path = experiment.qrels or next(iter(experiment.data.EVAL_QREL_PATH), None)
     if metrics is None or qrels_path is None:
         raise ConfigError("no value for qrels or metrics: give +qrels=FILE '+metrics=[nDCG@10,R@100]'")
     parse_metrics(metrics)
     qrels = read_qrels(qrels_path)
-    runs = {name: read_run(_run_file(path)) for name, path in paths.items()}
-    warnings = []
-    for name, run in runs.items():
-        findings = [*check_run(run, qrels), *check_scores(run)]
-        if top_k_of(Path(_run_file(paths[name])).parent) < largest_cut(metrics):
-            findings += check_depth(run, metrics)
-        warnings += raise_errors(named(name, findings))
-    settings = experiment.compare
-    if settings.drop_identical_ids:
+    runs = {name: read_run(path) for name, path in files.items()}
+    warnings = [found for name, run in runs.items() for found in _check(name, files[name], run, qrels, metrics)]
+    if experiment.compare.drop_identical_ids:
         runs = {name: drop_identical_ids(run) for name, run in runs.items()}
-    texts, query_texts, notes = _texts_at_hand(experiment, runs)
-    compared = compare_runs(
-        runs,
-        qrels,
-        metrics,
-        baseline=settings.baseline,
-        texts=texts,
-        query_texts=query_texts,
-        test=settings.test,  # type: ignore[arg-type]  # the schema allows these choices only
-        correction=settings.correction,  # type: ignore[arg-type]
-        alpha=settings.alpha,
-        n_queries_shown=settings.n_queries,
-        n_documents_shown=settings.n_documents,
-    )
+    first = next(iter(runs.values()))
+    texts, notes = _document_texts(experiment.data.COLLECTION_PATH, first)
+    compared = _compare(experiment, runs, qrels, metrics, texts)
     text, written = write_comparison(compared, Path(str(experiment.config.out_dir)) / "compare")
     return CompareResult("\n\n".join([text, *notes]), written, tuple(warnings))
 
@@ -149,35 +110,55 @@ def _run_file(path: str) -> str:
     return str(Path(path) / "run.json") if (Path(path) / "run.json").is_file() else path
 
 
-def _texts_at_hand(
-    experiment: Experiment, runs: Mapping[str, Mapping[str, Mapping[str, float]]]
-) -> tuple[Mapping[str, str], Mapping[str, str], list[str]]:
-    """Return texts of documents and queries, none where the configured files are not those of the runs."""
-    from splade.datasets.collections import open_collection, open_queries
+def _check(name: str, path: str, run: Run, qrels: Qrels, metrics: Sequence[str]) -> list[Finding]:
+    """Return what looks wrong in one run; raise what is wrong."""
+    findings = [*check_run(run, qrels), *check_scores(run)]
+    if top_k_of(Path(path).parent) < largest_cut(metrics):
+        findings += check_depth(run, metrics)
+    return raise_errors(named(name, findings))
 
-    first = next(iter(runs.values()))
-    doc_ids = [doc_id for documents in first.values() for doc_id in islice(documents, 10)][:_SAMPLE]
-    texts: Mapping[str, str] = {}
-    query_texts: Mapping[str, str] = {}
-    notes = []
-    if experiment.data.COLLECTION_PATH is not None:
-        try:
-            collection = open_collection(experiment.data.COLLECTION_PATH)
-            if (collection.rows(doc_ids) >= 0).all():
-                texts = Texts(collection)
-        except DataError as error:
-            notes.append(f"Documents are shown without texts: {error}")
-        if not texts and not notes:
-            notes.append(
-                f"Documents are shown without texts: data.COLLECTION_PATH={experiment.data.COLLECTION_PATH} is not the "
-                "collection of these runs."
-            )
-    for path in experiment.data.Q_COLLECTION_PATH:
+
+def _compare(
+    experiment: Experiment, runs: Mapping[str, Run], qrels: Qrels, metrics: Sequence[str], texts: TextLookup
+) -> Comparison:
+    settings = experiment.compare
+    return compare_runs(
+        runs,
+        qrels,
+        metrics,
+        baseline=settings.baseline,
+        texts=texts,
+        query_texts=_query_texts(experiment.data.Q_COLLECTION_PATH, next(iter(runs.values()))),
+        test=cast(Test, settings.test),  # the schema allows these choices only
+        correction=cast(Correction, settings.correction),
+        alpha=settings.alpha,
+        n_queries_shown=settings.n_queries,
+        n_documents_shown=settings.n_documents,
+    )
+
+
+def _document_texts(path: str | None, run: Run) -> tuple[TextLookup, list[str]]:
+    """Return the texts of a collection, none with a note where it is not that of the run."""
+    if path is None:
+        return {}, []
+    doc_ids = [doc_id for documents in run.values() for doc_id in islice(documents, 10)][:_SAMPLE]
+    reason = f"data.COLLECTION_PATH={path} is not the collection of these runs."
+    try:
+        collection = open_collection(path)
+        if (collection.rows(doc_ids) >= 0).all():
+            return collection, []
+    except DataError as error:
+        reason = str(error)
+    return {}, [f"Documents are shown without texts: {reason}"]
+
+
+def _query_texts(paths: Sequence[str], run: Run) -> TextLookup:
+    """Return the texts of the first file with the queries of the run."""
+    for path in paths:
         try:
             queries = open_queries(path)
+            if all(query_id in queries for query_id in islice(run, _SAMPLE)):
+                return queries
         except DataError:
-            continue
-        if all(query_id in queries for query_id in islice(first, _SAMPLE)):
-            query_texts = Texts(queries)
-            break
-    return texts, query_texts, notes
+            continue  # the comparison itself needs no queries
+    return {}
