@@ -12,7 +12,7 @@ import numpy as np
 
 from splade.encoding.tokens import Tokenizer, padded_batch, padding_id, token_ids
 from splade.errors import ConfigError
-from splade.models.protocol import SparseEncoder
+from splade.models.encoder import SparseEncoder
 from splade.vectors import SparseVectors
 
 # Texts of a window: many enough to find others of the same length, few enough to hold their vectors.

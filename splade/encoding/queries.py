@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
-from splade.models.protocol import SparseEncoder
+from splade.models.encoder import SparseEncoder
 from splade.vectors import SparseVectors
 
 

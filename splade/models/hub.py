@@ -4,6 +4,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from huggingface_hub import HfApi, constants, get_token, snapshot_download
+
 from splade.errors import ModelError
 from splade.storage.paths import resolve_path
 
@@ -49,8 +51,6 @@ def _checked(folder: Path, name: str) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
-
     try:  # a model fetched before is used as it is: no network, and the same files on every run
         cached = Path(snapshot_download(name, local_files_only=True))
         if any(any(cached.glob(pattern)) for pattern in WEIGHT_FILES + OLD_WEIGHT_FILES):
@@ -68,15 +68,11 @@ def _from_hub(name: str) -> Path:
 
 
 def _list_files(name: str) -> list[str]:
-    from huggingface_hub import HfApi
-
     return [file.rfilename for file in HfApi().model_info(name, timeout=TIMEOUT_SECONDS).siblings or []]
 
 
 def _check_reachable(name: str, endpoint: str) -> None:
     """Ask the hub once, without the retries of its library, so that a missing network shows within seconds."""
-    from huggingface_hub import get_token
-
     token = get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"{endpoint}/api/models/{name}", headers=headers)

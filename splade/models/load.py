@@ -1,13 +1,13 @@
 """Where a model is loaded: from `init_dict` and `config`, or from the checkpoint that training left behind."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from splade.config.schema import Experiment, ModelConfig, RunConfig
 from splade.distributed import pick_device
 from splade.errors import ConfigError, DataError, ModelError
+from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Aggregation
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.pretrained import LoadedModel, load_masked_lm
@@ -99,7 +99,7 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
         own_tokens_only=lexical in ("document", "both"),
         special_token_ids=document.tokenizer.all_special_ids,
     )
-    query_encoder: Any
+    query_encoder: SparseEncoder
     if kind in NO_TRANSFORMER_QUERIES:
         weights = _initial_token_weights(init, document, document_encoder.vocab_size) if kind == "splade_idf" else None
         query_encoder = TokenLookupEncoder(

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from splade.errors import ConfigError, ModelError
-from splade.models.head.int8_filter import TermScreen, screening_pays
+from splade.models.encoder import SparseEncoder
+from splade.models.head.int8_filter import Int8Filter, filter_pays
 from splade.models.head.pooling import AGGREGATIONS, Aggregation, pooled_blocks, sparse_head
 from splade.models.pruning import keep_own_tokens, keep_top_k
 from splade.vectors import SparseVectors
@@ -26,7 +27,7 @@ from splade.vectors import SparseVectors
 logger = logging.getLogger(__name__)
 
 
-class MaskedLMEncoder(nn.Module):
+class MaskedLMEncoder(SparseEncoder):
     """Encodes token ids into non-negative weights over the model's vocabulary (SPLADE v2, arXiv 2109.10086).
 
     Args:
@@ -57,7 +58,7 @@ class MaskedLMEncoder(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         agg: Aggregation = "max",
         top_k: int | None = None,
         own_tokens_only: bool = False,
@@ -76,20 +77,12 @@ class MaskedLMEncoder(nn.Module):
         self.half_precision = False
         self._decoder = find_decoder(model)
         self.vocab_size = _vocab_size(model, self._decoder)
-        self._screen: TermScreen | None = None
-        self._screen_made_from: tuple[int, int] | None = None
+        self._filter: Int8Filter | None = None
+        self._filter_made_from: tuple[int, int] | None = None
         self.train(model.training)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Encode a batch for training.
-
-        Args:
-            input_ids: (batch, length) int64 token ids.
-            attention_mask: (batch, length), zero for padding.
-
-        Returns:
-            (batch, vocab_size) float32 non-negative weights.
-        """
+        """Return (batch, vocab_size) float32 weights of (batch, length) token ids, for training."""
         if self._decoder is None:
             weights = self._plain_formula(input_ids, attention_mask)
         else:
@@ -99,18 +92,7 @@ class MaskedLMEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> SparseVectors:
-        """Encode a batch into sparse vectors, without autograd and without dropout.
-
-        Args:
-            input_ids: (batch, length) int64 token ids, on any device.
-            attention_mask: (batch, length), zero for padding, on the same device.
-
-        Returns:
-            One vector per row.
-
-        Raises:
-            ModelError: a weight is not a finite number.
-        """
+        """Return the same as sparse vectors, without autograd and without dropout."""
         device = next(self.model.parameters()).device
         input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
 
@@ -123,25 +105,26 @@ class MaskedLMEncoder(nn.Module):
                 return sparse(slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask))
             hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
             weight, bias = self._decoder.parameters(self.model)
-            screen = self._term_screen(weight, bias)
-            rows = pooled_blocks(hidden, attention_mask, weight, bias, self.agg, sparse, screen)
+            rows = pooled_blocks(
+                hidden, attention_mask, weight, bias, self.agg, sparse, self._int8_filter(weight, bias)
+            )
         return SparseVectors.concatenate(rows, self.vocab_size)
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off, and forget what was derived from the weights before they change."""
         if mode:
-            self._screen = None
+            self._filter = None
         return super().train(mode)
 
-    def _term_screen(self, weight: Tensor, bias: Tensor | None) -> TermScreen | None:
-        """Return a screen of the present weights, kept from call to call, or None where it does not pay."""
-        if self.agg != "max" or torch.is_autocast_enabled(weight.device.type) or not screening_pays(weight):
+    def _int8_filter(self, weight: Tensor, bias: Tensor | None) -> Int8Filter | None:
+        """Return the filter of the present weights, kept from call to call, or None where it does not pay."""
+        if self.agg != "max" or torch.is_autocast_enabled(weight.device.type) or not filter_pays(weight):
             return None
         # Tensors made in inference mode do not count their changes.
         made_from = None if weight.is_inference() else (weight.data_ptr(), weight._version)
-        if self._screen is None or made_from is None or made_from != self._screen_made_from:
-            self._screen, self._screen_made_from = TermScreen(weight, bias), made_from
-        return self._screen
+        if self._filter is None or made_from is None or made_from != self._filter_made_from:
+            self._filter, self._filter_made_from = Int8Filter(weight, bias), made_from
+        return self._filter
 
     def _keep(self, weights: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         if self.own_tokens_only:
@@ -170,7 +153,7 @@ class Decoder:
         """Run the model up to the decoder and return the (batch, length, dim) states that the decoder is applied to."""
         captured: list[Tensor] = []
 
-        def capture(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        def capture(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             captured.append(args[0])
             # The decoder still runs, on no token at all: the model's own code stays whole and costs nothing.
             return (args[0][:, :0], *args[1:])
@@ -257,7 +240,7 @@ def _vocab_size(model: nn.Module, decoder: Decoder | None) -> int:
 
 def _positive_entries(weights: Tensor) -> SparseVectors:
     """Return the positive entries of (passages, vocabulary) weights as arrays."""
-    # Not "weights > 0": not-a-number must be seen, not dropped.
+    # Not "weights > 0": NaN must be seen, not dropped.
     rows, terms = (~(weights <= 0)).nonzero(as_tuple=True)
     kept = weights[rows, terms].cpu().numpy().astype(np.float32, copy=False)
     if not np.isfinite(kept).all():

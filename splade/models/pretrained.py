@@ -3,7 +3,11 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from splade.errors import ModelError
 from splade.models.hub import model_folder
@@ -19,14 +23,14 @@ class LoadedModel:
     Attributes:
         name: what the user gave.
         folder: where its files are.
-        model: a transformers masked-language model in float32, in evaluation mode.
+        model: a masked-language model in float32, in evaluation mode.
         tokenizer: the tokenizer that fits it.
     """
 
     name: str
     folder: Path
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
 
 def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max") -> LoadedModel:
@@ -45,7 +49,7 @@ def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max
     return LoadedModel(name, folder, model, tokenizer)
 
 
-def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -> Any:
+def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -> PreTrainedTokenizerBase:
     """Load a model's own tokenizer, or the one that `tokenizer_name` names if both have the same vocabulary."""
     own = _tokenizer_or_none(folder)
     if tokenizer_name is None:
@@ -63,12 +67,7 @@ def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -
     return given
 
 
-def _load_weights(folder: Path, name: str) -> Any:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForMaskedLM
-    from transformers.utils import logging as transformers_logging
-
+def _load_weights(folder: Path, name: str) -> PreTrainedModel:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
     transformers_logging.disable_progress_bar()
@@ -98,19 +97,17 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _tokenizer_or_none(folder: Path) -> Any | None:
+def _tokenizer_or_none(folder: Path) -> PreTrainedTokenizerBase | None:
     files = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
     if not any((folder / file).is_file() for file in files):
         return None
-    from transformers import AutoTokenizer
-
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the tokenizer in {folder} does not load: {' '.join(str(error).split())[:300]}") from error
 
 
-def _check_tokenizer_fits(model: Any, tokenizer: Any, name: str) -> None:
+def _check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     vocab_size = model.get_output_embeddings().weight.shape[0] if model.get_output_embeddings() is not None else None
     vocab_size = vocab_size or model.config.vocab_size
     largest = max(tokenizer.get_vocab().values())

@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from splade.config.schema import Experiment
+from splade.models.encoder import SparseEncoder
+from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import write_json
@@ -18,7 +20,7 @@ LOOKUP_FILE = "token_weights.json"
 def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> None:
     """Write `model/` (and `model_q/`) in Hugging Face format, loadable by sentence-transformers as a SparseEncoder.
 
-    Each folder is written beside its place and renamed, so that one which exists is whole.
+    Each folder is written beside its place and renamed, so that one which exists is complete.
 
     Args:
         model: what to save.
@@ -33,7 +35,7 @@ def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> N
         shutil.rmtree(folder / QUERY_MODEL_FOLDER)
 
 
-def model_settings(experiment: Experiment) -> dict[str, Any]:
+def model_settings(experiment: Experiment) -> dict[str, str | int | None]:
     """Return the settings that change what a model's vectors are."""
     init = experiment.init_dict
     return {
@@ -45,7 +47,9 @@ def model_settings(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _save_encoder(encoder: Any, tokenizer: Any, agg: str, folder: Path, max_length: int | None) -> None:
+def _save_encoder(
+    encoder: SparseEncoder, tokenizer: PreTrainedTokenizerBase, agg: str, folder: Path, max_length: int | None
+) -> None:
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -54,7 +58,7 @@ def _save_encoder(encoder: Any, tokenizer: Any, agg: str, folder: Path, max_leng
         table = (torch.relu(encoder.weights.detach()) * encoder.allowed).tolist()
         weights = {token: table[term_id] for token, term_id in tokenizer.get_vocab().items() if table[term_id] > 0}
         write_json(temporary / LOOKUP_FILE, weights)
-    else:
+    elif isinstance(encoder, MaskedLMEncoder):
         encoder.model.save_pretrained(temporary)
         if encoder.top_k is None and not encoder.own_tokens_only:  # sentence-transformers has no such limits
             _write_sentence_transformers_files(temporary, agg, max_length)

@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from splade.models.encoder import SparseEncoder
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class Fingerprint:
     tokenizer: str
     document_encoder: str
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | int]:
         """Return the fields as JSON values."""
         return asdict(self)
 
-    def differences(self, other: Mapping[str, Any]) -> list[str]:
+    def differences(self, other: Mapping[str, object]) -> list[str]:
         """Name the fields in which a stored fingerprint differs from this one."""
         return [name for name, value in self.as_dict().items() if other.get(name) != value]
 
@@ -41,7 +43,7 @@ class Splade(nn.Module):
     """A pair of sparse encoders over one vocabulary. The score of a query and a document is their dot product.
 
     Args:
-        document_encoder: encoder of documents (`splade.models.protocol.SparseEncoder`, also an `nn.Module`).
+        document_encoder: encoder of documents.
         query_encoder: encoder of queries; may be the same object.
         tokenizer: tokenizer of the documents.
         query_tokenizer: tokenizer of the queries; must have the same vocabulary.
@@ -52,10 +54,10 @@ class Splade(nn.Module):
 
     def __init__(
         self,
-        document_encoder: Any,
-        query_encoder: Any,
-        tokenizer: Any,
-        query_tokenizer: Any,
+        document_encoder: SparseEncoder,
+        query_encoder: SparseEncoder,
+        tokenizer: PreTrainedTokenizerBase,
+        query_tokenizer: PreTrainedTokenizerBase,
         matching_type: str = "splade",
         agg: str = "max",
         name: str = "",
@@ -82,8 +84,8 @@ class Splade(nn.Module):
     @property
     def shares_weights(self) -> bool:
         """Whether both encoders are one language model, perhaps with different limits on their terms."""
-        model = getattr(self.query_encoder, "model", None)
-        return self.shared or (model is not None and model is self.document_encoder.model)
+        query_model, document_model = (getattr(e, "model", None) for e in (self.query_encoder, self.document_encoder))
+        return self.shared or (query_model is not None and query_model is document_model)
 
     @property
     def documents_frozen(self) -> bool:
@@ -100,10 +102,12 @@ class Splade(nn.Module):
     def checkpoint_activations(self) -> None:
         """Keep fewer activations for the backward pass and compute the others again: less memory, more time."""
         for encoder in (self.document_encoder, self.query_encoder):
-            model: Any = getattr(encoder, "model", None)  # a look-up of token weights has none
+            model = getattr(encoder, "model", None)
+            if not isinstance(model, PreTrainedModel):  # a look-up of token weights has none
+                continue
             if hasattr(model, "activation_checkpointing_enable"):
                 model.activation_checkpointing_enable({"use_reentrant": False})
-            elif hasattr(model, "gradient_checkpointing_enable"):  # its name in earlier releases
+            else:  # its name in earlier releases
                 model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def forward(self, queries: Mapping[str, Tensor], documents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

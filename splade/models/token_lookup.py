@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from splade.models.encoder import SparseEncoder
 from splade.vectors import SparseVectors
 
 
-class TokenLookupEncoder(nn.Module):
+class TokenLookupEncoder(SparseEncoder):
     """A text is the set of its tokens, each with a weight of its own that does not depend on the context.
 
     With all weights 1 and no training this is the query side of SPLADE-doc (arXiv 2109.10086, section 3.3); with
@@ -18,7 +19,7 @@ class TokenLookupEncoder(nn.Module):
     Args:
         vocab_size: number of terms.
         special_token_ids: tokens that never get a weight ([CLS], [SEP], padding ...).
-        weights: (vocab_size,) initial weights; null: 1 each.
+        weights: (vocab_size,) initial weights; None: 1 each.
         trainable: learn the weights; a negative one counts as zero.
 
     Example:

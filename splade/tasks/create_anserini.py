@@ -49,7 +49,7 @@ def create_anserini(experiment: Experiment) -> AnseriniResult:
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
     model = load_for_inference(experiment)
     check_max_length(model, run.max_length)
-    tokens = model.tokenizer.convert_ids_to_tokens(range(model.vocab_size))
+    tokens = model.tokenizer.convert_ids_to_tokens(list(range(model.vocab_size)))
     exported = [
         write_documents(
             out_dir / "docs_anserini.jsonl",

@@ -25,19 +25,19 @@ for seed, (batch, length, dim, vocab_size) in enumerate([(3, 70, 40, 150), (2, 5
     expected = logits.amax(1)
     first = (logits == expected[:, None]).int().argmax(1)
     values = torch.empty(batch, vocab_size)
-    winners = torch.zeros(batch, vocab_size, dtype=torch.int32)
-    head_triton.max_into(hidden.flatten(0, 1), mask, weight, values, winners, 1000)
+    argmax = torch.zeros(batch, vocab_size, dtype=torch.int32)
+    head_triton.max_into(hidden.flatten(0, 1), mask, weight, values, argmax, 1000)
     assert torch.equal(values, expected)
     seen = mask.any(1)
     rows = 1000 + length * torch.arange(batch)[:, None] + first
-    assert torch.equal(winners[seen].long(), rows[seen])
+    assert torch.equal(argmax[seen].long(), rows[seen])
     head_triton.max_into(hidden.flatten(0, 1), mask, weight, values, None, 0)
     assert torch.equal(values, expected)
 
     leaves = hidden.requires_grad_(), weight.requires_grad_()
     grads = torch.randn(batch, vocab_size, generator=generator) * (expected > 0)
     _MaxLogits.apply(leaves[0], mask, leaves[1], None).backward(grads)
-    found = head_triton.gradients(hidden.detach(), weight.detach(), (winners - 1000).clamp(min=0), grads, True, True)
+    found = head_triton.gradients(hidden.detach(), weight.detach(), (argmax - 1000).clamp(min=0), grads, True, True)
     for leaf, grad in zip(leaves, found):
         torch.testing.assert_close(grad, leaf.grad, rtol=1e-5, atol=1e-5)
 

@@ -7,8 +7,8 @@ import transformers
 from torch import nn
 
 from splade.errors import ConfigError, ModelError
+from splade.models.encoder import SparseEncoder
 from splade.models.masked_lm import Decoder, MaskedLMEncoder, find_decoder
-from splade.models.protocol import SparseEncoder
 
 VOCAB = 97
 SIZE = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=VOCAB)
@@ -119,7 +119,7 @@ def test_gradients_of_every_parameter_equal_the_textbook_formula(name, agg):
 def test_gradient_checkpointing_does_not_change_gradients(model):
     batch = make_batch()
     plain, checkpointed = copy.deepcopy(model), copy.deepcopy(model)
-    checkpointed.gradient_checkpointing_enable()
+    getattr(checkpointed, "activation_checkpointing_enable", checkpointed.gradient_checkpointing_enable)()
     for each in (plain, checkpointed):
         MaskedLMEncoder(each.train()).eval()
         for module in each.modules():
@@ -208,7 +208,7 @@ def test_is_a_sparse_encoder(model):
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_changed_weights_change_the_vectors(model, monkeypatch, pays):
-    monkeypatch.setattr("splade.models.masked_lm.screening_pays", lambda _weight: pays)
+    monkeypatch.setattr("splade.models.masked_lm.filter_pays", lambda _weight: pays)
     encoder = MaskedLMEncoder(model)
     batch = make_batch()
     encoder.encode(*batch)
@@ -233,6 +233,6 @@ def test_vectors_do_not_depend_on_the_processor(model, monkeypatch):
     batch = make_batch()
     encoded = []
     for pays in (True, False):
-        monkeypatch.setattr("splade.models.masked_lm.screening_pays", lambda _weight, pays=pays: pays)
+        monkeypatch.setattr("splade.models.masked_lm.filter_pays", lambda _weight, pays=pays: pays)
         encoded.append(torch.from_numpy(MaskedLMEncoder(model).encode(*batch).to_dense()))
     torch.testing.assert_close(*encoded, rtol=1e-5, atol=1e-6)

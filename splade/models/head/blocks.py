@@ -82,14 +82,14 @@ class TokenBlock(ABC):
         return torch.mm(hidden, weight.t(), out=buffer.view(len(hidden), len(weight)))
 
     @abstractmethod
-    def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:
-        """Write each passage's maximum, and where it was first reached.
+    def max_into(self, logits: Tensor, terms: slice, values: Tensor, argmax: Tensor | None) -> None:
+        """Write each passage's maximum, and the token that reached it first.
 
         Args:
             logits: (tokens, terms) tile.
             terms: the tile's place in the vocabulary.
             values: (passages, vocabulary) maxima; -inf for a passage whose tokens are all masked.
-            winners: (passages, vocabulary) int32 index into the batch x length tokens of the batch, or None. Not
+            argmax: (passages, vocabulary) int32 index into the batch x length tokens of the batch, or None. Not
                 meaningful for a passage whose tokens are all masked.
         """
 
@@ -136,12 +136,12 @@ class PackedBlock(TokenBlock):
         repeated = torch.arange(-(-tokens // multiple) * multiple).clamp_(max=tokens - 1)
         return self.batch_hidden[self.rows[repeated]]
 
-    def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
+    def max_into(self, logits: Tensor, terms: slice, values: Tensor, argmax: Tensor | None) -> None:  # noqa: D102
         tile = logits.to(values.dtype).numpy()
-        if winners is None:
+        if argmax is None:
             segment_max(tile, self.offsets, values.numpy(), terms.start)
         else:
-            segment_argmax(tile, self.offsets, self.rows.numpy(), values.numpy(), winners.numpy(), terms.start)
+            segment_argmax(tile, self.offsets, self.rows.numpy(), values.numpy(), argmax.numpy(), terms.start)
 
     def sum_into(self, weights: Tensor, terms: slice, values: Tensor) -> None:  # noqa: D102
         tile = weights.to(values.dtype).numpy()
@@ -175,14 +175,14 @@ class ShortPassage(PackedBlock):
     def _tile(self, hidden: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
         return torch.mm(weight, hidden.t(), out=buffer.view(len(weight), len(hidden))).t()
 
-    def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
-        if winners is None:
+    def max_into(self, logits: Tensor, terms: slice, values: Tensor, argmax: Tensor | None) -> None:  # noqa: D102
+        if argmax is None:
             values[0, terms] = logits.amax(dim=0).to(values.dtype)
         else:
             # Of equal entries torch.max returns the first; a repetition may differ in the last bit and win.
             best, position = logits.max(dim=0)
             values[0, terms] = best.to(values.dtype)
-            winners[0, terms] = self.rows[position.clamp_(max=self.tokens - 1)].to(winners.dtype)
+            argmax[0, terms] = self.rows[position.clamp_(max=self.tokens - 1)].to(argmax.dtype)
 
     def sum_into(self, weights: Tensor, terms: slice, values: Tensor) -> None:  # noqa: D102
         values[0, terms] = weights[: self.tokens].sum(dim=0, dtype=values.dtype)
@@ -196,7 +196,7 @@ class ShortPassage(PackedBlock):
         super().add_to_batch(per_token[: self.tokens], batch)
 
 
-class RoundedBlock(PackedBlock):
+class Int8Block(PackedBlock):
     """Tokens in 8-bit integers, whose tiles are exact 32-bit integers.
 
     The last token is repeated until the number of tokens is a multiple of 32, so only a maximum may be taken of a tile:
@@ -232,14 +232,14 @@ class PaddedBlock(TokenBlock):
     def _by_passage(self, tile: Tensor) -> Tensor:
         return tile.view(*self.mask.shape, tile.shape[1])
 
-    def max_into(self, logits: Tensor, terms: slice, values: Tensor, winners: Tensor | None) -> None:  # noqa: D102
+    def max_into(self, logits: Tensor, terms: slice, values: Tensor, argmax: Tensor | None) -> None:  # noqa: D102
         padding = ~self.mask[:, :, None]
         best, position = self._by_passage(logits).masked_fill_(padding, -torch.inf).max(dim=1)
         values[:, terms] = best.to(values.dtype)
-        if winners is not None:
+        if argmax is not None:
             length = self.mask.shape[1]
             start = self.first_row + length * torch.arange(len(position), device=position.device)
-            winners[:, terms] = (start[:, None] + position).to(winners.dtype)
+            argmax[:, terms] = (start[:, None] + position).to(argmax.dtype)
 
     def sum_into(self, weights: Tensor, terms: slice, values: Tensor) -> None:  # noqa: D102
         padding = ~self.mask[:, :, None]

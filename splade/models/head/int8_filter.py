@@ -1,38 +1,40 @@
-"""Which terms can have a weight at all: found with a product of 8-bit integers, so that only they are computed in full.
+"""An upper-bound filter: a product of 8-bit integers finds the terms that can have a weight; only they are computed.
 
 Of 30,000 terms a passage keeps some hundred. Processors that multiply 8-bit integers natively do so four times as fast
-as float32. Rounding hidden states and embeddings to 8 bits changes a logit by no more than a known bound, so a term
-whose rounded logit stays below zero by more than that has no weight. The few others are computed in float32: weights
-are those of the float32 product, only their computation is shorter.
+as float32. Quantising hidden states and embeddings to 8 bits changes a logit by no more than a known error bound, so a
+term whose quantised logit stays below zero by more than that has no weight. The others, the candidate terms, are
+computed in float32: weights are those of the float32 product, only their computation is shorter.
 
-The bound. With h' and w' the rounded hidden state and embedding, h . w - h' . w' = (h - h') . w + h' . (w - w'), which
-by Cauchy-Schwarz is at most |h - h'| |w| + |h'| |w - w'|. All four norms are computed, not estimated.
+The error bound. With h' and w' the quantised hidden state and embedding,
+h . w - h' . w' = (h - h') . w + h' . (w - w'), which by Cauchy-Schwarz is at most |h - h'| |w| + |h'| |w - w'|.
+All four norms are computed, not estimated.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from splade.models.head.blocks import RoundedBlock, packed_blocks
-from splade.models.head.kernels import possible_terms, segment_max_int32
+from splade.models.head.blocks import Int8Block, packed_blocks
+from splade.models.head.kernels import candidate_terms, segment_max
 
 # 8 bits with a sign, the same on both sides of zero.
 LARGEST = 127
-# For what float32 rounds when the bound itself is computed.
+# Below every product.
+LOWEST = np.iinfo(np.int32).min
+# For what float32 rounds when the error bound itself is computed.
 MARGIN = 1.01
 # A model that is not trained for sparsity yet gives weight to half the vocabulary; then the full product is cheaper.
 SELECTIVE = 0.2
-# So that rounding a large vocabulary takes little memory besides the result.
+# So that quantising a large vocabulary takes little memory besides the result.
 _TERMS_AT_ONCE = 4096
 
 
-class TermScreen:
-    """An output embedding rounded to 8 bits, each term with a scale of its own, and how much the rounding changed it.
+class Int8Filter:
+    """An output embedding in 8 bits, each term with a scale of its own, and its quantisation error.
 
     Args:
         weight: (vocabulary, dim) float32 output embedding.
@@ -43,15 +45,15 @@ class TermScreen:
         self.weight = weight.detach()
         self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
         self.norms = self.weight.norm(dim=1)
-        pieces = [_rounded_terms(piece) for piece in self.weight.split(_TERMS_AT_ONCE)]
-        self.rounded, self.scales, self.errors = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        pieces = [_quantised_terms(piece) for piece in self.weight.split(_TERMS_AT_ONCE)]
+        self.quantised, self.scales, self.errors = (torch.cat(parts) for parts in zip(*pieces, strict=True))
 
 
-class ScreenedBatch:
-    """A batch of hidden states rounded to 8 bits, and what a screen finds in it.
+class FilteredBatch:
+    """A batch of hidden states in 8 bits, and the candidate terms of its passages.
 
     Args:
-        screen: of the output embedding.
+        int8_filter: of the output embedding.
         hidden: (batch, length, dim) float32 hidden states.
         attention_mask: (batch, length), zero for tokens that are left out.
 
@@ -59,67 +61,66 @@ class ScreenedBatch:
         blocks: the batch, cut into blocks of whole passages.
     """
 
-    def __init__(self, screen: TermScreen, hidden: Tensor, attention_mask: Tensor) -> None:
+    def __init__(self, int8_filter: Int8Filter, hidden: Tensor, attention_mask: Tensor) -> None:
         mask = attention_mask.bool()
         tokens = hidden.flatten(0, 1)
         kept = tokens[mask.flatten()]
-        rounded, scale = _rounded(kept, kept.abs().amax() if kept.numel() else kept.new_zeros(()))
-        restored = rounded * scale
-        self.screen = screen
+        quantised, scale = _quantised(kept, kept.abs().amax() if kept.numel() else kept.new_zeros(()))
+        restored = quantised * scale
+        error = _largest_norm(kept - restored) * int8_filter.norms + _largest_norm(restored) * int8_filter.errors
+        self.filter = int8_filter
         self.tokens = tokens
-        self.blocks = list(packed_blocks(_padded_again(rounded, mask), mask, RoundedBlock))
-        slack = _largest_norm(kept - restored) * screen.norms + _largest_norm(restored) * screen.errors
-        self._units = (scale * screen.scales).numpy()
-        self._reach = (screen.bias + MARGIN * slack).numpy()
+        self.blocks = list(packed_blocks(_padded_again(quantised, mask), mask, Int8Block))
+        self._scales = (scale * int8_filter.scales).numpy()
+        self._bounds = (int8_filter.bias + MARGIN * error).numpy()
 
-    def weights(self, block: RoundedBlock) -> Tensor:
+    def weights(self, block: Int8Block) -> Tensor:
         """Return the (passages, vocabulary) weights of a block under `max`."""
-        screen = self.screen
-        weights = self.tokens.new_zeros(block.size, len(screen.weight))
+        bias = self.filter.bias
+        weights = self.tokens.new_zeros(block.size, len(bias))
         for passage, _, candidates, logits in self._candidate_logits(block):
-            weights[passage, candidates] = torch.log1p(torch.relu(logits.amax(dim=0) + screen.bias[candidates]))
+            weights[passage, candidates] = torch.log1p(torch.relu(logits.amax(dim=0) + bias[candidates]))
         return weights
 
-    def max_into(self, block: RoundedBlock, values: Tensor, winners: Tensor) -> None:
-        """Write maxima of logits without bias, and which tokens won, for terms that can have a weight.
+    def max_into(self, block: Int8Block, values: Tensor, argmax: Tensor) -> None:
+        """Write the maxima of the candidates' logits, without bias, and the tokens that reached them first.
 
         Args:
             block: one of `blocks`.
             values: (passages, vocabulary) float32; -inf for all other terms.
-            winners: (passages, vocabulary) int32; untouched for all other terms.
+            argmax: (passages, vocabulary) int32; untouched for all other terms.
         """
         values.fill_(-torch.inf)
         for passage, rows, candidates, logits in self._candidate_logits(block):
             best, position = logits.max(dim=0)
             values[passage, candidates] = best
-            winners[passage, candidates] = rows[position].to(winners.dtype)
+            argmax[passage, candidates] = rows[position].to(argmax.dtype)
 
     def is_selective(self) -> bool:
-        """Whether the first block leaves so few candidates that screening the batch saves work."""
+        """Whether the first block has so few candidates that filtering the batch saves work."""
         block = self.blocks[0]
         found = sum(len(candidates) for _, _, candidates in self._candidates(block))
-        return found < SELECTIVE * block.size * len(self.screen.weight)
+        return found < SELECTIVE * block.size * len(self.filter.bias)
 
-    def _candidates(self, block: RoundedBlock) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield each passage that has tokens, the rows of its tokens, and the terms that can have a weight."""
-        screen = self.screen
-        highest = np.empty((block.size, len(screen.weight)), dtype=np.int32)
-        for terms, products in block.tiles(screen.rounded):
-            segment_max_int32(products.numpy(), block.offsets, highest, terms.start)
+    def _candidates(self, block: Int8Block) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield each passage that has tokens, the rows of its tokens, and its candidate terms."""
+        highest = np.empty((block.size, len(self.filter.bias)), dtype=np.int32)
+        for terms, products in block.tiles(self.filter.quantised):
+            segment_max(products.numpy(), block.offsets, highest, terms.start, LOWEST)
         for passage, (start, stop) in enumerate(pairwise(block.offsets)):
             if start < stop:
-                found = possible_terms(highest[passage], self._units, self._reach)
-                yield passage, block.rows[start:stop], torch.from_numpy(found)
+                candidates = candidate_terms(highest[passage], self._scales, self._bounds)
+                yield passage, block.rows[start:stop], torch.from_numpy(candidates)
 
-    def _candidate_logits(self, block: RoundedBlock) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    def _candidate_logits(self, block: Int8Block) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Yield what `_candidates` does, and the (tokens, candidates) logits without bias, in float32."""
         for passage, rows, candidates in self._candidates(block):
-            yield passage, rows, candidates, self.tokens[rows] @ self.screen.weight[candidates].t()
+            yield passage, rows, candidates, self.tokens[rows] @ self.filter.weight[candidates].t()
 
 
-def screening_pays(weight: Tensor) -> bool:
-    """Whether this processor multiplies 8-bit integers natively, and the weight is one that a screen is for."""
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+def filter_pays(weight: Tensor) -> bool:
+    """Whether this processor multiplies 8-bit integers natively, and the weight is one that the filter is for."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     native = any(capabilities.get(name, False) for name in ("avx512_vnni", "amx_int8"))
     suited = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.shape[1] > 1
     return native and suited and _integer_products_are_right()
@@ -137,15 +138,15 @@ def _integer_products_are_right() -> bool:
     )
 
 
-def _rounded_terms(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return embeddings in 8 bits, the scale of each, and the norm of what rounding took from each."""
-    rounded, scales = _rounded(weight, weight.abs().amax(dim=1, keepdim=True))
-    return rounded, scales.squeeze(1), (weight - rounded * scales).norm(dim=1)
+def _quantised_terms(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return embeddings in 8 bits, the scale of each, and the norm of each one's quantisation error."""
+    quantised, scales = _quantised(weight, weight.abs().amax(dim=1, keepdim=True))
+    return quantised, scales.squeeze(1), (weight - quantised * scales).norm(dim=1)
 
 
-def _rounded(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+def _quantised(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
     """Return values in 8 bits, and the scale that brings them back."""
-    # Not zero, so that zeros stay zeros; not-a-number stays, so that the bound is none and every term is a candidate.
+    # Not zero, so that zeros stay zeros; NaN stays, so that there is no bound and every term is a candidate.
     scale = (largest / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
     return (values / scale).round_().nan_to_num_(nan=0.0).clamp_(-LARGEST, LARGEST).to(torch.int8), scale
 

@@ -4,7 +4,7 @@ A tile holds the logits of the tokens of a few whole passages (rows) for a piece
 small enough to still lie in the cache when it is pooled. The inner loops run along contiguous terms, so the compiler
 turns them into vector instructions; `torch.max(dim=0)` with indices takes about ten times as long on the same tile.
 
-Not-a-number wins every maximum and stays, as in PyTorch: a diverged model must not look like an empty vector.
+NaN wins every maximum and stays, as in PyTorch: a diverged model must not look like an empty vector.
 """
 
 import numpy as np
@@ -12,54 +12,57 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True)
-def segment_max(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int) -> None:
-    """Write `values[i, first_term + t] = max(tile[offsets[i]:offsets[i + 1], t])`; -inf for a passage without tokens.
+def segment_max(
+    tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int, lowest: float = -np.inf
+) -> None:
+    """Write `values[i, first_term + t] = max(tile[offsets[i]:offsets[i + 1], t])`.
 
     Args:
-        tile: (tokens, terms) floats, C-contiguous.
+        tile: (tokens, terms) floats or int32, C-contiguous.
         offsets: (passages + 1,) int64, the first row of each passage.
-        values: (passages, vocabulary) floats, C-contiguous, written for the tile's terms.
+        values: (passages, vocabulary) of the tile's dtype, C-contiguous, written for the tile's terms.
         first_term: vocabulary index of the tile's first column.
+        lowest: what a passage without tokens gets; no logit is below it.
     """
     terms = tile.shape[1]
     for passage in range(len(offsets) - 1):
         best = values[passage, first_term : first_term + terms]
-        best[:] = -np.inf
+        best[:] = lowest
         for row in range(offsets[passage], offsets[passage + 1]):
             logits = tile[row]
             for term in range(terms):
                 logit = logits[term]
-                wins = (logit > best[term]) | (logit != logit)
-                best[term] = logit if wins else best[term]
+                higher = (logit > best[term]) | (logit != logit)
+                best[term] = logit if higher else best[term]
 
 
 @njit(nogil=True, cache=True)
 def segment_argmax(
-    tile: np.ndarray, offsets: np.ndarray, rows: np.ndarray, values: np.ndarray, winners: np.ndarray, first_term: int
+    tile: np.ndarray, offsets: np.ndarray, rows: np.ndarray, values: np.ndarray, argmax: np.ndarray, first_term: int
 ) -> None:
-    """As `segment_max`, and note in `winners` the entry of `rows` at which the maximum was first reached.
+    """As `segment_max`, and note in `argmax` the entry of `rows` at which the maximum was first reached.
 
     Args:
         tile: (tokens, terms) floats, C-contiguous.
         offsets: (passages + 1,) int64.
         rows: (tokens,) int64, what to note for each row of the tile.
         values: (passages, vocabulary) floats, C-contiguous.
-        winners: (passages, vocabulary) int32, C-contiguous; untouched for a passage without tokens.
+        argmax: (passages, vocabulary) int32, C-contiguous; untouched for a passage without tokens.
         first_term: vocabulary index of the tile's first column.
     """
     terms = tile.shape[1]
     for passage in range(len(offsets) - 1):
         best = values[passage, first_term : first_term + terms]
-        winner = winners[passage, first_term : first_term + terms]
+        best_row = argmax[passage, first_term : first_term + terms]
         best[:] = -np.inf
         for row in range(offsets[passage], offsets[passage + 1]):
             logits = tile[row]
             source = np.int32(rows[row])
             for term in range(terms):
                 logit = logits[term]
-                wins = (logit > best[term]) | (logit != logit)
-                best[term] = logit if wins else best[term]
-                winner[term] = source if wins else winner[term]
+                higher = (logit > best[term]) | (logit != logit)
+                best[term] = logit if higher else best[term]
+                best_row[term] = source if higher else best_row[term]
 
 
 @njit(nogil=True, cache=True)
@@ -76,38 +79,18 @@ def segment_sum(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first
 
 
 @njit(nogil=True, cache=True)
-def segment_max_int32(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int) -> None:
-    """As `segment_max`, on integers; the smallest integer for a passage without tokens.
-
-    Args:
-        tile: (tokens, terms) int32, C-contiguous.
-        offsets: (passages + 1,) int64.
-        values: (passages, vocabulary) int32, C-contiguous.
-        first_term: vocabulary index of the tile's first column.
-    """
-    terms = tile.shape[1]
-    for passage in range(len(offsets) - 1):
-        best = values[passage, first_term : first_term + terms]
-        best[:] = np.iinfo(np.int32).min
-        for row in range(offsets[passage], offsets[passage + 1]):
-            products = tile[row]
-            for term in range(terms):
-                best[term] = max(best[term], products[term])
-
-
-@njit(nogil=True, cache=True)
-def possible_terms(highest: np.ndarray, units: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def candidate_terms(highest: np.ndarray, scales: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return the terms (int64, ascending) whose logit may be above zero, or is not a number.
 
     Args:
-        highest: (vocabulary,) int32 products of rounded tokens and rounded embeddings.
-        units: (vocabulary,) float32, what 1 of such a product is worth.
-        reach: (vocabulary,) float32, the bias and the most that rounding may have taken from a logit.
+        highest: (vocabulary,) int32 maxima over the tokens of quantised hidden states . quantised embedding.
+        scales: (vocabulary,) float32, what 1 of such a product is worth.
+        bounds: (vocabulary,) float32, the bias plus the bound on the quantisation error of a logit.
     """
     terms = np.empty(len(highest), dtype=np.int64)
     found = 0
     for term in range(len(highest)):
         terms[found] = term
-        # Not "> 0": not-a-number must be seen. Without a branch, for there is no telling which way it goes.
-        found += not (np.float32(highest[term]) * units[term] + reach[term] <= np.float32(0.0))
+        # Not "> 0": NaN must be seen. Without a branch, for there is no telling which way it goes.
+        found += not (np.float32(highest[term]) * scales[term] + bounds[term] <= np.float32(0.0))
     return terms[:found].copy()

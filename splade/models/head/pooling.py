@@ -6,13 +6,13 @@ With logits w_ij of input token i and vocabulary term j,
     sum:  w_j = sum_i log(1 + ReLU(w_ij))      SPLADE, arXiv 2107.05720, equation 2
 
 The maximum is taken over raw logits, because the bias is the same for every token and log(1 + ReLU(x)) is monotonic;
-each of them is then applied once per term. Logits are never held for more than one small tile (`pooling_blocks`).
+each of them is then applied once per term. Logits are never held for more than one small tile (`blocks`).
 
-In training, only the token that won a term's maximum has a gradient, and only where the weight is positive. So `max`
-keeps the winners' positions, (batch, vocabulary) integers, instead of logits, and its backward pass is a weighted sum
-of embedding rows per token and of hidden rows per term. `sum` makes its logits a second time in the backward pass.
+In training, only the token that reached a term's maximum has a gradient, and only where the weight is positive. So
+`max` keeps the argmax, (batch, vocabulary) integers, instead of logits, and its backward pass is a weighted sum of
+embedding rows per token and of hidden rows per term. `sum` makes its logits a second time in the backward pass.
 
-On a GPU the maximum is made by Triton kernels where Triton is installed (`head_triton`), else in pieces as on the CPU.
+On a GPU the maximum is made by Triton kernels where Triton is installed (`triton_kernels`), else in pieces.
 
 Ties: where several tokens reach the same maximum, the first takes the whole gradient. `torch.max(dim)` also gives it to
 one of them, `torch.amax` shares it out evenly; the loss and its other gradients do not differ.
@@ -30,7 +30,7 @@ from torch.nn import functional
 
 from splade.errors import ConfigError
 from splade.models.head.blocks import PaddedBlock, TokenBlock, each_block, token_blocks
-from splade.models.head.int8_filter import ScreenedBatch, TermScreen, screening_pays
+from splade.models.head.int8_filter import FilteredBatch, Int8Filter, filter_pays
 
 Aggregation = Literal["max", "sum"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("max", "sum")
@@ -82,7 +82,7 @@ def pooled_blocks(
     bias: Tensor | None,
     agg: Aggregation,
     use: Callable[[slice, Tensor], Result],
-    screen: TermScreen | None = None,
+    int8_filter: Int8Filter | None = None,
 ) -> list[Result]:
     """Pool a batch without autograd, a few passages at a time, so that no batch x vocabulary matrix is kept.
 
@@ -93,14 +93,14 @@ def pooled_blocks(
         bias: see `sparse_head`.
         agg: see `sparse_head`.
         use: is given which passages of the batch, and their (passages, vocabulary) weights; perhaps in a thread.
-        screen: finds the terms that are worth computing; only for `max` in float32 on the CPU.
+        int8_filter: finds the terms that can have a weight; only for `max` in float32 on the CPU.
 
     Returns:
         What `use` returned, in the order of the passages.
     """
     _check_aggregation(agg)
-    if screen is not None:
-        batch = ScreenedBatch(screen, hidden, attention_mask)
+    if int8_filter is not None:
+        batch = FilteredBatch(int8_filter, hidden, attention_mask)
         return each_block(batch.blocks, lambda block: use(block.passages, batch.weights(block)))
     hidden, weight = _matched_dtypes(hidden, weight)
 
@@ -132,25 +132,25 @@ def _matched_dtypes(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.to(dtype), weight.to(dtype)
 
 
-def _max_of_block(block: TokenBlock, weight: Tensor, values: Tensor, winners: Tensor | None) -> None:
+def _max_of_block(block: TokenBlock, weight: Tensor, values: Tensor, argmax: Tensor | None) -> None:
     if isinstance(block, PaddedBlock) and (kernels := _triton_kernels(weight)) is not None:
-        kernels.max_into(block.hidden, block.mask, weight, values, winners, block.first_row)
+        kernels.max_into(block.hidden, block.mask, weight, values, argmax, block.first_row)
         return
     for terms, logits in block.tiles(weight):
-        block.max_into(logits, terms, values, winners)
+        block.max_into(logits, terms, values, argmax)
 
 
-def _screened_max(
-    hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None, values: Tensor, winners: Tensor
+def _filtered_max(
+    hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None, values: Tensor, argmax: Tensor
 ) -> bool:
-    """Fill in maxima and winners with the help of a screen; return False where that would not save work."""
-    if not screening_pays(weight):
+    """Fill in maxima and argmax with the int8 filter's help; return False where that would not save work."""
+    if not filter_pays(weight):
         return False
-    batch = ScreenedBatch(TermScreen(weight, bias), hidden, attention_mask)
+    batch = FilteredBatch(Int8Filter(weight, bias), hidden, attention_mask)
     # With a block or two, trying whether it pays costs as much as it saves.
     if len(batch.blocks) < 4 or not batch.is_selective():
         return False
-    each_block(batch.blocks, lambda block: batch.max_into(block, values[block.passages], winners[block.passages]))
+    each_block(batch.blocks, lambda block: batch.max_into(block, values[block.passages], argmax[block.passages]))
     return True
 
 
@@ -175,30 +175,30 @@ class _MaxLogits(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         shape = len(hidden), len(weight)
         values = hidden.new_empty(shape, dtype=_accumulator(hidden.dtype))
-        winners = hidden.new_zeros(shape, dtype=torch.int32) if any(ctx.needs_input_grad) else None
-        if winners is None or not _screened_max(hidden, attention_mask, weight, bias, values, winners):
+        argmax = hidden.new_zeros(shape, dtype=torch.int32) if any(ctx.needs_input_grad) else None
+        if argmax is None or not _filtered_max(hidden, attention_mask, weight, bias, values, argmax):
 
             def work(block: TokenBlock) -> None:
-                noted = None if winners is None else winners[block.passages]
+                noted = None if argmax is None else argmax[block.passages]
                 _max_of_block(block, weight, values[block.passages], noted)
 
             each_block(token_blocks(hidden, attention_mask), work)
-        if winners is not None:
-            ctx.save_for_backward(hidden, weight, winners)
+        if argmax is not None:
+            ctx.save_for_backward(hidden, weight, argmax)
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
-        hidden, weight, winners = ctx.saved_tensors
+        hidden, weight, argmax = ctx.saved_tensors
         needs_hidden, _, needs_weight, _ = ctx.needs_input_grad
         if (kernels := _triton_kernels(weight)) is not None:
-            grads = kernels.gradients(hidden, weight, winners, grad_values, needs_hidden, needs_weight)
+            grads = kernels.gradients(hidden, weight, argmax, grad_values, needs_hidden, needs_weight)
             return grads[0], None, grads[1], None
         tokens = hidden.flatten(0, 1)
-        # By term, so that the winners of a term stand together.
+        # By term, so that what belongs to a term stands together.
         terms, passages = grad_values.t().nonzero(as_tuple=True)
-        rows = winners[passages, terms].long()
+        rows = argmax[passages, terms].long()
         grads = grad_values[passages, terms].to(weight.dtype)
         grad_hidden = grad_weight = None
         if needs_weight:

@@ -2,7 +2,7 @@
 
 The forward kernel is a matrix product whose result never leaves the chip: one program multiplies the tokens of one
 passage with one piece of the vocabulary, a few tokens at a time, and keeps the running maximum and the token that
-reached it. Fusing the two is the idea of Sparton (arXiv 2603.25011). The backward kernels follow the winners.
+reached it. Fusing the two is the idea of Sparton (arXiv 2603.25011). The backward kernels follow the argmax.
 
 `head.pooling` uses these where Triton and a GPU are there, and does without them elsewhere. They have been
 checked in Triton's interpreter (`TRITON_INTERPRET=1`) against the plain formula; they have not been timed or tuned on
@@ -29,15 +29,15 @@ def works_on(device: torch.device) -> bool:
     """Whether the kernels can be compiled for a device and give the right result there; logs why not, once."""
     hidden, weight = torch.eye(16, device=device), torch.eye(32, 16, device=device)
     values = torch.empty(1, 32, device=device)
-    winners = torch.zeros(1, 32, dtype=torch.int32, device=device)
+    argmax = torch.zeros(1, 32, dtype=torch.int32, device=device)
     grads = torch.ones(1, 32, device=device)
     try:
-        max_into(hidden, torch.ones(1, 16, dtype=torch.bool, device=device), weight, values, winners, 0)
-        _, grad_weight = gradients(hidden.unsqueeze(0), weight, winners, grads, True, True)
+        max_into(hidden, torch.ones(1, 16, dtype=torch.bool, device=device), weight, values, argmax, 0)
+        _, grad_weight = gradients(hidden.unsqueeze(0), weight, argmax, grads, True, True)
     except (TritonError, RuntimeError, OSError, SubprocessError) as error:
         logger.warning("Triton cannot be used on %s (%s); the head works in pieces instead", device, error)
         return False
-    expected = hidden[winners[0].long()]
+    expected = hidden[argmax[0].long()]
     right = torch.equal(values[0], weight.amax(1)) and grad_weight is not None and torch.equal(grad_weight, expected)
     if not right:
         logger.warning("Triton gives wrong results on %s; the head works in pieces instead", device)
@@ -45,7 +45,7 @@ def works_on(device: torch.device) -> bool:
 
 
 def max_into(
-    hidden: Tensor, mask: Tensor, weight: Tensor, values: Tensor, winners: Tensor | None, first_row: int
+    hidden: Tensor, mask: Tensor, weight: Tensor, values: Tensor, argmax: Tensor | None, first_row: int
 ) -> None:
     """Write each passage's maximum logits, and the tokens that reached them first.
 
@@ -54,7 +54,7 @@ def max_into(
         mask: (passages, length) bool, False for padding.
         weight: (vocabulary, dim) output embedding, in the dtype of the hidden states.
         values: (passages, vocabulary) float32; -inf for a passage whose tokens are all masked.
-        winners: (passages, vocabulary) int32 `first_row` + row of `hidden`, or None.
+        argmax: (passages, vocabulary) int32 `first_row` + row of `hidden`, or None.
         first_row: number of the first row of `hidden` among those of the batch.
     """
     passages, length = mask.shape
@@ -69,13 +69,13 @@ def max_into(
         ends,
         weight.contiguous(),
         values,
-        values if winners is None else winners,
+        values if argmax is None else argmax,
         length,
         vocab_size,
         dim,
         values.stride(0),
         first_row,
-        winners is not None,
+        argmax is not None,
         "ieee" if exact else "tf32",
         block_tokens,
         block_terms,
@@ -84,19 +84,19 @@ def max_into(
 
 
 def gradients(
-    hidden: Tensor, weight: Tensor, winners: Tensor, grad_values: Tensor, needs_hidden: bool, needs_weight: bool
+    hidden: Tensor, weight: Tensor, argmax: Tensor, grad_values: Tensor, needs_hidden: bool, needs_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of the hidden states and of the output embedding, each None if not needed.
 
     Args:
         hidden: (batch, length, dim) hidden states.
         weight: (vocabulary, dim) output embedding.
-        winners: (batch, vocabulary) int32 rows of the flattened hidden states.
+        argmax: (batch, vocabulary) int32 rows of the flattened hidden states.
         grad_values: (batch, vocabulary) gradient of the maxima, mostly zero.
         needs_hidden: whether the first is needed.
         needs_weight: whether the second is needed.
     """
-    batch, vocab_size = winners.shape
+    batch, vocab_size = argmax.shape
     dim = weight.shape[1]
     grads = grad_values.float().contiguous()
     width = triton.next_power_of_2(dim)
@@ -104,13 +104,13 @@ def gradients(
     if needs_weight:
         grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
         _grad_weight_kernel[(vocab_size,)](
-            hidden.contiguous(), winners, grads, grad_weight, batch, vocab_size, dim, width
+            hidden.contiguous(), argmax, grads, grad_weight, batch, vocab_size, dim, width
         )
     if needs_hidden:
         sums = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
         block_terms = 64
         grid = (batch, triton.cdiv(vocab_size, block_terms))
-        _grad_hidden_kernel[grid](weight.contiguous(), winners, grads, sums, vocab_size, dim, width, block_terms)
+        _grad_hidden_kernel[grid](weight.contiguous(), argmax, grads, sums, vocab_size, dim, width, block_terms)
         grad_hidden = sums.to(hidden.dtype)
     return grad_hidden, grad_weight
 
@@ -122,13 +122,13 @@ def _max_kernel(
     ends,
     weight,
     values,
-    winners,
+    argmax,
     length,
     vocab_size,
     dim,
     row_stride,
     first_row,
-    with_winners: tl.constexpr,
+    with_argmax: tl.constexpr,
     precision: tl.constexpr,
     block_tokens: tl.constexpr,
     block_terms: tl.constexpr,
@@ -138,7 +138,7 @@ def _max_kernel(
     terms = tl.program_id(1) * block_terms + tl.arange(0, block_terms)
     known_terms = terms < vocab_size
     best = tl.full((block_terms,), float("-inf"), tl.float32)
-    winner = tl.zeros((block_terms,), tl.int32)
+    best_token = tl.zeros((block_terms,), tl.int32)
     # Padding after the last token costs nothing.
     for start in range(0, tl.load(ends + passage), block_tokens):
         tokens = start + tl.arange(0, block_tokens)
@@ -155,21 +155,21 @@ def _max_kernel(
                 other=0.0,
             )
             logits = tl.dot(left, right, logits, input_precision=precision)
-        # Not-a-number must stay visible: it becomes infinity, which no maximum hides.
+        # NaN must stay visible: it becomes infinity, which no maximum hides.
         logits = tl.where(logits == logits, logits, float("inf"))
         logits = tl.where(kept[:, None], logits, float("-inf"))
         highest, position = tl.max(logits, axis=0, return_indices=True, return_indices_tie_break_left=True)
-        wins = highest > best
-        best = tl.where(wins, highest, best)
-        winner = tl.where(wins, start + position, winner)
+        higher = highest > best
+        best = tl.where(higher, highest, best)
+        best_token = tl.where(higher, start + position, best_token)
     tl.store(values + passage * row_stride + terms, best, mask=known_terms)
-    if with_winners:
-        rows_won = first_row + passage * length + winner
-        tl.store(winners + passage * row_stride + terms, rows_won.to(tl.int32), mask=known_terms)
+    if with_argmax:
+        argmax_rows = first_row + passage * length + best_token
+        tl.store(argmax + passage * row_stride + terms, argmax_rows.to(tl.int32), mask=known_terms)
 
 
 @triton.jit
-def _grad_weight_kernel(hidden, winners, grads, grad_weight, batch, vocab_size, dim, width: tl.constexpr):
+def _grad_weight_kernel(hidden, argmax, grads, grad_weight, batch, vocab_size, dim, width: tl.constexpr):
     term = tl.program_id(0).to(tl.int64)
     dims = tl.arange(0, width)
     total = tl.zeros((width,), tl.float32)
@@ -177,14 +177,14 @@ def _grad_weight_kernel(hidden, winners, grads, grad_weight, batch, vocab_size, 
         entry = passage * vocab_size + term
         grad = tl.load(grads + entry)
         if grad != 0.0:
-            row = tl.load(winners + entry).to(tl.int64)
+            row = tl.load(argmax + entry).to(tl.int64)
             total += grad * tl.load(hidden + row * dim + dims, mask=dims < dim, other=0.0).to(tl.float32)
     tl.store(grad_weight + term * dim + dims, total.to(grad_weight.dtype.element_ty), mask=dims < dim)
 
 
 @triton.jit
 def _grad_hidden_kernel(
-    weight, winners, grads, grad_hidden, vocab_size, dim, width: tl.constexpr, block_terms: tl.constexpr
+    weight, argmax, grads, grad_hidden, vocab_size, dim, width: tl.constexpr, block_terms: tl.constexpr
 ):
     passage = tl.program_id(0).to(tl.int64)
     first_term = tl.program_id(1).to(tl.int64) * block_terms
@@ -193,6 +193,6 @@ def _grad_hidden_kernel(
         entry = passage * vocab_size + term
         grad = tl.load(grads + entry)
         if grad != 0.0:
-            row = tl.load(winners + entry).to(tl.int64)
+            row = tl.load(argmax + entry).to(tl.int64)
             part = grad * tl.load(weight + term * dim + dims, mask=dims < dim, other=0.0).to(tl.float32)
             tl.atomic_add(grad_hidden + row * dim + dims, part, mask=dims < dim)

@@ -5,16 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splade.models.head import pooling as head
-from splade.models.head.int8_filter import ScreenedBatch, TermScreen, screening_pays
-from splade.models.head.kernels import segment_max_int32
+from splade.models.head.int8_filter import LOWEST, FilteredBatch, Int8Filter, filter_pays
+from splade.models.head.kernels import segment_max
 from splade.models.head.pooling import pooled_blocks, sparse_head
 
 
 def both(hidden, mask, weight, bias):
-    def dense(screen):
-        return torch.cat(pooled_blocks(hidden, mask, weight, bias, "max", lambda _, weights: weights, screen))
+    def dense(int8_filter):
+        return torch.cat(pooled_blocks(hidden, mask, weight, bias, "max", lambda _, weights: weights, int8_filter))
 
-    return dense(TermScreen(weight, bias)), dense(None)
+    return dense(Int8Filter(weight, bias)), dense(None)
 
 
 @settings(max_examples=60, deadline=None)
@@ -35,8 +35,8 @@ def test_no_term_is_lost_and_no_weight_changes(seed, batch, length, dim, scale, 
     # Many logits near zero, on both sides.
     bias = scale * (shift + torch.randn(300, generator=generator)) if with_bias else None
     mask = (torch.rand(batch, length, generator=generator) >= masked).long()
-    screened, full = both(hidden, mask, weight, bias)
-    torch.testing.assert_close(screened, full, rtol=1e-5, atol=2e-6 * scale)
+    filtered, full = both(hidden, mask, weight, bias)
+    torch.testing.assert_close(filtered, full, rtol=1e-5, atol=2e-6 * scale)
 
 
 def test_the_error_bound_holds_where_rounding_is_worst():
@@ -47,38 +47,38 @@ def test_the_error_bound_holds_where_rounding_is_worst():
     bias = -(hidden @ weight.t())[0, 0] + 1.0
     rounded = (hidden.round() @ weight.round().t())[0, 0] + bias
     assert (rounded < -500).all()
-    screened, full = both(hidden, torch.ones(1, 1), weight, bias)
+    filtered, full = both(hidden, torch.ones(1, 1), weight, bias)
     assert (full > 0).all()
-    torch.testing.assert_close(screened, full, rtol=0, atol=0.02)
+    torch.testing.assert_close(filtered, full, rtol=0, atol=0.02)
 
 
 def test_only_few_terms_are_computed_in_full():
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(5000, 64, generator=generator)
 
-    def screened(bias):
-        return ScreenedBatch(TermScreen(weight, torch.full((5000,), bias)), hidden.unsqueeze(0), torch.ones(1, 40))
+    def filtered(bias):
+        return FilteredBatch(Int8Filter(weight, torch.full((5000,), bias)), hidden.unsqueeze(0), torch.ones(1, 40))
 
-    batch = screened(-25.0)
+    batch = filtered(-25.0)
     (block,) = batch.blocks
     assert batch.is_selective()
     ((_, _, candidates),) = batch._candidates(block)
     assert 0 < (batch.weights(block) > 0).sum() <= len(candidates) < 500
-    assert not screened(0.0).is_selective()
+    assert not filtered(0.0).is_selective()
 
 
 @pytest.mark.parametrize("shift", [-14.0, 0.0])
-def test_training_with_and_without_a_screen_gives_the_same_gradients(monkeypatch, shift):
+def test_training_with_and_without_the_filter_gives_the_same_gradients(monkeypatch, shift):
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(40, 100, 16, generator=generator), torch.randn(400, 16, generator=generator)
     bias = shift + torch.randn(400, generator=generator)
     mask = (torch.arange(100) < torch.randint(0, 101, (40, 1), generator=generator)).long()
     leaves = [leaf.requires_grad_() for leaf in (hidden, weight, bias)]
     found, used = [], []
-    screened = ScreenedBatch.max_into
-    monkeypatch.setattr(ScreenedBatch, "max_into", lambda *args: (used.append(1), screened(*args)))
+    filtered = FilteredBatch.max_into
+    monkeypatch.setattr(FilteredBatch, "max_into", lambda *args: (used.append(1), filtered(*args)))
     for pays in (True, False):
-        monkeypatch.setattr(head, "screening_pays", lambda _weight, pays=pays: pays)
+        monkeypatch.setattr(head, "filter_pays", lambda _weight, pays=pays: pays)
         weights = sparse_head(hidden, mask, weight, bias)
         found.append([weights, *torch.autograd.grad(weights.square().sum(), leaves)])
     assert bool(used) == (shift < 0) and found[0][0].count_nonzero() > 0
@@ -86,31 +86,31 @@ def test_training_with_and_without_a_screen_gives_the_same_gradients(monkeypatch
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_not_a_number_is_not_hidden():
+def test_nan_is_not_hidden():
     hidden, weight = torch.randn(2, 3, 8), torch.randn(20, 8)
     hidden[0, 1, 0] = torch.nan
     weight[5] = -torch.nan
-    screened, _ = both(hidden, torch.ones(2, 3), weight, None)
-    assert screened[0].isnan().all() and screened[1, 5].isnan() and screened[1].isnan().sum() == 1
+    filtered, _ = both(hidden, torch.ones(2, 3), weight, None)
+    assert filtered[0].isnan().all() and filtered[1, 5].isnan() and filtered[1].isnan().sum() == 1
 
 
-def test_threads_share_a_screened_batch():
+def test_threads_share_a_filtered_batch():
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(40, 60, 16, generator=generator), torch.randn(400, 16, generator=generator)
     mask, bias = torch.ones(40, 60), torch.full((400,), -10.0)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        screened, full = both(hidden, mask, weight, bias)
+        filtered, full = both(hidden, mask, weight, bias)
     finally:
         torch.set_num_threads(threads)
     assert 0 < (full > 0).float().mean() < 1
-    torch.testing.assert_close(screened, full, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(filtered, full, rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_of_nothing():
     hidden, weight = torch.randn(0, 0, 8), torch.randn(20, 8)
-    assert ScreenedBatch(TermScreen(weight, None), hidden, torch.ones(0, 0)).blocks == []
+    assert FilteredBatch(Int8Filter(weight, None), hidden, torch.ones(0, 0)).blocks == []
 
 
 @pytest.mark.parametrize("terms", [1, 16, 37])
@@ -118,9 +118,9 @@ def test_maximum_of_integers(terms):
     tile = np.random.default_rng(terms).integers(-1000, 1000, (9, terms)).astype(np.int32)
     offsets = np.array([0, 4, 6, 6, 9])
     values = np.zeros((4, terms + 2), dtype=np.int32)
-    segment_max_int32(tile, offsets, values, 1)
+    segment_max(tile, offsets, values, 1, LOWEST)
     for passage, (start, stop) in enumerate(zip(offsets, offsets[1:], strict=False)):
-        expected = tile[start:stop].max(0) if stop > start else np.iinfo(np.int32).min
+        expected = tile[start:stop].max(0) if stop > start else LOWEST
         assert (values[passage, 1:-1] == expected).all()
     assert not values[:, 0].any() and not values[:, -1].any()
 
@@ -131,16 +131,16 @@ def test_what_is_masked_does_not_matter(value):
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
     expected, _ = both(hidden, mask, weight, None)
     hidden[0, 2] = value
-    screened, _ = both(hidden, mask, weight, None)
-    assert torch.equal(screened, expected)
+    filtered, _ = both(hidden, mask, weight, None)
+    assert torch.equal(filtered, expected)
 
 
-def test_screening_is_for_float32_on_processors_that_multiply_integers(monkeypatch):
+def test_the_filter_is_for_float32_on_processors_that_multiply_integers(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
-    assert screening_pays(torch.ones(2, 2))
-    assert not screening_pays(torch.ones(2, 2).double())
-    assert not screening_pays(torch.ones(2, 1))
+    assert filter_pays(torch.ones(2, 2))
+    assert not filter_pays(torch.ones(2, 2).double())
+    assert not filter_pays(torch.ones(2, 1))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": False})
-    assert not screening_pays(torch.ones(2, 2))
+    assert not filter_pays(torch.ones(2, 2))
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert not screening_pays(torch.ones(2, 2))
+    assert not filter_pays(torch.ones(2, 2))
