@@ -18,7 +18,7 @@ EXTRAS["dev"] = [
     *("ir_measures>=0.3.6", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
     *(requirement for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets") for requirement in EXTRAS[name]),
 ]
-# conf/ and data/toy/ lie beside the package in a checkout and inside it once installed (splade.config.resources).
+# conf/ and data/toy/ lie beside the package in a checkout and inside it once installed (splade.storage.paths).
 PACKAGES = find_namespace_packages(include=["splade", "splade.*"]) + ["splade.conf", "splade.data"]
 
 

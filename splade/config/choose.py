@@ -9,14 +9,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from splade.config.help import help_template
-from splade.config.resources import conf_folder
+from splade.config.keys import help_template
 from splade.config.schema import Experiment
+from splade.config.validate import node_class
 from splade.errors import ConfigError, nearest
+from splade.storage.paths import resolve_path
 
 NAME_VARIABLE = "SPLADE_CONFIG_NAME"
 PATH_VARIABLE = "SPLADE_CONFIG_FULLPATH"
@@ -38,11 +38,16 @@ class ConfigChoice:
         return self.folder / f"{self.name}.yaml"
 
 
+def conf_folder() -> Path:
+    """Return the folder of the shipped configs."""
+    return resolve_path("pkg://splade/conf")
+
+
 def choose_config(environ: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> ConfigChoice:
     """Find the config file that the environment or the command line names.
 
     Args:
-        environ: environment; null: the process's own, read now.
+        environ: environment; None: the process's own, read now.
         arguments: command line, in which `--config-name` and `--config-path` count.
 
     Raises:
@@ -94,8 +99,8 @@ def replacing_sections(overrides: Sequence[str]) -> list[str]:
 def register(choice: ConfigChoice, description: str = "") -> None:
     """Register the schema and the primary config `experiment` that includes the chosen file."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Experiment)
-    root: dict[str, Any] = {
+    store.store(name="schema", node=node_class(Experiment))
+    root: dict[str, object] = {
         "defaults": [
             "schema",
             f"{choice.name}@_global_",

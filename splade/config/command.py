@@ -21,10 +21,10 @@ from splade.config.choose import (
     replacing_sections,
     without_config_options,
 )
-from splade.config.composition_errors import explain_composition_error
-from splade.config.report import report, report_error
+from splade.config.messages import explain_composition_error
 from splade.config.schema import Experiment
 from splade.config.validate import to_experiment
+from splade.distributed import process_rank
 from splade.errors import SpladeError
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
@@ -50,7 +50,7 @@ def compose_experiment(config_name: str = "config_default", overrides: Sequence[
         with initialize_config_dir(str(choice.folder), version_base="1.3"):
             return to_experiment(compose(ROOT, replacing_sections(overrides)))
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain_composition_error(error, choice) from error
+        raise explain_composition_error(error, choice.path) from error
 
 
 def run_task(task_module: str, description: str | None = None, arguments: Sequence[str] | None = None) -> None:
@@ -91,7 +91,7 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
     except SpladeError as error:
         errors.append(error)
     except (HydraException, OmegaConfBaseException) as error:
-        errors.append(explain_composition_error(error, choice))
+        errors.append(explain_composition_error(error, choice.path if choice is not None else None))
     except KeyboardInterrupt:
         report_error("interrupted; the same command goes on where it was, or starts clean")
         sys.exit(130)
@@ -106,3 +106,14 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
 def task_function(task_module: str) -> Callable[[Experiment], Result]:
     """Import a module of `splade.tasks` and return its task."""
     return getattr(importlib.import_module(task_module), task_module.rpartition(".")[2])
+
+
+def report(text: str) -> None:
+    """Print a result for the user; of several processes only the first does."""
+    if text and process_rank() == 0:
+        print(text, flush=True)
+
+
+def report_error(text: str) -> None:
+    """Print an error on standard error."""
+    print(f"error: {text}", file=sys.stderr, flush=True)

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from splade.config.resources import PACKAGE
 from splade.config.schema import Experiment
 from splade.storage.atomic import write_json, write_text
 
+PACKAGE = Path(__file__).resolve().parents[1]
 CONFIG_FILE, RECORD_FOLDER = "config.yaml", "run_info"
 PACKAGES = (
     "splade",
@@ -63,7 +62,7 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def git_state(folder: Path = PACKAGE) -> dict[str, Any] | None:
+def git_state(folder: Path = PACKAGE) -> dict[str, object] | None:
     """Return commit and whether there are uncommitted changes, or None outside a git checkout."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:

@@ -1,23 +1,88 @@
-"""Every configuration key, with its type, default and meaning: the one place where keys are defined.
+"""Every configuration key, with its type, default, bounds and meaning: the one place where keys are defined.
 
 Hydra composes the files of `conf/` over these defaults (`conf/README.md` explains the groups). The text of `--help`,
-the check of unknown keys and the types all come from here.
+the checks of keys, types and values, and what may be used again (`splade.config.identity`) all come from here.
 """
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Flag, auto
+from typing import Any, Literal
 
-MATCHING_TYPES = ("splade", "splade_doc", "splade_topk", "splade_lexical", "splade_idf")
-DATA_TYPES = ("triplets", "triplets_with_distil", "hard_negatives")
+LARGEST_INT = 2**31 - 1
 
 
-def key(help_text: str, default: Any = None, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
-    """Declare a key: its one-line description, its default (copied per instance) and the values it may take."""
-    metadata = {"help": help_text, "choices": choices, "minimum": minimum}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    if isinstance(default, type):
-        return field(default_factory=default, metadata=metadata)
+class Affects(Flag):
+    """What depends on a key, of all that is kept and used again; a key may affect several.
+
+    What is kept stays valid as long as no key that affects it has changed. So a key for searching, added later, leaves
+    finished training runs and indexes alone.
+
+    Attributes:
+        NOTHING: where files go, what is shown, how often is logged, how memory is used.
+        TRAIN: the weights of the model that training keeps.
+        MODEL: what a model's vectors are besides its weights; saved with a checkpoint, and must be the same later.
+        INDEX: the vectors of the documents, and with them the index.
+        SEARCH: the results of searching an index: runs, metrics and costs, among them measured times.
+        BM25: the results of BM25.
+    """
+
+    NOTHING = 0
+    TRAIN = auto()
+    MODEL = auto()
+    INDEX = auto()
+    SEARCH = auto()
+    BM25 = auto()
+
+
+NOTHING, TRAIN, INDEX, SEARCH, BM25 = Affects.NOTHING, Affects.TRAIN, Affects.INDEX, Affects.SEARCH, Affects.BM25
+MODEL = TRAIN | Affects.MODEL  # a model is trained as what it is
+VECTORS = INDEX | SEARCH
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The finite numbers that a key allows, both ends.
+
+    Attributes:
+        minimum: smallest allowed number.
+        maximum: largest allowed number.
+        above: allowed numbers are larger.
+        below: allowed numbers are smaller.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            -math.inf < number < math.inf
+            and (self.minimum is None or number >= self.minimum)
+            and (self.maximum is None or number <= self.maximum)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = {"at least": self.minimum, "above": self.above, "at most": self.maximum, "below": self.below}
+        return " and ".join(f"{word} {end}" for word, end in words.items() if end is not None) or "a finite number"
+
+
+def key(help_text: str, default: Any = None, *, affects: Affects, names_files: bool = False, **bounds: float) -> Any:
+    """Declare a key.
+
+    Args:
+        help_text: its meaning, in one line.
+        default: copied for each instance.
+        affects: what depends on it; must be given, so that nobody forgets.
+        names_files: it names files or a model. What counts is their content, which those who read them can identify.
+        **bounds: of numbers, see `Bounds`.
+    """
+    metadata = {"help": help_text, "affects": affects, "names_files": names_files, "bounds": Bounds(**bounds)}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -25,170 +90,231 @@ def key(help_text: str, default: Any = None, choices: tuple[str, ...] = (), mini
 class ModelConfig:
     """`init_dict`: which model, and how its token logits become one sparse vector."""
 
-    model_type_or_dir: str | None = key("document (and query) encoder: hub name, folder, or pkg://package/path")
-    model_type_or_dir_q: str | None = key("separate query encoder, or null to share the document encoder")
-    freeze_d_model: bool = key("train the query encoder only (needs model_type_or_dir_q)", False)
-    agg: str = key("pooling over tokens", "max", choices=("max", "sum"))
-    fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False)
-    top_d: int | None = key("splade_topk: terms kept per document vector", minimum=1)
-    top_q: int | None = key("splade_topk: terms kept per query vector", minimum=1)
-    lexical_type: str | None = key(
-        "splade_lexical: side(s) limited to their own tokens", choices=("query", "document", "both")
+    model_type_or_dir: str | None = key(
+        "document (and query) encoder: hub name, folder, or pkg://package/path",
+        affects=TRAIN | VECTORS,
+        names_files=True,
     )
-    idf_path: str | None = key("splade_idf: JSON {token: weight} of initial query weights; null: 1 each")
+    model_type_or_dir_q: str | None = key(
+        "separate query encoder, or null to share the document encoder", affects=TRAIN | SEARCH, names_files=True
+    )
+    freeze_d_model: bool = key("train the query encoder only (needs model_type_or_dir_q)", False, affects=TRAIN)
+    agg: Literal["max", "sum"] = key("pooling over tokens", "max", affects=MODEL | VECTORS)
+    fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False, affects=VECTORS)
+    top_d: int | None = key("splade_topk: terms kept per document vector", affects=MODEL | INDEX, minimum=1)
+    top_q: int | None = key("splade_topk: terms kept per query vector", affects=MODEL | SEARCH, minimum=1)
+    lexical_type: Literal["query", "document", "both"] | None = key(
+        "splade_lexical: side(s) limited to their own tokens", affects=MODEL | VECTORS
+    )
+    idf_path: str | None = key(
+        "splade_idf: JSON {token: weight} of initial query weights; null: 1 each",
+        affects=TRAIN | SEARCH,
+        names_files=True,
+    )
 
 
 @dataclass
 class RegularizerConfig:
     """`config.regularizer.<NAME>`: one sparsity term of the loss."""
 
-    reg: str | None = key("null: the name of the entry", choices=("FLOPS", "L1", "anti_zero"))
-    lambda_q: float | None = key("weight on query vectors, or absent", minimum=0)
-    lambda_d: float | None = key("weight on document vectors, or absent", minimum=0)
-    T: int | None = key("steps over which lambda grows quadratically to its value; null: constant", minimum=0)
-    targeted_rep: str | None = key("sides it applies to; rep: each with a lambda", choices=("rep", "q", "d"))
+    reg: Literal["FLOPS", "L1", "anti_zero"] | None = key("null: the name of the entry", affects=TRAIN)
+    lambda_q: float | None = key("weight on query vectors, or absent", affects=TRAIN, minimum=0)
+    lambda_d: float | None = key("weight on document vectors, or absent", affects=TRAIN, minimum=0)
+    T: int | None = key(
+        "steps over which lambda grows quadratically to its value; null: constant", affects=TRAIN, minimum=0
+    )
+    targeted_rep: Literal["rep", "q", "d"] | None = key("sides it applies to; rep: each with a lambda", affects=TRAIN)
 
 
 @dataclass
 class RunConfig:
     """`config`: where things go, and how training, encoding, search and evaluation run."""
 
-    checkpoint_dir: str | None = key("folder of the trained model, its config and its logs")
-    index_dir: str | None = key("folder of the inverted index")
-    out_dir: str | None = key("folder of runs and results")
-
-    matching_type: str = key("how queries and documents are encoded", "splade", choices=MATCHING_TYPES)
-    tokenizer_type: str | None = key("tokenizer: hub name or folder; null: the model's own")
-    max_length: int = key("tokens per text, longer ones are cut", 256, minimum=2)
-    seed: int = key("seed of everything that is random", 123, minimum=0)
-    pretrained_no_yamlconfig: bool = key("init_dict names a pre-trained model: read no checkpoint folder", False)
-    overwrite_final: bool = key("replace a finished model, index or run that another configuration made", False)
-
-    lr: float = key("peak learning rate", 2e-5, minimum=0)
-    weight_decay: float = key("AdamW weight decay", 0.01, minimum=0)
-    warmup_steps: int = key("linear warm-up, in optimiser steps", 6000, minimum=0)
-    nb_iterations: int = key("optimiser steps in all", 150000, minimum=1)
-    gradient_accumulation_steps: int = key("batches per optimiser step", 1, minimum=1)
-    gradient_checkpointing: bool = key("recompute activations in the backward pass to save memory", False)
-    max_grad_norm: float = key("clip gradients to this norm; 0: never", 1.0, minimum=0)
-    fp16: bool = key("fp16 autocast with loss scaling in training (CUDA only)", False)
-    bf16: bool = key("bf16 autocast in training", False)
-    train_batch_size: int = key("queries per batch, over all processes", 128, minimum=1)
-    n_negatives: int = key("negatives drawn per query (hard_negatives only)", 1, minimum=1)
-    loss: Any = key("a loss, or {name: weight, ...} for a weighted sum", "InBatchPairwiseNLL")
-    augment_pairs: str | None = key(
-        "in_batch_negatives: other queries' positives serve as negatives too", choices=("in_batch_negatives",)
+    checkpoint_dir: str | None = key(
+        "folder of the trained model, its config and its logs", affects=VECTORS, names_files=True
     )
-    regularizer: Any = key("{NAME: {reg, lambda_q, lambda_d, T, targeted_rep}, ...} | eval_only | null")
-    record_frequency: int = key("validate and write a checkpoint every so many steps", 10000, minimum=1)
-    train_monitoring_freq: int = key("log the losses every so many steps", 500, minimum=1)
-    validation_metrics: list[str] = key("metrics of full-ranking validation", ["MRR@10", "recall@100"])
-    monitoring_ckpt: str = key("what 'best' means: loss, or one of validation_metrics", "loss")
-    early_stopping: bool = key("stop once monitoring_ckpt has not improved for `patience` validations", False)
-    patience: int = key("validations without improvement before early stopping", 3, minimum=1)
+    index_dir: str | None = key("folder of the inverted index", affects=NOTHING)
+    out_dir: str | None = key("folder of runs and results", affects=NOTHING)
 
-    eval_batch_size: int = key("queries or documents per batch in validation", 32, minimum=1)
-    index_retrieve_batch_size: int = key("upper bound of texts per batch in encoding", 64, minimum=1)
-    top_k: int = key("documents returned per query", 1000, minimum=1)
-    threshold: float = key("only documents scoring above it are returned", 0.0, minimum=0)
-    search_effort: float = key("1: exact search; less is faster and may miss documents", 1.0, minimum=0)
-    n_threads: int = key("search threads; 0: one per core", 0, minimum=0)
-    eval_metric: list[list[str]] = key("metrics per evaluated data set: [[mrr_10, recall], ...]", [])
-    retrieval_name: list[str] = key("names of the evaluated data sets, one per query collection", [])
+    matching_type: Literal["splade", "splade_doc", "splade_topk", "splade_lexical", "splade_idf"] = key(
+        "how queries and documents are encoded", "splade", affects=MODEL | VECTORS
+    )
+    tokenizer_type: str | None = key(
+        "tokenizer: hub name or folder; null: the model's own", affects=TRAIN | VECTORS, names_files=True
+    )
+    max_length: int = key("tokens per text, longer ones are cut", 256, affects=TRAIN | VECTORS, minimum=2)
+    seed: int = key("seed of everything that is random", 123, affects=TRAIN, minimum=0, maximum=2**32 - 1)
+    pretrained_no_yamlconfig: bool = key(
+        "init_dict names a pre-trained model: read no checkpoint folder", False, affects=VECTORS, names_files=True
+    )
+    overwrite_final: bool = key(
+        "replace a finished model, index or run that another configuration made", False, affects=NOTHING
+    )
+
+    lr: float = key("peak learning rate", 2e-5, affects=TRAIN, minimum=0)
+    weight_decay: float = key("AdamW weight decay", 0.01, affects=TRAIN, minimum=0)
+    warmup_steps: int = key("linear warm-up, in optimiser steps", 6000, affects=TRAIN, minimum=0)
+    nb_iterations: int = key("optimiser steps in all", 150000, affects=TRAIN, minimum=1)
+    gradient_accumulation_steps: int = key("batches per optimiser step", 1, affects=TRAIN, minimum=1)
+    gradient_checkpointing: bool = key(
+        "recompute activations in the backward pass to save memory", False, affects=TRAIN
+    )
+    max_grad_norm: float = key("clip gradients to this norm; 0: never", 1.0, affects=TRAIN, minimum=0)
+    fp16: bool = key("fp16 autocast with loss scaling in training (CUDA only)", False, affects=TRAIN)
+    bf16: bool = key("bf16 autocast in training", False, affects=TRAIN)
+    train_batch_size: int = key("queries per batch, over all processes", 128, affects=TRAIN, minimum=1)
+    n_negatives: int = key("negatives drawn per query (hard_negatives only)", 1, affects=TRAIN, minimum=1)
+    loss: str | dict[str, float] = key(
+        "a loss, or {name: weight, ...} for a weighted sum", "InBatchPairwiseNLL", affects=TRAIN
+    )
+    augment_pairs: Literal["in_batch_negatives"] | None = key(
+        "in_batch_negatives: other queries' positives serve as negatives too", affects=TRAIN
+    )
+    regularizer: dict[str, RegularizerConfig] | Literal["eval_only"] | None = key(
+        "{NAME: {reg, lambda_q, lambda_d, T, targeted_rep}, ...} | eval_only | null", affects=TRAIN
+    )
+    record_frequency: int = key("validate and write a checkpoint every so many steps", 10000, affects=TRAIN, minimum=1)
+    train_monitoring_freq: int = key("log the losses every so many steps", 500, affects=NOTHING, minimum=1)
+    validation_metrics: list[str] = key("metrics of full-ranking validation", ["MRR@10", "recall@100"], affects=TRAIN)
+    monitoring_ckpt: str = key("what 'best' means: loss, or one of validation_metrics", "loss", affects=TRAIN)
+    early_stopping: bool = key(
+        "stop once monitoring_ckpt has not improved for `patience` validations", False, affects=TRAIN
+    )
+    patience: int = key("validations without improvement before early stopping", 3, affects=TRAIN, minimum=1)
+
+    eval_batch_size: int = key("queries or documents per batch in validation", 32, affects=TRAIN, minimum=1)
+    index_retrieve_batch_size: int = key("upper bound of texts per batch in encoding", 64, affects=NOTHING, minimum=1)
+    top_k: int = key("documents returned per query", 1000, affects=SEARCH | BM25, minimum=1)
+    threshold: float = key("only documents scoring above it are returned", 0.0, affects=SEARCH, minimum=0)
+    search_effort: float = key(
+        "1: exact search; less is faster and may miss documents", 1.0, affects=SEARCH, above=0, maximum=1
+    )
+    n_threads: int = key("search threads; 0: one per core", 0, affects=SEARCH, minimum=0)  # for its times
+    eval_metric: list[list[str]] = key("metrics per evaluated data set: [[mrr_10, recall], ...]", [], affects=NOTHING)
+    retrieval_name: list[str] = key("names of the evaluated data sets, one per query collection", [], affects=NOTHING)
 
 
 @dataclass
 class TrainFiles:
     """`data.TRAIN`: the training set."""
 
-    DATASET_PATH: str | None = key("triplets, scored triplets, or teacher scores (hard_negatives)")
-    D_COLLECTION_PATH: str | None = key("hard_negatives: documents")
-    Q_COLLECTION_PATH: str | None = key("hard_negatives: queries")
-    QREL_PATH: str | None = key("hard_negatives: judgements, from which positives are drawn")
+    DATASET_PATH: str | None = key(
+        "triplets, scored triplets, or teacher scores (hard_negatives)", affects=TRAIN, names_files=True
+    )
+    D_COLLECTION_PATH: str | None = key("hard_negatives: documents", affects=TRAIN, names_files=True)
+    Q_COLLECTION_PATH: str | None = key("hard_negatives: queries", affects=TRAIN, names_files=True)
+    QREL_PATH: str | None = key(
+        "hard_negatives: qrels, from which positives are drawn", affects=TRAIN, names_files=True
+    )
 
 
 @dataclass
 class FullRanking:
     """`data.VALIDATION_FULL_RANKING`: validation by retrieval."""
 
-    D_COLLECTION_PATH: str | None = key("documents")
-    Q_COLLECTION_PATH: str | None = key("queries")
-    QREL_PATH: str | None = key("judgements")
-    TOP_K: int = key("documents retrieved per query", 100, minimum=1)
+    D_COLLECTION_PATH: str | None = key("documents", affects=TRAIN, names_files=True)
+    Q_COLLECTION_PATH: str | None = key("queries", affects=TRAIN, names_files=True)
+    QREL_PATH: str | None = key("qrels", affects=TRAIN, names_files=True)
+    TOP_K: int = key("documents retrieved per query", 100, affects=TRAIN, minimum=1)
 
 
 @dataclass
 class DataConfig:
-    """`data`: what is read."""
+    """`data`: what is read. In here, `TRAIN` is a section."""
 
-    type: str = key("kind of training set", "triplets", choices=DATA_TYPES)
-    TRAIN_DATA_DIR: str | None = key("folder of the training data, for interpolation in other paths")
-    TRAIN: TrainFiles = key("training set", TrainFiles)
-    incomplete: str = key(
-        "hard_negatives: judged queries without scores, positives not in the collection",
-        "error",
-        choices=("error", "leave_out"),
+    type: Literal["triplets", "triplets_with_distil", "hard_negatives"] = key(
+        "kind of training set", "triplets", affects=Affects.TRAIN
     )
-    VALIDATION_SIZE_FOR_LOSS: int | None = key("training examples held out for validation loss", minimum=0)
-    VALIDATION_FULL_RANKING: FullRanking | None = key("validation by full ranking; null: none", FullRanking)
-    COLLECTION_PATH: str | None = key("documents to index")
-    Q_COLLECTION_PATH: list[str] = key("query collections to retrieve for", [])
-    EVAL_QREL_PATH: list[str | None] = key("judgements, one file per query collection (null: not evaluated)", [])
-    flops_queries: str | None = key("queries from which splade.flops estimates term frequencies")
+    TRAIN_DATA_DIR: str | None = key(
+        "folder of the training data, for interpolation in other paths", affects=Affects.NOTHING
+    )
+    TRAIN: TrainFiles = field(default_factory=TrainFiles)
+    incomplete: Literal["error", "leave_out"] = key(
+        "hard_negatives: judged queries without scores, positives not in the collection", "error", affects=Affects.TRAIN
+    )
+    VALIDATION_SIZE_FOR_LOSS: int | None = key(
+        "training examples held out for validation loss", affects=Affects.TRAIN, minimum=0
+    )
+    VALIDATION_FULL_RANKING: FullRanking | None = field(default_factory=FullRanking)  # null: none
+    COLLECTION_PATH: str | None = key("documents to index", affects=Affects.INDEX | Affects.BM25, names_files=True)
+    Q_COLLECTION_PATH: list[str] = key(
+        "query collections to retrieve for", [], affects=Affects.SEARCH | Affects.BM25, names_files=True
+    )
+    EVAL_QREL_PATH: list[str | None] = key(
+        "qrels, one file per query collection (null: not evaluated)", [], affects=Affects.NOTHING
+    )
+    flops_queries: str | None = key(
+        "queries from which splade.flops estimates term frequencies",
+        affects=Affects.NOTHING,
+    )
 
 
 @dataclass
 class BeirConfig:
-    """`beir`: the data set of splade.beir_eval."""
+    """`beir`: the data set of splade.beir_eval. Every default is null, so that `+beir.KEY=VALUE` works, too."""
 
-    dataset: str | None = key("name, also the folder's: scifact, cqadupstack/android, cqadupstack (all 12), ...")
-    dataset_path: str | None = key("folder that holds the data set's folder; downloaded to it when missing")
-    split: str | None = key("split of the judgements; null: test")
-    url: str | None = key("where to download from; null: BEIR's own server")
-    baseline: bool | None = key("true: run BM25 beside the model and test the difference")
-    keep_vectors: bool | None = key("true: keep the encoded queries and use them again for other search settings")
-    reference: str | None = key("published results beside all rows; null: those of the very same model")
+    dataset: str | None = key(
+        "name, also the folder's: scifact, cqadupstack/android, cqadupstack (all 12), ...",
+        affects=VECTORS | BM25,
+        names_files=True,
+    )
+    dataset_path: str | None = key(
+        "folder that holds the data set's folder; downloaded to it when missing",
+        affects=VECTORS | BM25,
+        names_files=True,
+    )
+    split: str | None = key("split of the qrels; null: test", affects=SEARCH | BM25)
+    url: str | None = key("where to download from; null: BEIR's own server", affects=NOTHING)
+    baseline: bool | None = key("true: run BM25 beside the model and test the difference", affects=NOTHING)
+    keep_vectors: bool | None = key("true: keep the encoded queries for other search settings", affects=NOTHING)
+    reference: str | None = key(
+        "published results beside all rows; null: those of the very same model", affects=NOTHING
+    )
 
 
 @dataclass
 class Bm25Config:
     """`bm25`: the lexical baseline."""
 
-    k1: float = key("how slowly repeated words saturate", 0.9, minimum=0)
-    b: float = key("how much long documents are penalised, 0 to 1", 0.4, minimum=0)
-    method: str = key("variant", "lucene", choices=("lucene", "robertson", "atire", "bm25l", "bm25+"))
-    stemmer: str | None = key("language of the Snowball stemmer; null: none", "english")
-    stopwords: str | None = key("language whose stop words are dropped; null: none", "en")
+    k1: float = key("how slowly repeated words saturate", 0.9, affects=BM25, minimum=0)
+    b: float = key("how much long documents are penalised", 0.4, affects=BM25, minimum=0, maximum=1)
+    method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = key("variant", "lucene", affects=BM25)
+    stemmer: str | None = key("language of the Snowball stemmer; null: none", "english", affects=BM25)
+    stopwords: str | None = key("language whose stop words are dropped; null: none", "en", affects=BM25)
 
 
 @dataclass
 class CompareConfig:
     """`compare`: how splade.compare tests and what it shows."""
 
-    baseline: str | None = key("run with which the others are compared; null: all pairs")
-    test: str = key("paired significance test", "t", choices=("t", "randomisation"))
-    correction: str = key("for several comparisons", "holm", choices=("holm", "bonferroni", "none"))
-    alpha: float = key("significance level", 0.05, minimum=0)
-    n_queries: int = key("queries shown, those that differ most", 5, minimum=0)
-    n_documents: int = key("documents shown per query and run", 5, minimum=0)
-    drop_identical_ids: bool = key("leave out documents with the query's own id, as BEIR does", False)
+    baseline: str | None = key("run with which the others are compared; null: all pairs", affects=NOTHING)
+    test: Literal["t", "randomisation"] = key("paired significance test", "t", affects=NOTHING)
+    correction: Literal["holm", "bonferroni", "none"] = key("for several comparisons", "holm", affects=NOTHING)
+    alpha: float = key("significance level", 0.05, affects=NOTHING, above=0, below=1)
+    n_queries: int = key("queries shown, those that differ most", 5, affects=NOTHING, minimum=0)
+    n_documents: int = key("documents shown per query and run", 5, affects=NOTHING, minimum=0)
+    drop_identical_ids: bool = key("leave out documents with the query's own id, as BEIR does", False, affects=NOTHING)
 
 
 @dataclass
 class Experiment:
     """A whole experiment, as composed from `conf/` and overrides."""
 
-    init_dict: ModelConfig = key("model", ModelConfig)
-    config: RunConfig = key("run", RunConfig)
-    data: DataConfig = key("data", DataConfig)
-    beir: BeirConfig = key("BEIR", BeirConfig)
-    bm25: Bm25Config = key("lexical baseline", Bm25Config)
-    compare: CompareConfig = key("comparison of runs", CompareConfig)
-    runs: Any = key("compare: [run, run, ...] or {name: run, ...}; JSON or TREC files, or folders with run.json")
-    qrels: str | None = key("compare: judgements; null: the first of data.EVAL_QREL_PATH")
-    metrics: list[str] | None = key("compare: metrics; null: the first of config.eval_metric")
-    index_dir: str | None = key("index_info: folder of the index; null: config.index_dir")
-    quantization_factor_document: int | None = key(
-        "create_anserini: document impact = round(factor * weight)", minimum=1
+    init_dict: ModelConfig = field(default_factory=ModelConfig)
+    config: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    beir: BeirConfig = field(default_factory=BeirConfig)
+    bm25: Bm25Config = field(default_factory=Bm25Config)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    runs: list[str] | dict[str, str] | None = key(
+        "compare: [run, run, ...] or {name: run, ...}; JSON or TREC files, or folders with run.json", affects=NOTHING
     )
-    quantization_factor_query: int | None = key("create_anserini: query impact = round(factor * weight)", minimum=1)
+    qrels: str | None = key("compare: qrels; null: the first of data.EVAL_QREL_PATH", affects=NOTHING)
+    metrics: list[str] | None = key("compare: metrics; null: the first of config.eval_metric", affects=NOTHING)
+    index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
+    quantization_factor_document: int | None = key(
+        "create_anserini: document impact = round(factor * weight)", affects=NOTHING, minimum=1
+    )
+    quantization_factor_query: int | None = key(
+        "create_anserini: query impact = round(factor * weight)", affects=NOTHING, minimum=1
+    )

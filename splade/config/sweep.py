@@ -11,7 +11,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-MODEL_KEY = "init_dict.model_type_or_dir"
+from splade.config.identity import affects_of
+from splade.config.schema import Affects
+
+MODEL_KEY, DATASET_KEY = "init_dict.model_type_or_dir", "beir.dataset"
 _LONGEST_NAME = 100
 
 
@@ -19,7 +22,7 @@ def swept_values(arguments: Sequence[str] | None = None) -> dict[str, str]:
     """Return key to value of this job, for the keys that take several values in the running sweep.
 
     Args:
-        arguments: command line of the sweep; null: the process's own.
+        arguments: command line of the sweep; None: the process's own.
 
     Returns:
         Sorted by key; empty outside a sweep.
@@ -32,6 +35,25 @@ def swept_values(arguments: Sequence[str] | None = None) -> dict[str, str]:
     swept = {override.key_or_group for override in asked if override.is_sweep_override()}
     job = {override.key_or_group: override.get_value_element_as_str() for override in _parse(hydra.overrides.task)}
     return {key: job[key] for key in sorted(swept) if key in job}
+
+
+def swept_settings(swept: Mapping[str, str], affects: Affects) -> dict[str, str]:
+    """Return those swept keys, with their values in this job, that affect something.
+
+    Not among them is `beir.dataset`: every data set has folders of its own, `beir/<dataset>`, whatever is swept.
+    """
+    return {name: value for name, value in swept.items() if name != DATASET_KEY and affects_of(name) & affects}
+
+
+def folder_name(swept: Mapping[str, str], affects: Affects) -> str:
+    """Return the name of a job's folder for what depends on some keys; empty when none of them is swept.
+
+    Example:
+        >>> swept = {"config.search_effort": "0.5", "init_dict.model_type_or_dir": "naver/splade-v3"}
+        >>> folder_name(swept, Affects.INDEX), folder_name(swept, Affects.INDEX | Affects.SEARCH)
+        ('naver_splade-v3', 'naver_splade-v3__search_effort-0.5')
+    """
+    return folder_of(swept_settings(swept, affects))
 
 
 def folder_of(values: Mapping[str, str], leave_out: Collection[str] = ()) -> str:

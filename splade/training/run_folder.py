@@ -4,20 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from splade.config.schema import Experiment
+from splade.config.identity import recorded_settings, settings_affecting
+from splade.config.schema import Affects, Experiment
 from splade.errors import ConfigError
 from splade.models.save import DONE_FILE, MODEL_FOLDER, model_settings
 from splade.storage.atomic import read_json, write_json
 from splade.training.checkpoints import keep_checkpoints, whole_steps
 
 CHECKPOINTS_FOLDER, SETTINGS_FILE = "model_ckpt", "settings.json"
-
-# Where things go and how results are looked at does not change what is trained.
-NOT_TRAINING = (
-    "checkpoint_dir index_dir out_dir overwrite_final index_retrieve_batch_size top_k threshold search_effort "
-    "n_threads eval_metric retrieval_name pretrained_no_yamlconfig train_monitoring_freq"
-).split()
-NOT_TRAINING_OF_MODEL = ("fp16",)  # it is for inference
 
 
 class RunFolder:
@@ -31,7 +25,8 @@ class RunFolder:
     def __init__(self, experiment: Experiment):
         self.path = Path(str(experiment.config.checkpoint_dir))
         self.checkpoints = self.path / CHECKPOINTS_FOLDER
-        self.settings = training_settings(experiment)
+        self._record, self._schema = asdict(experiment), type(experiment)
+        self.settings = settings_affecting(experiment, Affects.TRAIN)
         self._model_settings = model_settings(experiment)
         self._overwrite = experiment.config.overwrite_final
 
@@ -57,39 +52,30 @@ class RunFolder:
         (self.path / DONE_FILE).unlink(missing_ok=True)
         if self._settings_before() != self.settings:
             keep_checkpoints(self.checkpoints, ())
-            write_json(self.checkpoints / SETTINGS_FILE, self.settings)
+            write_json(self.checkpoints / SETTINGS_FILE, self._record)
         steps = whole_steps(self.checkpoints)
         keep_checkpoints(self.checkpoints, steps)
         return steps[-1] if steps else None
 
     def finish(self, outcome: dict[str, Any]) -> None:
         """Write down that training has ended."""
-        done = {"model": self._model_settings, "settings": self.settings, "result": outcome}
+        done = {"model": self._model_settings, "settings": self._record, "result": outcome}
         write_json(self.path / DONE_FILE, done)
 
-    def _settings_before(self) -> dict[str, Any] | None:
-        """Return the settings of the run whose model or checkpoints are here, if there are any."""
+    def _settings_before(self) -> dict[str, object] | None:
+        """Return the settings of the run whose model or checkpoints are here, if there is one."""
         done, started = self.path / DONE_FILE, self.checkpoints / SETTINGS_FILE
         if done.is_file():
-            return read_json(done)["settings"]
-        return read_json(started) if started.is_file() and whole_steps(self.checkpoints) else None
+            record = read_json(done)["settings"]
+        elif started.is_file() and whole_steps(self.checkpoints):
+            record = read_json(started)
+        else:
+            return None
+        return recorded_settings(record, Affects.TRAIN, schema=self._schema)
 
 
-def training_settings(experiment: Experiment) -> dict[str, Any]:
-    """Return every setting on which the trained weights depend."""
-    settings = asdict(experiment)
-    for name in NOT_TRAINING:
-        settings["config"].pop(name)
-    for name in NOT_TRAINING_OF_MODEL:
-        settings["init_dict"].pop(name)
-    names = ("type", "TRAIN", "incomplete", "VALIDATION_SIZE_FOR_LOSS", "VALIDATION_FULL_RANKING")
-    data = {name: settings["data"][name] for name in names}
-    return {"init_dict": settings["init_dict"], "config": settings["config"], "data": data}
-
-
-def _first_difference(before: Any, now: Any, path: str = "") -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*before, *now]:
-            if before.get(name) != now.get(name):
-                return _first_difference(before.get(name), now.get(name), f"{path}.{name}" if path else name)
-    return f"{path} was {before}, is {now}"
+def _first_difference(before: dict[str, object], now: dict[str, object]) -> str:
+    name = next(
+        name for name in [*now, *before] if before.get(name) != now.get(name) or (name in before) != (name in now)
+    )
+    return f"{name} was {before.get(name)}, is {now.get(name)}"

@@ -7,11 +7,11 @@ from dataclasses import asdict
 import pytest
 from omegaconf import OmegaConf
 
-from splade.config import compose_experiment, require, to_experiment
-from splade.config.choose import choose_config, without_config_options
-from splade.config.help import describe_keys
+from splade.config import compose_experiment, require, schema, to_experiment
+from splade.config.choose import choose_config, conf_folder, without_config_options
+from splade.config.keys import members, schema_keys
 from splade.config.record import save_config
-from splade.config.resources import conf_folder
+from splade.config.schema import Affects
 from splade.errors import ConfigError
 
 
@@ -50,6 +50,11 @@ def test_zero_is_a_value():
         ("train/data=nonsense", ("no 'nonsense' in the group train/data", "toy")),
         ("config.lr=fast", ("config.lr", "'fast'")),
         ("config.top_k=0", ("config.top_k=0", "at least 1")),
+        ("config.search_effort=1.5", ("config.search_effort=1.5", "above 0 and at most 1")),
+        ("config.lr=nan", ("config.lr=nan", "must be at least 0")),
+        ("config.loss={KlDiv: inf}", ("config.loss.KlDiv=inf", "must be a finite number")),
+        ("config.loss=[KlDiv]", ("config.loss=['KlDiv']", "allowed is str | {NAME: ...}")),
+        ("runs=one.json", ("runs=one.json", "[...] | {NAME: ...} | null")),
         ("init_dict.agg=mean", ("init_dict.agg=mean", "max | sum")),
         ("config.index_dir=???", ("no value for config.index_dir",)),
         ("config.regularizer=some", ("config.regularizer=some", "eval_only")),
@@ -116,11 +121,32 @@ def test_saved_config_composes_to_the_same(tmp_path):
     assert asdict(again) == asdict(experiment)
 
 
-def test_every_key_is_described():
-    keys = list(describe_keys())
+def test_every_key_is_described_and_says_what_it_affects():
+    keys = list(schema_keys())
     assert len(keys) > 60
-    assert all(text for _, _, _, text in keys)
-    assert len({name for name, *_ in keys}) == len(keys)
+    assert all(key.help and isinstance(key.affects, Affects) for key in keys)
+    assert len({key.name for key in keys}) == len(keys)
+    with pytest.raises(TypeError, match="affects"):
+        schema.key("a key that does not say it")
+
+
+NUMBERS = {key.name: key for key in schema_keys() if {int, float} & set(members(key.annotation))}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_have_two_ends(name):
+    bounds, whole = NUMBERS[name].bounds, int in members(NUMBERS[name].annotation)
+    step = 1 if whole else 1e-9
+    wrong = [-1, 2**32] if whole else [-1, "nan", "inf", "-inf"]
+    wrong += [end for end in (bounds.above, bounds.below) if end is not None]
+    wrong += [bounds.maximum + step] if bounds.maximum is not None else []
+    wrong += [bounds.minimum - step] if bounds.minimum is not None else []
+    name = name.replace("<NAME>", "FLOPS")
+    for value in wrong:
+        message = composition_error(f"{name}={value}")
+        assert message.startswith(f"{name}=") and "must be" in message, message
+    allowed = next(number for number in (5, 0.5) if number in bounds)
+    compose_experiment("config_default", [f"{name}={allowed}"])
 
 
 def test_importing_the_package_reads_no_environment(tmp_path):

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from splade.config import Experiment, compose_experiment
-from splade.config.choose import available_configs
-from splade.config.resources import conf_folder
+from splade.config.choose import available_configs, conf_folder
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
 from splade.errors import ConfigError

@@ -15,7 +15,6 @@ from splade.models.load import load_for_inference
 from splade.tasks.train import train
 from splade.training.callbacks import to_csv
 from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
-from splade.training.run_folder import training_settings
 from splade.training.sampler import TrainingStream, split_rows
 
 TOY = "pkg://splade/data/toy"
@@ -224,10 +223,3 @@ def test_other_models_train(settings, tiny_model, tmp_path, changes, trained, fr
 def test_csv_of_rows_with_different_columns():
     text = to_csv([{"step": 1, "eval_loss": 0.5, "epoch": 0.1}, {"step": 2, "eval_MRR@10": 1.0}])
     assert text == "step,MRR@10,loss\n1,,0.5\n2,1.0,\n"
-
-
-def test_what_does_not_change_the_weights_is_no_setting_of_training():
-    plain = training_settings(compose_experiment("config_default"))
-    for override in ("config.index_dir=elsewhere", "config.search_effort=0.5"):
-        assert training_settings(compose_experiment("config_default", [override])) == plain
-    assert training_settings(compose_experiment("config_default", ["config.seed=0"])) != plain
