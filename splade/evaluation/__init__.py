@@ -1,1 +1,1 @@
-"""Effectiveness of runs: metrics, comparisons, baselines and tables. Nothing here needs torch."""
+"""Effectiveness and costs of runs: metrics, comparisons, BEIR's protocol, sanity checks. Nothing here needs torch."""

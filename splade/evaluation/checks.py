@@ -12,9 +12,8 @@ from splade.datasets.qrels import Qrels
 from splade.datasets.runs import Run
 from splade.errors import DataError
 from splade.evaluation.measures import largest_cut
-from splade.evaluation.metrics import Metrics
+from splade.evaluation.metrics import Metrics, example_ids
 
-_EXAMPLES = 3
 _MANY_EMPTY = 0.01
 _MANY_TIED = 0.5
 # Trained SPLADE vectors hold tens to some hundreds of terms; an untrained head holds thousands.
@@ -55,7 +54,7 @@ def named(name: str, findings: Iterable[Finding]) -> list[Finding]:
 
 
 def check_run(run: Run, qrels: Qrels) -> list[Finding]:
-    """Do the run's ids occur in the qrels?"""
+    """Find query and document ids that run and qrels do not share."""
     judged = {query_id: documents for query_id, documents in qrels.items() if documents}
     findings = _compare_ids("query", "the run", run, "the qrels", judged)
     if findings and findings[0].level == "error":
@@ -79,20 +78,20 @@ def check_run(run: Run, qrels: Qrels) -> list[Finding]:
 
 
 def check_qrels_against_collection(qrels: Qrels, doc_ids: Collection[str]) -> list[Finding]:
-    """Are the relevant documents in the collection? One that is not can never be found."""
+    """Find relevant documents that the collection lacks: they can never be retrieved."""
     relevant = {doc_id: None for docs in qrels.values() for doc_id, relevance in docs.items() if relevance > 0}
     lost = "they can never be found"
     return _compare_ids("relevant document", "the collection", doc_ids, "the qrels", relevant, lost)
 
 
 def check_qrels_against_queries(qrels: Qrels, query_ids: Collection[str]) -> list[Finding]:
-    """Are the judged queries among the queries? One that is not counts as zero."""
+    """Find judged queries that the queries file lacks: they count as zero."""
     judged = {query_id: None for query_id, documents in qrels.items() if documents}
     return _compare_ids("judged query", "the queries file", query_ids, "the qrels", judged)
 
 
 def check_collection_against_queries(doc_ids: Collection[str], query_ids: Collection[str]) -> list[Finding]:
-    """Was the queries file given as the collection, or the other way round?"""
+    """Find the queries file given as the collection, or the other way round."""
     known = set(query_ids)
     if len(doc_ids) != len(known) or not all(doc_id in known for doc_id in doc_ids):
         return []
@@ -100,7 +99,7 @@ def check_collection_against_queries(doc_ids: Collection[str], query_ids: Collec
         Finding(
             "warning",
             "collection-is-queries",
-            f"collection and queries hold the very same {len(known)} ids ({_examples(known)}): "
+            f"collection and queries hold the very same {len(known)} ids ({example_ids(known)}): "
             "is the same file given for both?",
         )
     ]
@@ -109,7 +108,7 @@ def check_collection_against_queries(doc_ids: Collection[str], query_ids: Collec
 def check_vector_counts(
     n_vectors: int, n_empty: int, mean_terms: float, vocab_size: int, what: Literal["document", "query"]
 ) -> list[Finding]:
-    """Are the vectors what a trained sparse encoder gives?
+    """Find vectors that no trained sparse encoder would give: empty ones, or ones that are not sparse.
 
     Args:
         n_vectors: number of vectors.
@@ -138,7 +137,7 @@ def check_vector_counts(
 
 
 def check_scores(run: Run) -> list[Finding]:
-    """Do the scores rank anything? Equal scores leave the order to the document ids."""
+    """Find scores that rank nothing: equal ones leave the order to the document ids."""
     several = [documents for documents in run.values() if len(documents) > 1]
     tied = sum(len(set(documents.values())) == 1 for documents in several)
     if not several or tied <= _MANY_TIED * len(several):
@@ -151,7 +150,7 @@ def check_scores(run: Run) -> list[Finding]:
 
 
 def check_depth(run: Run, metrics: Sequence[str], n_documents: int | None = None) -> list[Finding]:
-    """Does the run reach down to the metrics' deepest cut?
+    """Find a run that does not reach down to the metrics' deepest cut.
 
     Args:
         run: the run.
@@ -171,11 +170,13 @@ def check_depth(run: Run, metrics: Sequence[str], n_documents: int | None = None
 
 
 def check_results(measured: Metrics, run: Run) -> list[Finding]:
-    """Did every judged query of the run retrieve something?"""
+    """Find judged queries of the run that retrieved nothing."""
     empty = [query_id for query_id in measured.missing_queries if query_id in run]
     if not empty:
         return []
-    message = f"{len(empty)} of {measured.n_queries} judged queries retrieve nothing ({_examples(empty)}) and count as "
+    message = (
+        f"{len(empty)} of {measured.n_queries} judged queries retrieve nothing ({example_ids(empty)}) and count as "
+    )
     return [Finding("warning", "queries-without-result", message + "zero")]
 
 
@@ -198,7 +199,7 @@ def _compare_ids(
     missing = [one for one in asked if one not in known]
     if not missing:
         return []
-    sides = f"{asker} have {_examples(missing)}, {holder} has {_examples(known)}"
+    sides = f"{asker} have {example_ids(missing)}, {holder} has {example_ids(known)}"
     alike = _equal_but_for_whitespace(missing, known)
     if alike is not None:
         message = f"{what} ids differ by whitespace: {asker} have {alike[0]!r}, {holder} has {alike[1]!r}; remove it"
@@ -206,7 +207,7 @@ def _compare_ids(
     if len(missing) == len(asked):
         message = f"not one {what} id of {asker} occurs in {holder}: {sides}. Do they belong to the same data set?"
         return [Finding("error", f"no-{code}-shared", message)]
-    message = f"{len(missing)} of {len(asked)} {what} ids of {asker} are not in {holder} ({_examples(missing)}): "
+    message = f"{len(missing)} of {len(asked)} {what} ids of {asker} are not in {holder} ({example_ids(missing)}): "
     return [Finding("warning", f"{code}-missing", message + consequence)]
 
 
@@ -219,8 +220,3 @@ def _equal_but_for_whitespace(missing: Collection[str], known: Collection[str]) 
         if one != one.strip() and one.strip() in known:
             return one, one.strip()
     return None
-
-
-def _examples(ids: Collection[str]) -> str:
-    shown = [repr(one) for one, _ in zip(ids, range(_EXAMPLES), strict=False)]
-    return ", ".join(shown) + (", ..." if len(ids) > _EXAMPLES else "") if shown else "none"

@@ -6,8 +6,9 @@ nothing. Every query of the qrels counts: one that the run lacks, or for which i
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pytrec_eval
@@ -103,8 +104,9 @@ def scored_queries(run: Run, judged: Qrels) -> Run:
         raise DataError(f"the run is empty: {len(run)} queries, no document retrieved for any of them")
     if not any(query_id in run for query_id in judged):
         raise DataError(
-            f"the run and the qrels share no query: the run has {_examples(run)}, the qrels have {_examples(judged)}. "
-            "Are they of the same data set and split, and are the ids spelt alike (stray whitespace, a prefix)?"
+            f"the run and the qrels share no query: the run has {example_ids(run)}, the qrels have "
+            f"{example_ids(judged)}. Are they of the same data set and split, and are the ids spelt alike (stray "
+            "whitespace, a prefix)?"
         )
     return {query_id: _scores(query_id, run.get(query_id, {})) for query_id in judged}
 
@@ -169,6 +171,7 @@ def _aggregate(measure: Measure, per_query: Mapping[str, float]) -> float:
     return float(values.mean())
 
 
-def _examples(queries: Mapping[str, object], count: int = 3) -> str:
-    shown = ", ".join(repr(query_id) for query_id in list(queries)[:count])
-    return shown + (", ..." if len(queries) > count else "")
+def example_ids(ids: Collection[str], count: int = 3) -> str:
+    """Return the first few ids as text, for messages."""
+    shown = ", ".join(repr(one) for one in islice(ids, count))
+    return (shown or "none") + (", ..." if len(ids) > count else "")

@@ -1,4 +1,4 @@
-"""Could the difference between two runs be chance? Paired tests over the queries, corrected for several comparisons.
+"""Whether the difference of two runs could be chance: paired tests over the queries, corrected for several comparisons.
 
 The tests are those that Smucker, Allan and Carterette (CIKM 2007) recommend for retrieval experiments. They equal
 `scipy.stats.ttest_rel` and `permutation_test`, without half a second of import, and 25 times as fast as the latter over

@@ -44,7 +44,7 @@ def cost_line(costs: Costs) -> str:
         (_megabytes(costs), "index {:.1f} MB"),
         (costs.encoding_ms_per_query, "{:.2f} ms encoding per query"),
         (costs.search_ms_per_query, f"{{:.2f}} ms search per query{_threads(costs)}"),
-        (costs.n_empty_queries or None, "{} queries without any term, which find nothing"),
+        (costs.n_empty_queries or None, "queries without any term, which find nothing: {}"),
     ]
     return ", ".join(text.format(value) for value, text in known if value is not None)
 
