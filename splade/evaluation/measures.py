@@ -211,4 +211,10 @@ def _expand(spelling: str, trec_name: str) -> tuple[Measure, ...]:
     keys = [key for key in answer if key not in _NOT_NUMBERS]
     if len(keys) == 1:
         return (Measure(spelling, trec_name, keys[0]),)
-    return tuple(Measure(key, trec_name, key) for key in keys)
+    return tuple(Measure(key, _trec_name(key), key) for key in keys)
+
+
+def _trec_name(key: str) -> str:
+    """Return how to ask for one key: beside `recall.7`, pytrec_eval would forget the usual cuts of `recall`."""
+    family, _, argument = key.rpartition("_")
+    return f"{family}.{argument}" if family in _RANK_FAMILIES | _REAL_FAMILIES else key

@@ -60,6 +60,12 @@ def test_two_betas_and_two_relevance_levels_in_one_call() -> None:
     assert found.means["RR@10"] == 1.0 and found.means["RR(rel=2)@10"] == 0.5
 
 
+def test_a_family_beside_other_cuts_of_it() -> None:
+    found = evaluate_run(RUN, QRELS, ["recall", "R@7", "ndcg_cut", "nDCG@3", "all_trec"]).means
+    assert found["R@7"] == found["recall_5"] == found["recall_1000"] == pytest.approx(2 / 3)
+    assert found["nDCG@3"] == found["ndcg_cut_5"]
+
+
 def test_betas_differ_when_precision_and_recall_do() -> None:
     found = evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1, "b": 1}}, ["SetF", "SetF(beta=2)"])
     assert found.means["SetF"] != pytest.approx(found.means["SetF(beta=2)"])
