@@ -73,6 +73,9 @@ def choices(annotation: object) -> tuple[str, ...]:
 
 def allowed_values(annotation: object) -> str:
     """Return the values of a type in the notation of a config: `max | sum`, `str | {NAME: ...} | null`."""
+    section = section_class(annotation)
+    if section is not None:
+        return f"{{{', '.join(item.name for item in fields(section))}}}"
     shown = {NoneType: "null", dict: "{NAME: ...}", list: "[...]"}
     kinds = [get_origin(kind) or kind for kind in members(annotation)]
     names = [shown.get(kind) or getattr(kind, "__name__", "") for kind in kinds if kind is not Literal]

@@ -21,10 +21,13 @@ SYNONYMS = {
     "num_negatives": "config.n_negatives",
     "k": "config.top_k",
 }
+REMOVED = ("init_dict.torch_compile", "beir.keep_vectors")  # saved configurations of earlier versions have them
 
 
 def nearest_key(name: str) -> str:
     """Return "; did you mean 'x'?" for a full key, looking among its sisters, then in other sections."""
+    if name in REMOVED:
+        return "; it was removed: delete its line"
     section, _, leaf = name.rpartition(".")
     entry = section.rpartition(".")[2]
     known = [key.name.replace(ENTRY, entry) for key in schema_keys()]
@@ -37,26 +40,21 @@ def nearest_key(name: str) -> str:
     return nearest(name, sisters) or nearest(name, known) or (f"; did you mean '{same_leaf[0]}'?" if same_leaf else "")
 
 
-def first_line(error: Exception) -> str:
-    """Return an OmegaConf message in one line: the key and what is wrong with it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
-    return f"{key}: {lines[0]}" if key else lines[0] if lines else type(error).__name__
-
-
-def explain_composition_error(error: Exception, path: Path | None) -> ConfigError:
+def explain_composition_error(error: Exception, path: Path | None = None, prefix: str = "") -> ConfigError:
     """Return the `ConfigError` that says what an error of config composition means.
 
     Args:
         error: a HydraException or OmegaConfBaseException.
         path: the file that was being composed, if that is known.
+        prefix: of the keys in the message, where only a section was read.
     """
     text = str(error)
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-    override = re.search(
-        r"Could not override '([^']+)'|Could not append to config. An item is already at '([^']+)'", text
-    )
+    cause = next((err for err in (error, error.__cause__) if isinstance(err, OmegaConfBaseException)), None)
+    lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()] or [type(error).__name__]
+    full_key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
     unknown = re.search(r"Key '([^']+)' (?:is not in struct|not in )", f"{text}\n{cause or ''}")
+    override = re.search(r"Could not (?:override '|append to config. An item is already at ')", text)
+    where = f" (while composing {path} and the overrides)" if path is not None and not override else ""
     group = re.search(
         r"Could not (?:find|override) '([^']+)'.*?Available options in '([^']+)':\s*\n(.*?)(?:Config search path|$)",
         text,
@@ -68,19 +66,8 @@ def explain_composition_error(error: Exception, path: Path | None) -> ConfigErro
         listing = ", ".join(options)
         return ConfigError(f"no '{asked}' in the group {group[2]}{nearest(asked, options)}; there are: {listing}")
     if unknown:
-        name = _full_key(f"{text}\n{cause or ''}") or unknown[1]
-        return ConfigError(f"unknown key '{name}'{nearest_key(name)}{_where(override, path)}")
+        name = prefix + (full_key or unknown[1])
+        return ConfigError(f"unknown key '{name}'{nearest_key(name)}{where}")
     if cause is not None:
-        return ConfigError(f"{first_line(cause)}{_where(override, path)}")
-    return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
-
-
-def _full_key(text: str) -> str | None:
-    found = re.search(r"full_key: (\S+)", text)
-    return found[1] if found else None
-
-
-def _where(override: re.Match[str] | None, path: Path | None) -> str:
-    if override is not None or path is None:
-        return ""
-    return f" (while composing {path} and the overrides)"
+        return ConfigError((f"{prefix}{full_key}: " if full_key else "") + lines[0] + where)
+    return ConfigError(" ".join(lines))

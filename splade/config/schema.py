@@ -7,6 +7,7 @@ the checks of keys, types and values, and what may be used again (`splade.config
 import math
 from dataclasses import dataclass, field
 from enum import Flag, auto
+from functools import partial
 from typing import Any, Literal
 
 LARGEST_INT = 2**31 - 1
@@ -67,7 +68,7 @@ class Bounds:
 
     def __str__(self) -> str:
         words = {"at least": self.minimum, "above": self.above, "at most": self.maximum, "below": self.below}
-        return " and ".join(f"{word} {end}" for word, end in words.items() if end is not None) or "a finite number"
+        return " and ".join(f"{word} {end}" for word, end in words.items() if end is not None)
 
 
 def key(help_text: str, default: Any = None, *, affects: Affects, names_files: bool = False, **bounds: float) -> Any:
@@ -77,7 +78,7 @@ def key(help_text: str, default: Any = None, *, affects: Affects, names_files: b
         help_text: its meaning, in one line.
         default: copied for each instance.
         affects: what depends on it; must be given, so that nobody forgets.
-        names_files: it names files or a model. What counts is their content, which those who read them can identify.
+        names_files: see `files_key`.
         **bounds: of numbers, see `Bounds`.
     """
     metadata = {"help": help_text, "affects": affects, "names_files": names_files, "bounds": Bounds(**bounds)}
@@ -86,17 +87,19 @@ def key(help_text: str, default: Any = None, *, affects: Affects, names_files: b
     return field(default=default, metadata=metadata)
 
 
+# Keys that name files or a model. What counts is their content, which those who read them can identify.
+files_key = partial(key, names_files=True)
+
+
 @dataclass
 class ModelConfig:
     """`init_dict`: which model, and how its token logits become one sparse vector."""
 
-    model_type_or_dir: str | None = key(
-        "document (and query) encoder: hub name, folder, or pkg://package/path",
-        affects=TRAIN | VECTORS,
-        names_files=True,
+    model_type_or_dir: str | None = files_key(
+        "document (and query) encoder: hub name, folder, or pkg://package/path", affects=TRAIN | VECTORS
     )
-    model_type_or_dir_q: str | None = key(
-        "separate query encoder, or null to share the document encoder", affects=TRAIN | SEARCH, names_files=True
+    model_type_or_dir_q: str | None = files_key(
+        "separate query encoder, or null to share the document encoder", affects=TRAIN | SEARCH
     )
     freeze_d_model: bool = key("train the query encoder only (needs model_type_or_dir_q)", False, affects=TRAIN)
     agg: Literal["max", "sum"] = key("pooling over tokens", "max", affects=MODEL | VECTORS)
@@ -106,10 +109,8 @@ class ModelConfig:
     lexical_type: Literal["query", "document", "both"] | None = key(
         "splade_lexical: side(s) limited to their own tokens", affects=MODEL | VECTORS
     )
-    idf_path: str | None = key(
-        "splade_idf: JSON {token: weight} of initial query weights; null: 1 each",
-        affects=TRAIN | SEARCH,
-        names_files=True,
+    idf_path: str | None = files_key(
+        "splade_idf: JSON {token: weight} of initial query weights; null: 1 each", affects=TRAIN | SEARCH
     )
 
 
@@ -120,9 +121,7 @@ class RegularizerConfig:
     reg: Literal["FLOPS", "L1", "anti_zero"] | None = key("null: the name of the entry", affects=TRAIN)
     lambda_q: float | None = key("weight on query vectors, or absent", affects=TRAIN, minimum=0)
     lambda_d: float | None = key("weight on document vectors, or absent", affects=TRAIN, minimum=0)
-    T: int | None = key(
-        "steps over which lambda grows quadratically to its value; null: constant", affects=TRAIN, minimum=0
-    )
+    T: int | None = key("steps over which lambda grows quadratically; null: constant", affects=TRAIN, minimum=0)
     targeted_rep: Literal["rep", "q", "d"] | None = key("sides it applies to; rep: each with a lambda", affects=TRAIN)
 
 
@@ -130,22 +129,18 @@ class RegularizerConfig:
 class RunConfig:
     """`config`: where things go, and how training, encoding, search and evaluation run."""
 
-    checkpoint_dir: str | None = key(
-        "folder of the trained model, its config and its logs", affects=VECTORS, names_files=True
-    )
+    checkpoint_dir: str | None = files_key("folder of the trained model, its config and its logs", affects=VECTORS)
     index_dir: str | None = key("folder of the inverted index", affects=NOTHING)
     out_dir: str | None = key("folder of runs and results", affects=NOTHING)
 
     matching_type: Literal["splade", "splade_doc", "splade_topk", "splade_lexical", "splade_idf"] = key(
         "how queries and documents are encoded", "splade", affects=MODEL | VECTORS
     )
-    tokenizer_type: str | None = key(
-        "tokenizer: hub name or folder; null: the model's own", affects=TRAIN | VECTORS, names_files=True
-    )
+    tokenizer_type: str | None = files_key("hub name or folder; null: the model's own", affects=TRAIN | VECTORS)
     max_length: int = key("tokens per text, longer ones are cut", 256, affects=TRAIN | VECTORS, minimum=2)
     seed: int = key("seed of everything that is random", 123, affects=TRAIN, minimum=0, maximum=2**32 - 1)
-    pretrained_no_yamlconfig: bool = key(
-        "init_dict names a pre-trained model: read no checkpoint folder", False, affects=VECTORS, names_files=True
+    pretrained_no_yamlconfig: bool = files_key(
+        "init_dict names a pre-trained model: read no checkpoint folder", False, affects=VECTORS
     )
     overwrite_final: bool = key(
         "replace a finished model, index or run that another configuration made", False, affects=NOTHING
@@ -156,16 +151,14 @@ class RunConfig:
     warmup_steps: int = key("linear warm-up, in optimiser steps", 6000, affects=TRAIN, minimum=0)
     nb_iterations: int = key("optimiser steps in all", 150000, affects=TRAIN, minimum=1)
     gradient_accumulation_steps: int = key("batches per optimiser step", 1, affects=TRAIN, minimum=1)
-    gradient_checkpointing: bool = key(
-        "recompute activations in the backward pass to save memory", False, affects=TRAIN
-    )
+    gradient_checkpointing: bool = key("less memory for a slower backward pass", False, affects=TRAIN)
     max_grad_norm: float = key("clip gradients to this norm; 0: never", 1.0, affects=TRAIN, minimum=0)
     fp16: bool = key("fp16 autocast with loss scaling in training (CUDA only)", False, affects=TRAIN)
     bf16: bool = key("bf16 autocast in training", False, affects=TRAIN)
     train_batch_size: int = key("queries per batch, over all processes", 128, affects=TRAIN, minimum=1)
     n_negatives: int = key("negatives drawn per query (hard_negatives only)", 1, affects=TRAIN, minimum=1)
     loss: str | dict[str, float] = key(
-        "a loss, or {name: weight, ...} for a weighted sum", "InBatchPairwiseNLL", affects=TRAIN
+        "a loss, or {name: weight, ...} for a weighted sum", "InBatchPairwiseNLL", affects=TRAIN, above=0
     )
     augment_pairs: Literal["in_batch_negatives"] | None = key(
         "in_batch_negatives: other queries' positives serve as negatives too", affects=TRAIN
@@ -177,9 +170,7 @@ class RunConfig:
     train_monitoring_freq: int = key("log the losses every so many steps", 500, affects=NOTHING, minimum=1)
     validation_metrics: list[str] = key("metrics of full-ranking validation", ["MRR@10", "recall@100"], affects=TRAIN)
     monitoring_ckpt: str = key("what 'best' means: loss, or one of validation_metrics", "loss", affects=TRAIN)
-    early_stopping: bool = key(
-        "stop once monitoring_ckpt has not improved for `patience` validations", False, affects=TRAIN
-    )
+    early_stopping: bool = key("stop after `patience` validations without improvement", False, affects=TRAIN)
     patience: int = key("validations without improvement before early stopping", 3, affects=TRAIN, minimum=1)
 
     eval_batch_size: int = key("queries or documents per batch in validation", 32, affects=TRAIN, minimum=1)
@@ -198,78 +189,57 @@ class RunConfig:
 class TrainFiles:
     """`data.TRAIN`: the training set."""
 
-    DATASET_PATH: str | None = key(
-        "triplets, scored triplets, or teacher scores (hard_negatives)", affects=TRAIN, names_files=True
-    )
-    D_COLLECTION_PATH: str | None = key("hard_negatives: documents", affects=TRAIN, names_files=True)
-    Q_COLLECTION_PATH: str | None = key("hard_negatives: queries", affects=TRAIN, names_files=True)
-    QREL_PATH: str | None = key(
-        "hard_negatives: qrels, from which positives are drawn", affects=TRAIN, names_files=True
-    )
+    DATASET_PATH: str | None = files_key("triplets, scored triplets, or teacher scores (hard_negatives)", affects=TRAIN)
+    D_COLLECTION_PATH: str | None = files_key("hard_negatives: documents", affects=TRAIN)
+    Q_COLLECTION_PATH: str | None = files_key("hard_negatives: queries", affects=TRAIN)
+    QREL_PATH: str | None = files_key("hard_negatives: qrels, from which positives are drawn", affects=TRAIN)
 
 
 @dataclass
 class FullRanking:
     """`data.VALIDATION_FULL_RANKING`: validation by retrieval."""
 
-    D_COLLECTION_PATH: str | None = key("documents", affects=TRAIN, names_files=True)
-    Q_COLLECTION_PATH: str | None = key("queries", affects=TRAIN, names_files=True)
-    QREL_PATH: str | None = key("qrels", affects=TRAIN, names_files=True)
+    D_COLLECTION_PATH: str | None = files_key("documents", affects=TRAIN)
+    Q_COLLECTION_PATH: str | None = files_key("queries", affects=TRAIN)
+    QREL_PATH: str | None = files_key("qrels", affects=TRAIN)
     TOP_K: int = key("documents retrieved per query", 100, affects=TRAIN, minimum=1)
 
 
 @dataclass
 class DataConfig:
-    """`data`: what is read. In here, `TRAIN` is a section."""
+    """`data`: what is read."""
 
     type: Literal["triplets", "triplets_with_distil", "hard_negatives"] = key(
-        "kind of training set", "triplets", affects=Affects.TRAIN
+        "kind of training set", "triplets", affects=TRAIN
     )
-    TRAIN_DATA_DIR: str | None = key(
-        "folder of the training data, for interpolation in other paths", affects=Affects.NOTHING
-    )
-    TRAIN: TrainFiles = field(default_factory=TrainFiles)
+    TRAIN_DATA_DIR: str | None = key("folder of the training data, for interpolation in other paths", affects=NOTHING)
     incomplete: Literal["error", "leave_out"] = key(
-        "hard_negatives: judged queries without scores, positives not in the collection", "error", affects=Affects.TRAIN
+        "hard_negatives: judged queries without scores, positives not in the collection", "error", affects=TRAIN
     )
-    VALIDATION_SIZE_FOR_LOSS: int | None = key(
-        "training examples held out for validation loss", affects=Affects.TRAIN, minimum=0
-    )
+    VALIDATION_SIZE_FOR_LOSS: int | None = key("examples held out for validation loss", affects=TRAIN, minimum=0)
     VALIDATION_FULL_RANKING: FullRanking | None = field(default_factory=FullRanking)  # null: none
-    COLLECTION_PATH: str | None = key("documents to index", affects=Affects.INDEX | Affects.BM25, names_files=True)
-    Q_COLLECTION_PATH: list[str] = key(
-        "query collections to retrieve for", [], affects=Affects.SEARCH | Affects.BM25, names_files=True
-    )
-    EVAL_QREL_PATH: list[str | None] = key(
-        "qrels, one file per query collection (null: not evaluated)", [], affects=Affects.NOTHING
-    )
-    flops_queries: str | None = key(
-        "queries from which splade.flops estimates term frequencies",
-        affects=Affects.NOTHING,
-    )
+    COLLECTION_PATH: str | None = files_key("documents to index", affects=INDEX | BM25)
+    Q_COLLECTION_PATH: list[str] = files_key("query collections to retrieve for", [], affects=SEARCH | BM25)
+    EVAL_QREL_PATH: list[str | None] = key("qrels per query collection; null: none", [], affects=NOTHING)
+    flops_queries: str | None = key("queries from which splade.flops estimates term frequencies", affects=NOTHING)
+    TRAIN: TrainFiles = field(default_factory=TrainFiles)  # last: it hides the flag TRAIN
 
 
 @dataclass
 class BeirConfig:
     """`beir`: the data set of splade.beir_eval. Every default is null, so that `+beir.KEY=VALUE` works, too."""
 
-    dataset: str | None = key(
-        "name, also the folder's: scifact, cqadupstack/android, cqadupstack (all 12), ...",
-        affects=VECTORS | BM25,
-        names_files=True,
+    dataset: str | None = files_key(
+        "name, also the folder's: scifact, cqadupstack/android, cqadupstack (all 12), ...", affects=VECTORS | BM25
     )
-    dataset_path: str | None = key(
-        "folder that holds the data set's folder; downloaded to it when missing",
-        affects=VECTORS | BM25,
-        names_files=True,
+    dataset_path: str | None = files_key(
+        "folder that holds the data set's folder; downloaded to it when missing", affects=VECTORS | BM25
     )
     split: str | None = key("split of the qrels; null: test", affects=SEARCH | BM25)
     url: str | None = key("where to download from; null: BEIR's own server", affects=NOTHING)
     baseline: bool | None = key("true: run BM25 beside the model and test the difference", affects=NOTHING)
     keep_vectors: bool | None = key("true: keep the encoded queries for other search settings", affects=NOTHING)
-    reference: str | None = key(
-        "published results beside all rows; null: those of the very same model", affects=NOTHING
-    )
+    reference: str | None = key("published results beside all; null: those of the same model", affects=NOTHING)
 
 
 @dataclass

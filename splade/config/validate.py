@@ -1,5 +1,6 @@
 """From Hydra's composed config to a checked `Experiment`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
 from functools import cache
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from splade.config.keys import Section, allowed_values, choices, entry_class, members, section_class
-from splade.config.messages import first_line, nearest_key
+from splade.config.keys import Section, allowed_values, choices, members, section_class
+from splade.config.messages import explain_composition_error
 from splade.config.schema import LARGEST_INT, Bounds, Experiment
 from splade.errors import ConfigError, nearest
 
@@ -27,7 +28,6 @@ def to_experiment(cfg: DictConfig) -> Experiment:
         ConfigError: an unknown key (the nearest is named), a wrong type, a value that is not allowed, or `???`.
     """
     values = _plain(cfg, "")
-    check_unknown_keys(values, Experiment)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}: give it as an override, {missing[0]}=VALUE")
@@ -53,26 +53,6 @@ def node_class(section: Section) -> Section:
     return make_dataclass(section.__name__, [(item.name, *_node_type(item)) for item in fields(section)])
 
 
-def check_unknown_keys(values: Mapping[str, object], section: Section, prefix: str = "") -> None:
-    """Raise a ConfigError for the first key of nested dictionaries that the schema does not have."""
-    known = {item.name: item.type for item in fields(section)}
-    for name, value in values.items():
-        full = f"{prefix}{name}"
-        if name not in known:
-            raise ConfigError(f"unknown key '{full}'{nearest_key(full)}")
-        nested, entries = section_class(known[name]), entry_class(known[name])
-        if nested is not None and isinstance(value, Mapping):
-            check_unknown_keys(value, nested, f"{full}.")
-        elif nested is not None and value not in (None, "???"):
-            raise ConfigError(f"{full} is a section with keys of its own, not a value")
-        elif entries is not None and isinstance(value, Mapping):
-            for entry, content in value.items():
-                if not isinstance(content, Mapping):
-                    keys = ", ".join(item.name for item in fields(entries))
-                    raise ConfigError(f"{full}.{entry}={content}: must hold keys {keys}")
-                check_unknown_keys(content, entries, f"{full}.{entry}.")
-
-
 def _node_type(item: Field[Any]) -> tuple[Any, Any]:
     """Return type and default of a field for OmegaConf."""
     optional = NoneType in members(item.type)
@@ -93,7 +73,7 @@ def _plain(cfg: DictConfig | ListConfig, prefix: str) -> dict[str, object]:
     try:
         values = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(prefix + first_line(error)) from error
+        raise explain_composition_error(error, prefix=prefix) from error
     assert isinstance(values, dict)
     return {str(name): value for name, value in values.items()}
 
@@ -103,7 +83,7 @@ def _typed_section(section: type[SectionType], values: object, prefix: str) -> S
     try:
         typed = OmegaConf.merge(OmegaConf.structured(node_class(section)), values)
     except OmegaConfBaseException as error:
-        raise ConfigError(prefix + first_line(error)) from error
+        raise explain_composition_error(error, prefix=prefix) from error
     return _checked_section(section, _plain(typed, prefix), prefix)
 
 
@@ -139,7 +119,8 @@ def _checked_value(full: str, value: object, annotation: object, bounds: Bounds)
         if origin in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
             limits = replace(bounds, maximum=LARGEST_INT) if origin is int and bounds.maximum is None else bounds
             if value not in limits:
-                raise ConfigError(f"{full}={value}: must be {limits}")
+                finite = "" if abs(value) < math.inf else "a finite number, "
+                raise ConfigError(f"{full}={value}: must be {finite}{limits}")
             return float(value) if origin is float else value
         if isinstance(origin, type) and type(value) is origin:
             return value
