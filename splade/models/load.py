@@ -1,10 +1,12 @@
 """Where a model is loaded: from `init_dict` and `config`, or from the checkpoint that training left behind."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from splade.config.schema import Experiment, ModelConfig, RunConfig
+from splade.config.identity import recorded_settings, settings_affecting
+from splade.config.schema import Affects, Experiment, ModelConfig, RunConfig
 from splade.distributed import pick_device
 from splade.errors import ConfigError, DataError, ModelError
 from splade.models.encoder import SparseEncoder
@@ -67,23 +69,22 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
 def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
     """Load the best checkpoint of a finished training run."""
     _check_checkpoint(folder)
-    settings = read_json(folder / DONE_FILE)["model"]
-    for name in ("agg", "matching_type", "top_d", "top_q", "lexical_type"):
-        section = experiment.config if name == "matching_type" else experiment.init_dict
-        if getattr(section, name) != settings[name]:
+    now = settings_affecting(experiment, Affects.MODEL)
+    for name, value in recorded_settings(read_json(folder / DONE_FILE)["settings"], Affects.MODEL).items():
+        if now[name] != value:
             raise ConfigError(
-                f"{folder} was trained with {name}={settings[name]}, the configuration says {getattr(section, name)}; "
-                f"use the configuration saved with it: SPLADE_CONFIG_FULLPATH={folder / 'config.yaml'}"
+                f"{folder} was trained with {name}={value}, the configuration says {now[name]}; use the configuration "
+                f"saved with it: SPLADE_CONFIG_FULLPATH={folder / 'config.yaml'}"
             )
-    document = load_masked_lm(str(folder / MODEL_FOLDER), None, settings["agg"])
-    init = ModelConfig(**{name: settings[name] for name in ("agg", "top_d", "top_q", "lexical_type")})
+    init = replace(experiment.init_dict, idf_path=None)
+    document = load_masked_lm(str(folder / MODEL_FOLDER), None, init.agg)
     query_folder = folder / QUERY_MODEL_FOLDER
     query = document
     if (query_folder / "config.json").is_file():
-        query = load_masked_lm(str(query_folder), None, settings["agg"])
+        query = load_masked_lm(str(query_folder), None, init.agg)
     elif (query_folder / LOOKUP_FILE).is_file():
         init.idf_path = str(query_folder / LOOKUP_FILE)
-    model = assemble(document, query, init, RunConfig(matching_type=settings["matching_type"]))
+    model = assemble(document, query, init, experiment.config)
     model.name = str(folder)
     return model
 

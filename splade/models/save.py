@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from splade.config.schema import Experiment
 from splade.models.encoder import SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.splade import Splade
@@ -33,18 +32,6 @@ def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> N
         _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, query_folder, max_length)
     elif (folder / QUERY_MODEL_FOLDER).exists():
         shutil.rmtree(folder / QUERY_MODEL_FOLDER)
-
-
-def model_settings(experiment: Experiment) -> dict[str, str | int | None]:
-    """Return the settings that change what a model's vectors are."""
-    init = experiment.init_dict
-    return {
-        "agg": init.agg,
-        "matching_type": experiment.config.matching_type,
-        "top_d": init.top_d,
-        "top_q": init.top_q,
-        "lexical_type": init.lexical_type,
-    }
 
 
 def _save_encoder(

@@ -7,7 +7,7 @@ from typing import Any
 from splade.config.identity import recorded_settings, settings_affecting
 from splade.config.schema import Affects, Experiment
 from splade.errors import ConfigError
-from splade.models.save import DONE_FILE, MODEL_FOLDER, model_settings
+from splade.models.save import DONE_FILE, MODEL_FOLDER
 from splade.storage.atomic import read_json, write_json
 from splade.training.checkpoints import keep_checkpoints, whole_steps
 
@@ -27,7 +27,6 @@ class RunFolder:
         self.checkpoints = self.path / CHECKPOINTS_FOLDER
         self._record, self._schema = asdict(experiment), type(experiment)
         self.settings = settings_affecting(experiment, Affects.TRAIN)
-        self._model_settings = model_settings(experiment)
         self._overwrite = experiment.config.overwrite_final
 
     def outcome(self) -> dict[str, Any] | None:
@@ -59,8 +58,7 @@ class RunFolder:
 
     def finish(self, outcome: dict[str, Any]) -> None:
         """Write down that training has ended."""
-        done = {"model": self._model_settings, "settings": self._record, "result": outcome}
-        write_json(self.path / DONE_FILE, done)
+        write_json(self.path / DONE_FILE, {"settings": self._record, "result": outcome})
 
     def _settings_before(self) -> dict[str, object] | None:
         """Return the settings of the run whose model or checkpoints are here, if there is one."""

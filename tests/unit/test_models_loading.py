@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -197,10 +198,10 @@ def test_encoders_that_differ_in_limits_only_are_saved_once(tmp_path):
     assert model.shares_weights and not model.shared
     save_splade(model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    settings = {"agg": "max", "matching_type": "splade_lexical", "top_d": None, "top_q": None, "lexical_type": "query"}
-    (tmp_path / "training_done.json").write_text(json.dumps({"model": settings}))
     overrides = ["config.matching_type=splade_lexical", "init_dict.lexical_type=query"]
-    again = load_checkpoint(tmp_path, compose_experiment("config_default", overrides))
+    experiment = compose_experiment("config_default", overrides)
+    (tmp_path / "training_done.json").write_text(json.dumps({"settings": asdict(experiment)}))
+    again = load_checkpoint(tmp_path, experiment)
     tokens = model.tokenizer(["a small test"], return_tensors="pt")
     inputs = tokens["input_ids"], tokens["attention_mask"]
     for name in ("query_encoder", "document_encoder"):
@@ -217,12 +218,22 @@ def test_learned_token_weights_survive_saving(tmp_path):
     with torch.no_grad():
         model.query_encoder.weights[2000:3000] = 2.5
     save_splade(model, tmp_path)
-    done = {"model": {"agg": "max", "matching_type": "splade_idf", "top_d": None, "top_q": None, "lexical_type": None}}
-    (tmp_path / "training_done.json").write_text(json.dumps(done))
     experiment = compose_experiment("config_default", ["config.matching_type=splade_idf"])
+    (tmp_path / "training_done.json").write_text(json.dumps({"settings": asdict(experiment)}))
     again = load_checkpoint(tmp_path, experiment)
     ids, mask = torch.arange(1990, 2010)[None], torch.ones(1, 20, dtype=torch.long)
     torch.testing.assert_close(again.query_encoder(ids, mask), model.query_encoder(ids, mask))
+
+
+def test_a_checkpoint_is_used_as_what_it_was_trained_as(tmp_path):
+    save_splade(build(), tmp_path)
+    trained = compose_experiment("config_default")
+    (tmp_path / "training_done.json").write_text(json.dumps({"settings": asdict(trained)}))
+    other = compose_experiment("config_default", ["init_dict.agg=sum"])
+    with pytest.raises(
+        ConfigError, match="was trained with init_dict.agg=max, the configuration says sum.*config.yaml"
+    ):
+        load_checkpoint(tmp_path, other)
 
 
 def test_missing_checkpoint_is_an_error(tmp_path):
