@@ -55,17 +55,15 @@ def node_class(section: Section) -> Section:
 
 def _node_type(item: Field[Any]) -> tuple[Any, Any]:
     """Return type and default of a field for OmegaConf."""
-    optional = NoneType in members(item.type)
-    kinds = [kind for kind in members(item.type) if kind is not NoneType]
-    section = section_class(item.type)
-    if section is not None:
-        kind: Any = node_class(section)
-        return (kind | None if optional else kind), field(default_factory=kind)
-    kind = Any if len(kinds) > 1 else str if choices(item.type) else kinds[0]
-    kind = kind | None if optional and kind is not Any else kind
-    if item.default_factory is MISSING:
-        return kind, field(default=item.default)
-    return kind, field(default_factory=item.default_factory)
+    section, kinds = section_class(item.type), [kind for kind in members(item.type) if kind is not NoneType]
+    if section is None and item.default_factory is MISSING:
+        default = field(default=item.default)
+    else:
+        default = field(default_factory=node_class(section) if section is not None else item.default_factory)
+    if len(kinds) > 1:
+        return Any, default
+    kind: Any = node_class(section) if section is not None else str if choices(item.type) else kinds[0]
+    return (kind | None if NoneType in members(item.type) else kind), default
 
 
 def _plain(cfg: DictConfig | ListConfig, prefix: str) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """What a checkpoint folder holds of a training run, and which settings it belongs to."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class RunFolder:
         keep_checkpoints(self.checkpoints, steps)
         return steps[-1] if steps else None
 
-    def finish(self, outcome: dict[str, Any]) -> None:
+    def finish(self, outcome: Mapping[str, object]) -> None:
         """Write down that training has ended."""
         write_json(self.path / DONE_FILE, {"settings": self._record, "result": outcome})
 

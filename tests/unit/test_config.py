@@ -159,3 +159,23 @@ def test_importing_the_package_reads_no_environment(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "imported", done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_help_needs_no_slow_library():
+    """One process per command would take a second each: here one process prints the help of them all."""
+    package = conf_folder().parent / "splade"
+    commands = [path.stem for path in package.glob("*.py") if "run_task(" in path.read_text()]
+    code = f"""if True:
+        import contextlib, runpy, sys
+        import splade
+        slow = {{"torch", "transformers", "numba", "numpy", "h5py", "scipy"}}
+        assert not slow & set(sys.modules) and "hydra" not in sys.modules
+        for command in {commands}:
+            sys.argv = [command, "--help"]
+            with contextlib.suppress(SystemExit):
+                runpy.run_module(f"splade.{{command}}", run_name="__main__")
+        assert not slow & set(sys.modules), slow & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=package.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(commands) > 10 and done.stdout.count("config.max_length (int, 256; at least 2)") == len(commands)

@@ -1,5 +1,6 @@
 """Every shipped preset: what it composes to, and two real training steps of it with a tiny model on toy data."""
 
+import functools
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ from splade.tasks.train import train
 from splade.training.data import check_loss_fits
 
 PRESETS = available_configs(conf_folder())
+preset = functools.cache(compose_experiment)  # for the tests that only look at it
 NOTHING_TO_TRAIN = {"efficient_splade/config_V_from_huggingface"}
 TRAINED = [name for name in PRESETS if name not in NOTHING_TO_TRAIN]
 ON_MSMARCO = [name for name in PRESETS if name not in ("config_default", "config_domain_adaptation")]
@@ -101,7 +103,7 @@ def test_the_names_that_users_know_are_there():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_composes_and_fits_together(name: str):
-    experiment = compose_experiment(name)
+    experiment = preset(name)
     loss = loss_of(experiment)
     check_loss_fits(experiment, loss)
     check_model_settings(experiment.init_dict, experiment.config)
@@ -114,7 +116,7 @@ def test_composes_and_fits_together(name: str):
 
 
 def test_every_preset_writes_into_folders_of_its_own():
-    runs = [compose_experiment(name).config for name in PRESETS]
+    runs = [preset(name).config for name in PRESETS]
     folders = [folder for run in runs for folder in (run.checkpoint_dir, run.index_dir, run.out_dir)]
     assert None not in folders
     assert len(set(folders)) == len(folders)
@@ -129,7 +131,7 @@ def test_header_says_what_it_is_and_how_to_run_it(name: str):
 
 @pytest.mark.parametrize("name", ON_MSMARCO)
 def test_common_settings_of_the_published_models(name: str):
-    experiment = compose_experiment(name)
+    experiment = preset(name)
     run, ranking = experiment.config, experiment.data.VALIDATION_FULL_RANKING
     assert (run.lr, run.weight_decay, run.warmup_steps, run.seed, run.fp16) == (2e-5, 0.01, 6000, 123, True)
     assert run.validation_metrics == ["MRR@10", "recall@100", "recall@200", "recall@500"]
@@ -142,7 +144,7 @@ def test_common_settings_of_the_published_models(name: str):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_settings(name: str):
     model, query_model, kind, loss, lambdas, growth_steps, steps, batch = PUBLISHED[name]
-    experiment = compose_experiment(name)
+    experiment = preset(name)
     run, regularizers = experiment.config, {r.name: r for r in parse_regularizers(experiment.config.regularizer)}
     l1, flops = regularizers.get("L1"), regularizers["FLOPS"]
     assert (experiment.init_dict.model_type_or_dir, experiment.init_dict.model_type_or_dir_q) == (model, query_model)
@@ -157,14 +159,14 @@ def test_published_settings(name: str):
 
 
 def test_several_negatives():
-    v3 = compose_experiment("config_splade_v3")
+    v3 = preset("config_splade_v3")
     assert v3.config.n_negatives == 8
     assert {name: weight for name, (_, weight) in loss_of(v3).terms.items()} == {
         "KlDiv": 1.0,
         "AllPairsMarginMSE": 0.05,
     }
     for kind in ("distil", "nodistil", "dense"):
-        experiment = compose_experiment(f"sigir23/config_32neg_{kind}")
+        experiment = preset(f"sigir23/config_32neg_{kind}")
         regularizers = parse_regularizers(experiment.config.regularizer)
         assert (experiment.config.n_negatives, experiment.config.train_batch_size) == (32, 5)
         assert loss_of(experiment).needs_teacher == (kind != "nodistil")
@@ -233,7 +235,7 @@ def tiny_model(splade_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def cut_down(name: str, model: Path, folder: Path) -> Experiment:
     """Return the preset with a tiny model, toy data of the same kind and two steps; everything else is as shipped."""
-    original = compose_experiment(name)
+    original = preset(name)
     overrides = [
         TOY_DATA[original.data.type],
         "data.VALIDATION_FULL_RANKING=null",
