@@ -1,6 +1,6 @@
 """Train the model init_dict on data.TRAIN; the best checkpoint becomes config.checkpoint_dir/model.
 
-An interrupted run goes on after its last whole checkpoint and ends with the weights of an uninterrupted one.
+An interrupted run resumes from its last complete checkpoint and ends with the weights of an uninterrupted one.
 """
 
 from splade.config import run_task

@@ -82,7 +82,7 @@ class Regularizer:
 
 
 def parse_regularizers(value: Mapping[str, RegularizerConfig] | str | None) -> list[Regularizer]:
-    """Build the regularisers of `config.regularizer`; `eval_only` and null give none.
+    """Build the regularisers of `config.regularizer`; `eval_only` and None give none.
 
     Raises:
         ConfigError: an unknown regulariser, or one without any lambda.

@@ -11,7 +11,8 @@ from splade.tasks.evaluate import check_datasets
 from splade.tasks.flops import FlopsResult, flops
 from splade.tasks.index import IndexResult, index
 from splade.tasks.retrieve import RetrieveResult, retrieve
-from splade.tasks.train import TrainResult, train
+from splade.tasks.train import train
+from splade.training.run import TrainResult
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What is written down while training runs, always from the trainer's log.
 
-The log is part of every checkpoint. Each file is made anew from it when training starts or goes on, so that after an
+The log is part of every checkpoint. Each file is made anew from it when training starts or resumes, so that after an
 interruption no row is missing and none appears twice.
 """
 
@@ -9,16 +9,20 @@ import io
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from transformers import TrainerCallback
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from splade.progress import progress_bar
 from splade.storage.atomic import write_text
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 TRAINING_FILE, VALIDATION_FILE, TENSORBOARD_FOLDER = "training_perf.txt", "validation_perf.txt", "tensorboard"
 
-LogRow = Mapping[str, Any]
+LogRow = Mapping[str, float]
 
 
 def is_validation(row: LogRow) -> bool:
@@ -27,7 +31,7 @@ def is_validation(row: LogRow) -> bool:
 
 
 def is_training(row: LogRow) -> bool:
-    """Return whether a row of the log holds training losses (another one sums up the whole run)."""
+    """Return whether a row of the log holds training losses (another one sums up the run)."""
     return "loss" in row
 
 
@@ -44,12 +48,14 @@ class PerformanceFile(TrainerCallback):
         self.belongs = belongs
         self._columns: list[str] = []
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Write the rows of the log so far."""
         if state.is_world_process_zero:
             self._rewrite(state.log_history)
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Append the newest row; one with a new column takes a new file."""
         row = state.log_history[-1]
         if not state.is_world_process_zero or not self.belongs(row):
@@ -85,9 +91,11 @@ class TensorBoard(TrainerCallback):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.writer: Any = None
+        self.writer: SummaryWriter | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Write the rows of the log so far."""
         if state.is_world_process_zero:
             from torch.utils.tensorboard import SummaryWriter
@@ -97,17 +105,20 @@ class TensorBoard(TrainerCallback):
             for row in state.log_history:
                 self._write(row)
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write the newest row."""
-        if self.writer is not None:
-            self._write(state.log_history[-1])
+        self._write(state.log_history[-1])
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Close the log."""
         if self.writer is not None:
             self.writer.close()
 
     def _write(self, row: LogRow) -> None:
+        if self.writer is None:  # only the first process has one
+            return
         group = "validation" if is_validation(row) else "train"
         for name, value in row.items():
             if name != "step":
@@ -118,26 +129,32 @@ class Progress(TrainerCallback):
     """A progress bar over optimiser steps, with the running loss."""
 
     def __init__(self) -> None:
-        self.bar: Any = None
+        self.bar: tqdm | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Show the bar where the run starts or goes on."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Show the bar where the run starts or resumes."""
         if state.is_world_process_zero:
             self.bar = progress_bar("training", total=state.max_steps, unit="step")
             self.bar.update(state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Move the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Show the loss."""
         row = state.log_history[-1]
         if self.bar is not None and is_training(row):
             self.bar.set_postfix(loss=f"{row['loss']:.4f}")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
@@ -146,7 +163,9 @@ class Progress(TrainerCallback):
 class ValidateAtEnd(TrainerCallback):
     """Validates and saves after the last step too, whatever `record_frequency` is."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Ask for validation and a checkpoint at the last step."""
         if state.global_step >= state.max_steps:
             control.should_save = True

@@ -1,4 +1,4 @@
-"""Training checkpoints: only whole ones count, and only the last few and the best are kept."""
+"""Training checkpoints: only complete ones count, and only the last few and the best are kept."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from splade.storage.atomic import write_json
 
 logger = logging.getLogger(__name__)
 
-WHOLE = "whole.json"
+COMPLETE_MARK = "whole.json"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -18,26 +18,26 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step}"
 
 
-def mark_whole(checkpoint: Path) -> None:
+def mark_complete(checkpoint: Path) -> None:
     """Mark a checkpoint as completely written: the last thing that is done to it."""
-    write_json(checkpoint / WHOLE, {})
+    write_json(checkpoint / COMPLETE_MARK, {})
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps of all checkpoints, whole or not, ascending."""
+    """Return the steps of all checkpoints, complete or not, ascending."""
     names = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*"))
     return sorted(int(name[1]) for name in names if name is not None)
 
 
-def whole_steps(folder: Path) -> list[int]:
-    """Return the steps of the whole checkpoints, ascending."""
-    return [step for step in checkpoint_steps(folder) if (checkpoint_path(folder, step) / WHOLE).is_file()]
+def complete_steps(folder: Path) -> list[int]:
+    """Return the steps of the complete checkpoints, ascending."""
+    return [step for step in checkpoint_steps(folder) if (checkpoint_path(folder, step) / COMPLETE_MARK).is_file()]
 
 
 def keep_checkpoints(folder: Path, steps: Collection[int]) -> None:
-    """Remove all other checkpoints; one whose removal is interrupted is not whole any more."""
+    """Remove all other checkpoints; one whose removal is interrupted is not complete any more."""
     for step in checkpoint_steps(folder):
         if step not in steps:
             checkpoint = checkpoint_path(folder, step)
-            (checkpoint / WHOLE).unlink(missing_ok=True)
+            (checkpoint / COMPLETE_MARK).unlink(missing_ok=True)
             shutil.rmtree(checkpoint)

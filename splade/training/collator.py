@@ -1,31 +1,48 @@
 """From training examples to a tokenised batch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from splade.datasets.training_sets import TrainingExample
 
 
-class Collator:
-    """Tokenises a batch of examples.
+class Batch(TypedDict):
+    """A tokenised batch of B queries with n negatives each.
 
-    A batch holds `queries` and `documents` (`input_ids` and `attention_mask`, int64, padded to the longest of each)
-    and, when the examples carry scores, `teacher`: (B, 1 + n) float32. Documents are in the order that the losses
-    expect: all positives, then all negatives, query by query.
+    Attributes:
+        queries: `input_ids` and `attention_mask`, (B, length) int64 each, padded to the longest.
+        documents: the same of B * (1 + n) documents: all positives, then all negatives, query by query.
+        teacher: (B, 1 + n) float32 scores, where the examples carry some.
     """
 
-    def __init__(self, tokenizer: Any, query_tokenizer: Any, max_length: int):
+    queries: dict[str, Tensor]
+    documents: dict[str, Tensor]
+    teacher: NotRequired[Tensor]
+
+
+class Collator:
+    """Tokenises examples.
+
+    Args:
+        tokenizer: of the documents.
+        query_tokenizer: of the queries.
+        max_length: tokens of a text beyond this, special tokens included, are cut off.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, query_tokenizer: PreTrainedTokenizerBase, max_length: int):
         self.tokenizer = tokenizer
         self.query_tokenizer = query_tokenizer
         self.max_length = max_length
 
-    def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[TrainingExample]) -> Batch:
         """Return the batch of B examples with n negatives each."""
         documents = [example.positive for example in examples]
         documents += [negative for example in examples for negative in example.negatives]
-        batch: dict[str, Any] = {
+        batch: Batch = {
             "queries": self._tokenize(self.query_tokenizer, [example.query for example in examples]),
             "documents": self._tokenize(self.tokenizer, documents),
         }
@@ -36,7 +53,7 @@ class Collator:
             )
         return batch
 
-    def _tokenize(self, tokenizer: Any, texts: list[str]) -> dict[str, torch.Tensor]:
+    def _tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
         tokens = tokenizer(
             texts,
             padding=True,

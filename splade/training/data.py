@@ -17,7 +17,7 @@ from splade.datasets.triplets import ScoredTriplets, open_triplets
 from splade.errors import ConfigError, DataError
 from splade.evaluation.measures import parse_metrics
 from splade.losses import WeightedLoss
-from splade.training.sampler import HeldOut, TrainingStream, split_rows
+from splade.training.sampler import HeldOut, TrainingSampler, split_rows
 from splade.training.validation import FullRankingData
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ class TrainingData:
     """Everything that a training run reads.
 
     Attributes:
-        stream: the examples in the order of training.
+        sampler: the examples in the order of training.
         held_out: examples for the validation loss, or None.
         full_ranking: data for validation by retrieval, or None.
         report: what was left out of the training set and why, for the user.
     """
 
-    stream: TrainingStream
+    sampler: TrainingSampler
     held_out: HeldOut | None
     full_ranking: FullRankingData | None
     report: str
@@ -57,13 +57,12 @@ def load_training_data(experiment: Experiment, loss: WeightedLoss) -> TrainingDa
         )
     rows, held_out_rows = split_rows(len(examples), n_held_out, run.seed)
     length = run.nb_iterations * run.gradient_accumulation_steps * run.train_batch_size
-    report = f"{examples.report}"
-    logger.info("training examples: %s", report)
+    logger.info("training examples: %s", examples.report)
     return TrainingData(
-        stream=TrainingStream(examples, rows, run.seed, length),
+        sampler=TrainingSampler(examples, rows, run.seed, length),
         held_out=HeldOut(examples, held_out_rows) if n_held_out else None,
         full_ranking=load_full_ranking(data.VALIDATION_FULL_RANKING, run.validation_metrics),
-        report=report,
+        report=str(examples.report),
     )
 
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,17 @@ class EarlyStopping(TrainerCallback):
     greater_is_better: bool
     patience: int
 
-    def is_due(self, log_history: Sequence[Mapping[str, Any]]) -> bool:
+    def is_due(self, log_history: Sequence[Mapping[str, float]]) -> bool:
         """Return whether training has to stop after these log rows."""
         values = [row[self.monitored] for row in log_history if self.monitored in row and row["step"] > 0]
-        best = (max if self.greater_is_better else min)(values, default=None)
-        return len(values) > 0 and len(values) - 1 - values.index(best) >= self.patience
+        if not values:
+            return False
+        best = max(values) if self.greater_is_better else min(values)
+        return len(values) - 1 - values.index(best) >= self.patience
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Ask the trainer to stop when it is time."""
         if self.is_due(state.log_history):
             control.should_training_stop = True

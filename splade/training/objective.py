@@ -1,10 +1,7 @@
 """The training objective: ranking loss plus regularisers, over the batch of all processes."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from splade.distributed import n_processes, process_rank
 from splade.losses import (
@@ -16,6 +13,7 @@ from splade.losses import (
     score_batch,
     sparsity,
 )
+from splade.training.collator import Batch
 
 MONITORED = {"L0": mean_terms, "sparsity": sparsity, "flops": flops_loss}
 
@@ -24,7 +22,7 @@ class Objective:
     """Computes the loss of a batch and everything worth logging about it.
 
     With several processes every one computes the loss of the global batch: the vectors are gathered with their
-    gradients, so that in-batch negatives are shared and FLOPS, which is not additive, is that of the whole batch.
+    gradients, so that in-batch negatives are shared and FLOPS, which is not additive, is that of all vectors.
 
     Args:
         loss: ranking or distillation loss.
@@ -36,7 +34,7 @@ class Objective:
         self.regularizers = regularizers
 
     def __call__(
-        self, model: Any, batch: Mapping[str, Any], step: float, gather: bool = True
+        self, model: nn.Module, batch: Batch, step: float, gather: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise, and named detached terms.
 
@@ -66,13 +64,13 @@ class Objective:
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
+    def forward(ctx: object, rows: Tensor) -> Tensor:
         parts = [torch.empty_like(rows) for _ in range(n_processes())]
         torch.distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: object, grad: Tensor) -> Tensor:
         # All processes compute the same loss of the same vectors, so this gradient is the same in all of them. The
         # gradients of the parameters will be averaged, but what is needed is the sum over everybody's own rows.
         own = grad.chunk(n_processes())[process_rank()]

@@ -10,7 +10,7 @@ from splade.config.schema import Affects, Experiment
 from splade.errors import ConfigError
 from splade.models.save import DONE_FILE, MODEL_FOLDER
 from splade.storage.atomic import read_json, write_json
-from splade.training.checkpoints import keep_checkpoints, whole_steps
+from splade.training.checkpoints import complete_steps, keep_checkpoints
 
 CHECKPOINTS_FOLDER, SETTINGS_FILE = "model_ckpt", "settings.json"
 
@@ -53,7 +53,7 @@ class RunFolder:
         if self._settings_before() != self.settings:
             keep_checkpoints(self.checkpoints, ())
             write_json(self.checkpoints / SETTINGS_FILE, self._record)
-        steps = whole_steps(self.checkpoints)
+        steps = complete_steps(self.checkpoints)
         keep_checkpoints(self.checkpoints, steps)
         return steps[-1] if steps else None
 
@@ -66,7 +66,7 @@ class RunFolder:
         done, started = self.path / DONE_FILE, self.checkpoints / SETTINGS_FILE
         if done.is_file():
             record = read_json(done)["settings"]
-        elif started.is_file() and whole_steps(self.checkpoints):
+        elif started.is_file() and complete_steps(self.checkpoints):
             record = read_json(started)
         else:
             return None

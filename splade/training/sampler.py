@@ -1,15 +1,16 @@
 """Which training example comes when: a function of the seed and the position in training, and of nothing else."""
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from splade.datasets.training_sets import TrainingExample, TrainingSet
 
 
-class TrainingStream:
+class TrainingSampler(Dataset[TrainingExample]):
     """All examples of a training run in the order in which they are used.
 
     Position p is in pass `p // n` over a training set of n examples; each pass is a permutation of its own. An
-    interrupted run that goes on at position p, or several processes that share the positions among them, see what one
+    interrupted run that resumes at position p, or several processes that share the positions among them, see what one
     undisturbed process would have seen.
 
     Args:
@@ -39,7 +40,7 @@ class TrainingStream:
         return self.examples.example(int(self._order[place]), draw=number)
 
 
-class HeldOut:
+class HeldOut(Dataset[TrainingExample]):
     """The examples that are kept for the validation loss, always drawn the same way."""
 
     def __init__(self, examples: TrainingSet, rows: np.ndarray):

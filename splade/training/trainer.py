@@ -1,15 +1,12 @@
-"""Training on top of `transformers.Trainer`: our objective, our validation, and checkpoints that are whole."""
+"""Training on top of `transformers.Trainer`: our objective, our validation, and checkpoints that are complete."""
 
-import logging
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import safetensors.torch
 import torch
-from torch.utils.data import SequentialSampler
+from torch import Tensor, nn
+from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -27,45 +24,81 @@ from splade.training.callbacks import (
     ValidationFile,
     is_training,
 )
-from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
+from splade.training.checkpoints import checkpoint_path, complete_steps, keep_checkpoints, mark_complete
+from splade.training.collator import Batch, Collator
 from splade.training.early_stopping import EarlyStopping
+from splade.training.meters import RunningMeans, Speedometer
 from splade.training.objective import Objective
 from splade.training.run_folder import CHECKPOINTS_FOLDER
-from splade.training.sampler import TrainingStream
+from splade.training.sampler import TrainingSampler
 from splade.training.validation import Validation
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import optuna
 
 WEIGHTS_FILE = "splade.safetensors"
 CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
 
 
 class SpladeTrainer(Trainer):
-    """A trainer of a `Splade` model.
+    """Trains a `Splade` model as `config` says.
 
     Args:
+        run: the section `config`.
+        model: what is trained.
+        sampler: the examples in the order of training.
+        collator: tokenises them.
         objective: what is minimised.
-        validation: what is measured every `record_frequency` steps; null: nothing.
-        stopping: when to stop early; null: never.
-        kwargs: as for `transformers.Trainer`.
+        validation: what is measured every `record_frequency` steps; None: nothing.
+
+    Raises:
+        ConfigError: settings that this machine or these processes cannot run.
     """
 
     def __init__(
-        self, *, objective: Objective, validation: Validation | None, stopping: EarlyStopping | None, **kwargs: Any
+        self,
+        run: RunConfig,
+        model: Splade,
+        sampler: TrainingSampler,
+        collator: Collator,
+        objective: Objective,
+        validation: Validation | None,
     ):
-        super().__init__(**kwargs)
-        self.splade: Splade = kwargs["model"]
-        self.stream: TrainingStream = kwargs["train_dataset"]
+        folder = Path(str(run.checkpoint_dir))
+        arguments = training_arguments(run, folder / CHECKPOINTS_FOLDER, validation is not None)
+        self.stopping = None
+        if run.early_stopping:
+            self.stopping = EarlyStopping(
+                f"eval_{run.monitoring_ckpt}", bool(arguments.greater_is_better), run.patience
+            )
+        super().__init__(
+            model=model,
+            args=arguments,
+            data_collator=collator,  # type: ignore[arg-type]  # a TypedDict is a dict
+            train_dataset=sampler,
+            eval_dataset=[] if validation is not None else None,
+            callbacks=[
+                TrainingFile(folder),
+                ValidationFile(folder),
+                TensorBoard(folder / TENSORBOARD_FOLDER),
+                Progress(),
+                ValidateAtEnd(),
+                *([self.stopping] if self.stopping is not None else []),
+            ],
+        )
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.splade = model
+        self.sampler = sampler
         self.objective: Objective = objective
-        self.validation: Validation | None = validation
-        self.stopping: EarlyStopping | None = stopping
-        self.checkpoints = Path(str(self.args.output_dir))
+        self.validation = validation
+        self.checkpoints = folder / CHECKPOINTS_FOLDER
         self.model_accepts_loss_kwargs = False
         self._terms = RunningMeans()
         self._speed = Speedometer(0)
 
     def train_from(self, step: int | None) -> None:
-        """Train from the start, or go on from the checkpoint of a step; the model ends with its best weights."""
+        """Train from the start, or resume from the checkpoint of a step; the model ends with its best weights."""
         checkpoint = None if step is None else checkpoint_path(self.checkpoints, step)
         if checkpoint is not None and self._stopped_at(checkpoint):
             self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
@@ -82,10 +115,14 @@ class SpladeTrainer(Trainer):
         return self.state.global_step if best is None else best
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """Return the objective of one batch and remember its terms for the next log line."""
-        loss, terms = self.objective(model, inputs, self.state.global_step)
+        loss, terms = self.objective(model, cast(Batch, inputs), self.state.global_step)
         if not torch.isfinite(loss):
             values = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
             raise SpladeError(
@@ -102,7 +139,10 @@ class SpladeTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Measure validation loss and full-ranking metrics; the first process does, all get the numbers."""
         with self._speed.paused():
@@ -119,25 +159,25 @@ class SpladeTrainer(Trainer):
         self.splade.train()
         return values
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.stream)  # the stream has its order already
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(self.sampler)  # its order is that of training already
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_model(self.splade, str(folder / WEIGHTS_FILE))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: "optuna.Trial | dict[str, object] | None") -> None:
         with self._speed.paused():
             super()._save_checkpoint(model, trial)
             if self.args.world_size > 1:
                 torch.distributed.barrier()  # every process has written its random state
             if self.args.should_save:
-                mark_whole(checkpoint_path(self.checkpoints, self.state.global_step))
-                last = whole_steps(self.checkpoints)[-CHECKPOINTS_KEPT:]
+                mark_complete(checkpoint_path(self.checkpoints, self.state.global_step))
+                last = complete_steps(self.checkpoints)[-CHECKPOINTS_KEPT:]
                 keep_checkpoints(self.checkpoints, {*last, self.best_step})
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.splade, Path(resume_from_checkpoint))
 
     def _stopped_at(self, checkpoint: Path) -> bool:
@@ -145,88 +185,9 @@ class SpladeTrainer(Trainer):
         return self.stopping is not None and self.stopping.is_due(log_history)
 
 
-class RunningMeans:
-    """Means of named scalars; they stay on their device until they are taken."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
-
-    def add(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Count one more value of each name."""
-        for name, value in values.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
-
-    def take(self) -> dict[str, float]:
-        """Return the means of what was added, and forget it."""
-        means = {name: (total / self._count).item() for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
-
-
-class Speedometer:
-    """Optimiser steps per second, validation and checkpoints not counted."""
-
-    def __init__(self, step: int):
-        self._step, self._since = step, time.perf_counter()
-
-    def take(self, step: int) -> float:
-        """Return the speed since the last call, or since the beginning."""
-        steps, seconds = step - self._step, time.perf_counter() - self._since
-        self._step, self._since = step, self._since + seconds
-        return steps / seconds
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop the clock inside the block."""
-        start = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - start
-
-
-def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
+def load_weights(model: nn.Module, checkpoint: Path) -> None:
     """Load the weights of a training checkpoint into a model of the same architecture."""
     safetensors.torch.load_model(model, str(checkpoint / WEIGHTS_FILE))
-
-
-def make_trainer(
-    run: RunConfig, model: Any, stream: Any, collator: Any, objective: Objective, validation: Validation | None
-) -> SpladeTrainer:
-    """Build the trainer that `config` describes.
-
-    Raises:
-        ConfigError: settings that this machine or these processes cannot run.
-    """
-    folder = Path(str(run.checkpoint_dir))
-    arguments = training_arguments(run, folder / CHECKPOINTS_FOLDER, validation is not None)
-    callbacks = [
-        TrainingFile(folder),
-        ValidationFile(folder),
-        TensorBoard(folder / TENSORBOARD_FOLDER),
-        Progress(),
-        ValidateAtEnd(),
-    ]
-    if n_processes() > 1:
-        freeze_unused_parameters(model)
-    stopping = None
-    if run.early_stopping:
-        stopping = EarlyStopping(f"eval_{run.monitoring_ckpt}", bool(arguments.greater_is_better), run.patience)
-        callbacks.append(stopping)
-    trainer = SpladeTrainer(
-        objective=objective,
-        validation=validation,
-        stopping=stopping,
-        model=model,
-        args=arguments,
-        data_collator=collator,
-        train_dataset=stream,
-        eval_dataset=[] if validation is not None else None,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def training_arguments(run: RunConfig, folder: Path, validates: bool) -> TrainingArguments:
@@ -275,21 +236,3 @@ def batch_size_per_process(run: RunConfig) -> int:
             f"config.train_batch_size={run.train_batch_size} cannot be divided among {n_processes()} processes"
         )
     return run.train_batch_size // n_processes()
-
-
-def freeze_unused_parameters(model: Splade) -> None:
-    """Freeze the parameters on which no vector depends, such as a pooler: the processes would wait for their gradient.
-
-    Which they are shows when a few tokens are encoded: a used parameter has a gradient then, if only of zeros.
-    """
-    ids = torch.arange(8, device=next(model.parameters()).device).unsqueeze(0)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    training = model.training
-    queries, documents = model.eval()(batch, batch)
-    (queries.sum() + documents.sum()).backward()
-    model.train(training)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            logger.info("%s has no influence and is not trained", name)
-            parameter.requires_grad_(False)
-        parameter.grad = None

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-PRELOADED = ["splade.training.trainer", "splade.training.data", "splade.models.load", "splade.config", "tensorboard"]
+PRELOADED = ["splade.tasks.train", "splade.config", "tensorboard"]
 
 
 def start_training(arguments, folder, environment=None, kill_at=None, errors=None) -> BaseProcess:
@@ -25,7 +25,7 @@ def start_training(arguments, folder, environment=None, kill_at=None, errors=Non
         folder: working directory.
         environment: additional environment variables.
         kill_at: ("module.function", n): the process kills itself (SIGKILL) when it calls that function the nth time.
-        errors: file that takes the standard error; null: this process's own.
+        errors: file that takes the standard error; None: this process's own.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

@@ -112,7 +112,7 @@ def test_torchrun_trains_and_only_the_first_process_reports(work, arguments, mod
 def test_processes_that_were_killed_go_on(work, arguments):
     forked.train_in_parallel([*arguments, "config.checkpoint_dir=whole"], work)
     command = [*arguments, "config.checkpoint_dir=killed"]
-    codes = forked.train_in_parallel(command, work, kill_at=("splade.training.trainer.mark_whole", 2))
+    codes = forked.train_in_parallel(command, work, kill_at=("splade.training.trainer.mark_complete", 2))
     assert codes[0] == -9 and codes[1] != 0
     assert forked.train_in_parallel(command, work) == [0, 0]
     whole, killed = (load_file(work / name / "model" / "model.safetensors") for name in ("whole", "killed"))

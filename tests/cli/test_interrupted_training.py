@@ -82,7 +82,7 @@ def test_dropout_makes_the_random_state_matter(uninterrupted, work, arguments):
     expected, _ = uninterrupted
     folder = work / "forgetful"
     process = forked.start_training(
-        [*arguments, "config.checkpoint_dir=forgetful"], work, kill_at=("splade.training.trainer.mark_whole", 4)
+        [*arguments, "config.checkpoint_dir=forgetful"], work, kill_at=("splade.training.trainer.mark_complete", 4)
     )
     process.join(timeout=300)
     for file in folder.glob("model_ckpt/*/rng_state.pth"):
@@ -113,8 +113,8 @@ def test_killed_at_random_moments(uninterrupted, work, arguments):
         ("safetensors.torch.save_model", 3),
         ("splade.training.trainer.SpladeTrainer._save_rng_state", 2),
         ("transformers.TrainerState.save_to_json", 4),
-        ("splade.training.trainer.mark_whole", 1),
-        ("splade.training.trainer.mark_whole", 6),
+        ("splade.training.trainer.mark_complete", 1),
+        ("splade.training.trainer.mark_complete", 6),
         ("splade.training.checkpoints.shutil.rmtree", 2),
         ("splade.train.save_config", 1),
         ("splade.models.save._write_sentence_transformers_files", 1),
@@ -137,7 +137,7 @@ def test_killed_again_and_again(uninterrupted, work, arguments):
     expected, _ = uninterrupted
     command = [*arguments, "config.checkpoint_dir=again"]
     for _ in range(6):  # each time one checkpoint further: the second one is half-written
-        process = forked.start_training(command, work, kill_at=("splade.training.trainer.mark_whole", 2))
+        process = forked.start_training(command, work, kill_at=("splade.training.trainer.mark_complete", 2))
         process.join(timeout=300)
     forked.train(command, work)
     assert_same(work / "again", expected)

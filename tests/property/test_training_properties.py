@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from splade.datasets.training_sets import TrainingExample
 from splade.training.callbacks import to_csv
 from splade.training.early_stopping import EarlyStopping
-from splade.training.sampler import TrainingStream, split_rows
+from splade.training.sampler import TrainingSampler, split_rows
 
 
 class Numbers:
@@ -18,8 +18,8 @@ class Numbers:
         return TrainingExample(f"{index}.{draw}", "", [])
 
 
-def stream_of(n, held_out, seed, length):
-    return TrainingStream(Numbers(), split_rows(n, held_out, seed)[0], seed, length)
+def sampler_of(n, held_out, seed, length):
+    return TrainingSampler(Numbers(), split_rows(n, held_out, seed)[0], seed, length)
 
 
 def queries(examples):
@@ -32,7 +32,7 @@ seeds = st.integers(0, 2**31)
 
 @given(n=sizes, seed=seeds, passes=st.integers(1, 3))
 def test_every_pass_uses_every_example_once(n, seed, passes):
-    found = queries(stream_of(n, 0, seed, n * passes))
+    found = queries(sampler_of(n, 0, seed, n * passes))
     for number in range(passes):
         assert sorted(found[number * n : (number + 1) * n]) == sorted(f"{index}.{number}" for index in range(n))
 
@@ -41,21 +41,21 @@ def test_every_pass_uses_every_example_once(n, seed, passes):
 def test_going_on_anywhere_sees_what_an_undisturbed_run_sees(n, seed, data):
     length = 3 * n
     start = data.draw(st.integers(0, length))
-    resumed = stream_of(n, 0, seed, length)
-    assert [resumed[p].query for p in range(start, length)] == queries(stream_of(n, 0, seed, length))[start:]
+    resumed = sampler_of(n, 0, seed, length)
+    assert [resumed[p].query for p in range(start, length)] == queries(sampler_of(n, 0, seed, length))[start:]
 
 
 @given(n=sizes, seed=seeds, n_processes=st.integers(1, 4), per_process=st.integers(1, 4))
 def test_processes_share_out_what_one_process_sees(n, seed, n_processes, per_process):
     batch, length = n_processes * per_process, n_processes * per_process * 3
-    streams = [stream_of(n, 0, seed, length) for _ in range(n_processes)]
+    samplers = [sampler_of(n, 0, seed, length) for _ in range(n_processes)]
     shared = [
-        streams[rank][step * batch + rank * per_process + place].query
+        samplers[rank][step * batch + rank * per_process + place].query
         for step in range(3)
         for rank in range(n_processes)
         for place in range(per_process)
     ]
-    assert shared == queries(stream_of(n, 0, seed, length))
+    assert shared == queries(sampler_of(n, 0, seed, length))
 
 
 @given(n=st.integers(2, 50), seed=seeds, data=st.data())
@@ -68,8 +68,10 @@ def test_held_out_examples_are_never_trained_on(n, seed, data):
 
 def test_batches_do_not_depend_on_the_number_of_workers():
     def batches(n_workers):
-        stream = stream_of(20, 3, 5, 40)
-        return list(DataLoader(stream, 4, sampler=SequentialSampler(stream), num_workers=n_workers, collate_fn=queries))
+        sampler = sampler_of(20, 3, 5, 40)
+        return list(
+            DataLoader(sampler, 4, sampler=SequentialSampler(sampler), num_workers=n_workers, collate_fn=queries)
+        )
 
     assert batches(0) == batches(1) == batches(2)
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenize
 from splade.config import compose_experiment
 from splade.models.load import build_splade, load_checkpoint
 from splade.tasks.train import train
-from splade.training.trainer import freeze_unused_parameters
+from splade.training.run import freeze_unused_parameters
 
 WORDS = "the a of what is which stars tea snow bread river sleep cold water light".split()
 N_TERMS = 64  # more than the tokenizer has tokens, as many published models

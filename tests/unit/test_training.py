@@ -14,8 +14,8 @@ from splade.errors import ConfigError, SpladeError
 from splade.models.load import load_for_inference
 from splade.tasks.train import train
 from splade.training.callbacks import to_csv
-from splade.training.checkpoints import checkpoint_path, keep_checkpoints, mark_whole, whole_steps
-from splade.training.sampler import TrainingStream, split_rows
+from splade.training.checkpoints import checkpoint_path, complete_steps, keep_checkpoints, mark_complete
+from splade.training.sampler import TrainingSampler, split_rows
 
 TOY = "pkg://splade/data/toy"
 FULL_RANKING = (
@@ -73,18 +73,18 @@ class Numbers:
 
 
 def test_stream_is_a_permutation_of_each_pass():
-    stream = TrainingStream(Numbers(), np.arange(10), seed=1, length=30)
-    passes = [[stream[p].query for p in range(start, start + 10)] for start in (0, 10, 20)]
+    sampler = TrainingSampler(Numbers(), np.arange(10), seed=1, length=30)
+    passes = [[sampler[p].query for p in range(start, start + 10)] for start in (0, 10, 20)]
     assert all(sorted(order) == [str(i) for i in range(10)] for order in passes)
     assert passes[0] != passes[1] != passes[2]
-    assert [stream[p].positive for p in (0, 10, 29)] == ["0", "1", "2"]
+    assert [sampler[p].positive for p in (0, 10, 29)] == ["0", "1", "2"]
 
 
 def test_stream_does_not_depend_on_what_was_read_before():
-    first, second = (TrainingStream(Numbers(), np.arange(10), seed=1, length=30) for _ in range(2))
+    first, second = (TrainingSampler(Numbers(), np.arange(10), seed=1, length=30) for _ in range(2))
     forwards = [first[p].query for p in range(30)]
     assert [second[p].query for p in reversed(range(30))] == forwards[::-1]
-    other_seed = TrainingStream(Numbers(), np.arange(10), seed=2, length=30)
+    other_seed = TrainingSampler(Numbers(), np.arange(10), seed=2, length=30)
     assert [other_seed[p].query for p in range(30)] != forwards
 
 
@@ -114,7 +114,7 @@ def test_outputs_of_a_run(settings, tmp_path):
     assert {"loss", "MRR@10", "recall@100", "ranking_flops"} <= set(validation[0])
     best = min(validation[1:], key=lambda row: float(row["loss"]))
     assert int(best["step"]) == result.best_step and float(best["loss"]) == pytest.approx(result.best)
-    assert whole_steps(folder / "model_ckpt") == [2, 4, 6]
+    assert complete_steps(folder / "model_ckpt") == [2, 4, 6]
     record = json.loads((folder / "run_info" / "train.json").read_text())
     assert record["versions"]["torch"] and record["config"]["config"]["nb_iterations"] == 6
     assert load_for_inference(full).vocab_size == 400
@@ -155,9 +155,9 @@ def test_finished_run_is_left_alone_and_other_settings_are_refused(settings, tmp
 def test_half_written_checkpoints_do_not_count(tmp_path):
     for step in (2, 4, 10):
         checkpoint_path(tmp_path, step).mkdir()
-    assert whole_steps(tmp_path / "nothing") == [] == whole_steps(tmp_path)
-    mark_whole(checkpoint_path(tmp_path, 2)), mark_whole(checkpoint_path(tmp_path, 10))
-    assert whole_steps(tmp_path) == [2, 10]
+    assert complete_steps(tmp_path / "nothing") == [] == complete_steps(tmp_path)
+    mark_complete(checkpoint_path(tmp_path, 2)), mark_complete(checkpoint_path(tmp_path, 10))
+    assert complete_steps(tmp_path) == [2, 10]
     keep_checkpoints(tmp_path, [10])
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-10"]
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from splade.config import compose_experiment
 from splade.tasks.train import train
 from splade.training.callbacks import PerformanceFile, is_validation, to_csv
-from splade.training.checkpoints import checkpoint_path, whole_steps
+from splade.training.checkpoints import checkpoint_path, complete_steps
 from splade.training.validation import Validation
 
 
@@ -52,7 +52,7 @@ def test_best_checkpoint_is_kept_and_becomes_the_model(settings, measured, tmp_p
     measured("loss", [0.1, 5.0, 1.0, 2.0, 3.0, 4.0, 4.0])
     result = run(settings)
     assert (result.steps, result.best_step, result.best) == (12, 4, 1.0)
-    assert whole_steps(tmp_path / "model_ckpt") == [4, 8, 10, 12]
+    assert complete_steps(tmp_path / "model_ckpt") == [4, 8, 10, 12]
     best = load_file(checkpoint_path(tmp_path / "model_ckpt", 4) / "splade.safetensors")
     last = load_file(checkpoint_path(tmp_path / "model_ckpt", 12) / "splade.safetensors")
     kept = load_file(tmp_path / "model" / "model.safetensors")
@@ -86,7 +86,7 @@ def test_early_stopping(settings, measured, monitored, values, steps, best_step)
 def test_without_validation_the_last_weights_are_the_model(settings, tmp_path):
     result = run(settings, **{"data.VALIDATION_SIZE_FOR_LOSS": 0, "config.record_frequency": 5})
     assert (result.steps, result.best_step, result.best) == (12, 12, None)
-    assert whole_steps(tmp_path / "model_ckpt") == [5, 10, 12]
+    assert complete_steps(tmp_path / "model_ckpt") == [5, 10, 12]
     assert rows(tmp_path / "validation_perf.txt") == []
 
 

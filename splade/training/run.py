@@ -1,0 +1,127 @@
+"""One training run: what the configuration names is put together, trained, and saved as a model."""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+
+from splade.config.record import save_config, save_record
+from splade.config.schema import Experiment
+from splade.distributed import n_processes, on_first_process, process_rank
+from splade.losses import WeightedLoss, parse_regularizers
+from splade.models.load import build_splade
+from splade.models.save import save_splade
+from splade.models.splade import Splade
+from splade.training.collator import Collator
+from splade.training.data import TrainingData, check_monitoring, load_training_data
+from splade.training.objective import Objective
+from splade.training.run_folder import RunFolder
+from splade.training.trainer import SpladeTrainer
+from splade.training.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training run.
+
+    Attributes:
+        folder: the checkpoint folder.
+        steps: optimiser steps done.
+        best_step: step of the checkpoint that was kept as the model.
+        best: value of `monitoring_ckpt` at that step, or None without validation.
+        monitored: name of that value.
+        report: the size of the training set and what was left out of it, a line each.
+    """
+
+    folder: Path
+    steps: int
+    best_step: int
+    best: float | None
+    monitored: str
+    report: str
+
+    def summary(self) -> str:
+        """Return what was trained, on what, and where it is."""
+        best = "" if self.best is None else f", best {self.monitored} {self.best:.4f} at step {self.best_step}"
+        lines = [f"trained {self.steps} steps{best}", *self.report.splitlines(), f"model in {self.folder / 'model'}"]
+        return "\n  ".join(lines)
+
+
+def train_model(experiment: Experiment) -> TrainResult:
+    """Train a model and save it in `config.checkpoint_dir`; a run that is complete is left as it is.
+
+    An interrupted run resumes from its last complete checkpoint and ends with the weights of an uninterrupted one.
+    """
+    folder = RunFolder(experiment)
+    finished = on_first_process(folder.outcome)
+    if finished is not None:
+        logger.info("%s is already trained with these settings: nothing to do", folder.path)
+        return TrainResult(folder.path, **finished)
+    trainer, data = prepare_training(experiment)
+    step = on_first_process(folder.start)
+    if process_rank() == 0:
+        save_config(experiment, folder.path)
+        save_record(experiment, folder.path, "train")
+    if step is not None:
+        logger.info("resuming from step %d", step)
+    trainer.train_from(step)
+    result = TrainResult(
+        folder=folder.path,
+        steps=trainer.state.global_step,
+        best_step=trainer.best_step,
+        best=trainer.state.best_metric,
+        monitored=experiment.config.monitoring_ckpt,
+        report=data.report,
+    )
+    if process_rank() == 0:
+        save_splade(trainer.splade, folder.path, experiment.config.max_length)
+        folder.finish({name: value for name, value in asdict(result).items() if name != "folder"})
+    return result
+
+
+def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingData]:
+    """Open the data, build the model, and return the trainer of both, nothing of it trained yet.
+
+    Raises:
+        ConfigError: settings that contradict each other, or that this machine or these processes cannot run.
+        DataError: wrong files.
+        ModelError: a model that cannot be loaded.
+    """
+    run = experiment.config
+    loss = WeightedLoss.parse(run.loss, run.augment_pairs == "in_batch_negatives")
+    objective = Objective(loss, parse_regularizers(run.regularizer))
+    set_seed(run.seed)
+    data = load_training_data(experiment, loss)
+    check_monitoring(experiment, data)
+    model = build_splade(experiment.init_dict, run)
+    if run.gradient_checkpointing:
+        model.checkpoint_activations()
+    collator = Collator(model.tokenizer, model.query_tokenizer, run.max_length)
+    validation = None
+    if data.held_out is not None or data.full_ranking is not None:
+        validation = Validation(data.held_out, collator, data.full_ranking, run.max_length, run.eval_batch_size)
+    if n_processes() > 1:
+        freeze_unused_parameters(model)
+    return SpladeTrainer(run, model, data.sampler, collator, objective, validation), data
+
+
+def freeze_unused_parameters(model: Splade) -> None:
+    """Freeze the parameters on which no vector depends, such as a pooler: the processes would wait for their gradient.
+
+    Which they are shows when a few tokens are encoded: a used parameter has a gradient then, if only of zeros.
+    """
+    ids = torch.arange(8, device=next(model.parameters()).device).unsqueeze(0)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    training = model.training
+    queries, documents = model.eval()(batch, batch)
+    (queries.sum() + documents.sum()).backward()
+    model.train(training)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            logger.info("%s has no influence and is not trained", name)
+            parameter.requires_grad_(False)
+        parameter.grad = None
