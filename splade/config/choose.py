@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from splade.config.keys import help_template
 from splade.config.schema import Experiment
-from splade.config.validate import node_class
+from splade.config.validate import drop_removed_keys, node_class
 from splade.errors import ConfigError, nearest
 from splade.storage.paths import resolve_path
 
@@ -100,10 +102,18 @@ def register(choice: ConfigChoice, description: str = "") -> None:
     """Register the schema and the primary config `experiment` that includes the chosen file."""
     store = ConfigStore.instance()
     store.store(name="schema", node=node_class(Experiment))
+    included = choice.name
+    try:
+        saved = OmegaConf.load(choice.path) if choice.path.is_file() else None
+    except YAMLError as error:
+        raise ConfigError(f"{choice.path}: not YAML ({' '.join(str(error).split())})") from error
+    if isinstance(saved, DictConfig) and drop_removed_keys(saved):
+        included = "saved_by_an_earlier_version"
+        store.store(name=included, node=saved)
     root: dict[str, object] = {
         "defaults": [
             "schema",
-            f"{choice.name}@_global_",
+            f"{included}@_global_",
             {"override hydra/job_logging": "stdout"},
             {"override hydra/hydra_logging": "none"},
             "_self_",

@@ -21,13 +21,17 @@ SYNONYMS = {
     "num_negatives": "config.n_negatives",
     "k": "config.top_k",
 }
-REMOVED = ("init_dict.torch_compile", "beir.keep_vectors")  # saved configurations of earlier versions have them
+# Keys of earlier versions: configurations that were saved with them stay valid as long as they did not use them.
+REMOVED_KEYS = {
+    "init_dict.torch_compile": "compiling gained less than a tenth for one query and nothing for many",
+    "beir.keep_vectors": "queries are encoded again for other search settings",
+}
 
 
 def nearest_key(name: str) -> str:
     """Return "; did you mean 'x'?" for a full key, looking among its sisters, then in other sections."""
-    if name in REMOVED:
-        return "; it was removed: delete its line"
+    if name in REMOVED_KEYS:
+        return f"; it was removed: {REMOVED_KEYS[name]}"
     section, _, leaf = name.rpartition(".")
     entry = section.rpartition(".")[2]
     known = [key.name.replace(ENTRY, entry) for key in schema_keys()]

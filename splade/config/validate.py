@@ -1,7 +1,7 @@
 """From Hydra's composed config to a checked `Experiment`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
 from functools import cache
 from types import NoneType
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from splade.config.keys import Section, allowed_values, choices, members, section_class
-from splade.config.messages import explain_composition_error
+from splade.config.messages import REMOVED_KEYS, explain_composition_error, nearest_key
 from splade.config.schema import LARGEST_INT, Bounds, Experiment
 from splade.errors import ConfigError, nearest
 
@@ -28,10 +28,28 @@ def to_experiment(cfg: DictConfig) -> Experiment:
         ConfigError: an unknown key (the nearest is named), a wrong type, a value that is not allowed, or `???`.
     """
     values = _plain(cfg, "")
+    drop_removed_keys(values)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}: give it as an override, {missing[0]}=VALUE")
     return _typed_section(Experiment, values, "")
+
+
+def drop_removed_keys(values: Mapping[str, object]) -> bool:
+    """Drop keys of earlier versions that have no effect; return whether there were any.
+
+    Raises:
+        ConfigError: one has an effect.
+    """
+    found = False
+    for name in REMOVED_KEYS:
+        section, _, leaf = name.partition(".")
+        holder = values.get(section)
+        if isinstance(holder, MutableMapping) and leaf in holder:
+            found = True
+            if holder.pop(leaf):
+                raise ConfigError(f"unknown key '{name}'{nearest_key(name)}; leave it out")
+    return found
 
 
 def require(experiment: Experiment, *keys: str) -> None:

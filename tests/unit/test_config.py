@@ -1,5 +1,6 @@
 """The configuration: what is chosen, what is refused, and what the errors say."""
 
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -8,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from splade.config import compose_experiment, require, schema, to_experiment
-from splade.config.choose import choose_config, conf_folder, without_config_options
+from splade.config.choose import choose_config, conf_folder, register, without_config_options
 from splade.config.keys import members, schema_keys
 from splade.config.record import save_config
 from splade.config.schema import Affects
@@ -57,7 +58,7 @@ def test_zero_is_a_value():
         ("runs=one.json", ("runs=one.json", "[...] | {NAME: ...} | null")),
         ("init_dict.agg=mean", ("init_dict.agg=mean", "max | sum")),
         ("config.index_dir=???", ("no value for config.index_dir",)),
-        ("+init_dict.torch_compile=false", ("init_dict.torch_compile", "was removed")),
+        ("+init_dict.torch_compile=true", ("init_dict.torch_compile", "was removed")),
         ("config.regularizer={FLOPS: 3}", ("config.regularizer.FLOPS=3", "{reg, lambda_q")),
         ("data.TRAIN=file.tsv", ("data.TRAIN: ",)),
         ("config.regularizer=some", ("config.regularizer=some", "eval_only")),
@@ -104,6 +105,9 @@ def test_missing_config_file_is_named_with_its_full_path(tmp_path):
         choose_config({"SPLADE_CONFIG_FULLPATH": str(tmp_path / "config.yaml")})
     with pytest.raises(ConfigError, match="it is a folder"):
         choose_config({"SPLADE_CONFIG_FULLPATH": str(tmp_path)})
+    (tmp_path / "broken.yaml").write_text("config: {lr: 1\n")
+    with pytest.raises(ConfigError, match=r"broken.yaml: not YAML .*line 2"):
+        register(choose_config({"SPLADE_CONFIG_FULLPATH": str(tmp_path / "broken.yaml")}))
 
 
 def test_config_options_are_taken_off_the_command_line():
@@ -122,6 +126,28 @@ def test_saved_config_composes_to_the_same(tmp_path):
     save_config(experiment, tmp_path)
     again = to_experiment(OmegaConf.load(tmp_path / "config.yaml"))
     assert asdict(again) == asdict(experiment)
+
+
+def test_a_config_that_an_earlier_version_saved_can_be_used(tmp_path):
+    experiment = compose_experiment("config_default", ["config.seed=5"])
+    save_config(experiment, tmp_path)
+    saved = OmegaConf.load(tmp_path / "config.yaml")
+    saved.init_dict.torch_compile, saved.beir.keep_vectors = False, None
+    OmegaConf.save(saved, tmp_path / "config.yaml")
+    assert to_experiment(saved) == experiment
+    task = ["-m", "splade.train", "--cfg", "job", "config.lr=0.5"]
+    command = [sys.executable, *task]
+    environment = os.environ | {
+        "SPLADE_CONFIG_FULLPATH": str(tmp_path / "config.yaml"),
+        "PYTHONPATH": str(conf_folder().parent),
+    }
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    experiment.config.lr = 0.5
+    assert to_experiment(OmegaConf.create(done.stdout)) == experiment
+    saved.init_dict.torch_compile = True
+    with pytest.raises(ConfigError, match="torch_compile.*removed"):
+        to_experiment(saved)
 
 
 def test_every_key_is_described_and_says_what_it_affects():
