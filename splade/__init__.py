@@ -1,3 +1,41 @@
-"""SPLADE: train, index, retrieve, evaluate and inspect learned sparse retrieval models."""
+"""SPLADE: train, index, retrieve, evaluate and inspect learned sparse retrieval models.
+
+`load` a model, build an `Index` of a collection, search it with a `Retriever`; `SparseVectors` are what passes between
+them. Each is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from splade.encoding.load import load
+    from splade.encoding.sparse_model import SparseModel
+    from splade.retrieval.collection_index import Index
+    from splade.retrieval.sparse import Hit
+    from splade.retrieval.sparse import SparseRetriever as Retriever
+    from splade.vectors import SparseVectors
 
 __version__ = "0.1.0"
+__all__ = ["Hit", "Index", "Retriever", "SparseModel", "SparseVectors", "__version__", "load"]
+
+_PLACES = {
+    "Hit": "splade.retrieval.sparse:Hit",
+    "Index": "splade.retrieval.collection_index:Index",
+    "Retriever": "splade.retrieval.sparse:SparseRetriever",
+    "SparseModel": "splade.encoding.sparse_model:SparseModel",
+    "SparseVectors": "splade.vectors:SparseVectors",
+    "load": "splade.encoding.load:load",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of the front door."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'splade' has no attribute '{name}'")
+    module, _, attribute = _PLACES[name].partition(":")
+    globals()[name] = getattr(importlib.import_module(module), attribute)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -120,22 +120,21 @@ class Encoder:
     """
 
     def __init__(self, model: str, max_length: int, batch_size: int = 32, device: str = "cpu") -> None:
-        from splade.encoding import QueryEncoder
+        from splade.encoding.text_encoder import TextEncoder
         from splade.models.masked_lm import MaskedLMEncoder
         from splade.models.pretrained import load_masked_lm
 
         loaded = load_masked_lm(model)
-        self.tokenizer, self.max_length, self.batch_size = loaded.tokenizer, max_length, batch_size
-        self.encoder = MaskedLMEncoder(loaded.model).to(device)
-        self.encode_query: Callable[[str], tuple[np.ndarray, np.ndarray]]
-        self.encode_query = QueryEncoder(self.encoder, self.tokenizer, max_length)
+        encoder = MaskedLMEncoder(loaded.model).to(device)
+        self._encoder = TextEncoder(encoder, loaded.tokenizer, max_length, batch_size)
+
+    def encode_query(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return term ids and weights of one text."""
+        return self._encoder.encode_one(text).row(0)
 
     def encode(self, texts: list[str]) -> SparseVectors:
         """Return the vectors of the texts."""
-        from splade.encoding import encode_texts
-
-        parts = list(encode_texts(self.encoder, self.tokenizer, texts, self.max_length, self.batch_size))
-        return SparseVectors.concatenate(parts, parts[0].vocab_size)
+        return self._encoder.encode(texts)
 
 
 class EngineProcess:

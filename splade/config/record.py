@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from splade.config.schema import Experiment
+from splade.config.validate import drop_removed_keys, to_experiment
+from splade.errors import ConfigError
 from splade.storage.atomic import write_json, write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -34,6 +37,23 @@ PACKAGES = (
 def save_config(experiment: Experiment, folder: Path) -> None:
     """Write the whole composed config to `folder/config.yaml`; it can be given as SPLADE_CONFIG_FULLPATH."""
     write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(asdict(experiment))))
+
+
+def read_config(folder: Path) -> Experiment:
+    """Read what `save_config` wrote.
+
+    Raises:
+        ConfigError: the file is missing, or not a configuration of this toolkit.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        saved = OmegaConf.load(path)
+    except (OSError, YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(saved, DictConfig):
+        raise ConfigError(f"{path}: it is no configuration, which holds sections such as init_dict and config")
+    drop_removed_keys(saved)
+    return to_experiment(saved)
 
 
 def save_record(experiment: Experiment, folder: Path, task: str) -> None:

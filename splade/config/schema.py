@@ -238,7 +238,6 @@ class BeirConfig:
     split: str | None = key("split of the qrels; null: test", affects=SEARCH | BM25)
     url: str | None = key("where to download from; null: BEIR's own server", affects=NOTHING)
     baseline: bool | None = key("true: run BM25 beside the model and test the difference", affects=NOTHING)
-    keep_vectors: bool | None = key("true: keep the encoded queries for other search settings", affects=NOTHING)
     reference: str | None = key("published results beside all; null: those of the same model", affects=NOTHING)
 
 
@@ -276,12 +275,20 @@ class Experiment:
     beir: BeirConfig = field(default_factory=BeirConfig)
     bm25: Bm25Config = field(default_factory=Bm25Config)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    retriever: str = key(
+        "beir_eval: sparse, bm25, or package.module:Class, a Retriever made with the corpus", "sparse", affects=SEARCH
+    )
     runs: list[str] | dict[str, str] | None = key(
         "compare: [run, run, ...] or {name: run, ...}; JSON or TREC files, or folders with run.json", affects=NOTHING
     )
     qrels: str | None = key("compare: qrels; null: the first of data.EVAL_QREL_PATH", affects=NOTHING)
     metrics: list[str] | None = key("compare: metrics; null: the first of config.eval_metric", affects=NOTHING)
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
+    query: str | None = key("search: one query; null: a prompt", affects=NOTHING)
+    add: str | None = key("update: collection of documents to add", affects=NOTHING, names_files=True)
+    delete: str | None = key(
+        "update: documents to delete: a file with one id a line, or ids separated by commas", affects=NOTHING
+    )
     quantization_factor_document: int | None = key(
         "create_anserini: document impact = round(factor * weight)", affects=NOTHING, minimum=1
     )

@@ -3,13 +3,11 @@
 import os
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from splade.datasets.collections import TextCollection, open_collection, open_queries
-from splade.datasets.qrels import Qrels, read_qrels
+from splade.datasets.dataset import Dataset
 from splade.errors import DataError
 from splade.storage.paths import folder_content, resolve_path
 
@@ -30,60 +28,54 @@ CQADUPSTACK_FORUMS = (
 )
 """Sub-forums of CQADupStack, folders of `cqadupstack/`; the published figure is the mean of their figures."""
 
+CQADUPSTACK = "cqadupstack"
 _TIMEOUT_SECONDS = 30
 
 
-@dataclass(frozen=True)
-class BeirDataset:
-    """One split of a BEIR data set: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`.
+def open_beir(name: str, folder: str | Path, split: str = "test", url: str | None = None) -> list[Dataset]:
+    """Open a data set by its name, fetching it first when it is not there.
 
-    Attributes:
-        folder: the data set's folder.
+    Args:
+        name: `scifact`, `cqadupstack/android`, ...; `cqadupstack` stands for its twelve sub-forums.
+        folder: holds the data sets, each in a folder of its name.
         split: name of the judgements.
+        url: where the zip lies, with `{name}` in it; None: BEIR's own server.
+
+    Returns:
+        One data set, or twelve. Their queries are those that are judged in the split.
+
+    Raises:
+        DataError: it is not there and cannot be downloaded, or something is missing in it.
     """
+    name = name.strip("/")
+    found = find_or_download(name, folder, url or URL)
+    if name != CQADUPSTACK:
+        return [beir_dataset(found, split, name)]
+    missing = [forum for forum in CQADUPSTACK_FORUMS if not (found / forum).is_dir()]
+    if missing:
+        raise DataError(
+            f"{found.absolute()}: the sub-forums {', '.join(missing)} are missing, so there is no average; evaluate "
+            "one with beir.dataset=cqadupstack/FORUM"
+        )
+    return [beir_dataset(found / forum, split, f"{CQADUPSTACK}/{forum}") for forum in CQADUPSTACK_FORUMS]
 
-    folder: Path
-    split: str = "test"
 
-    def __post_init__(self) -> None:
-        """Check that everything is there before anything is computed.
+def beir_dataset(folder: Path, split: str = "test", name: str | None = None) -> Dataset:
+    """Open one split of a BEIR folder: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`.
 
-        Raises:
-            DataError: names what is missing, and the splits that exist.
-        """
-        splits = available_splits(self.folder)
-        if self.split not in splits:
-            there = ", ".join(splits) or "none"
-            raise DataError(
-                f"{self.folder.absolute()}: there are no judgements of the split '{self.split}'; splits: {there}"
-            )
-        open_collection(self.folder)
-        open_queries(self.folder)
-
-    @cached_property
-    def collection(self) -> TextCollection:
-        """All documents."""
-        return open_collection(self.folder)
-
-    @cached_property
-    def qrels(self) -> Qrels:
-        """The judgements of the split."""
-        return read_qrels(self.folder, self.split)
-
-    @cached_property
-    def queries(self) -> dict[str, str]:
-        """Query id to text, in the order of the file, for the queries that are judged in the split.
-
-        Raises:
-            DataError: a judged query has no text.
-        """
-        texts = {query_id: text for query_id, text in open_queries(self.folder) if query_id in self.qrels}
-        for query_id in self.qrels:
-            if query_id not in texts:
-                raise DataError(
-                    f"{self.folder}: query '{query_id}' is judged in the split '{self.split}' but has no text"
-                )
-        return texts
+    Raises:
+        DataError: names what is missing and the splits that exist; or a judged query has no text.
+    """
+    splits = available_splits(folder)
+    if split not in splits:
+        there = ", ".join(splits) or "none"
+        raise DataError(f"{folder.absolute()}: there are no judgements of the split '{split}'; splits: {there}")
+    dataset = Dataset.open(name or folder.name, folder, folder, folder, split)
+    judged = dataset.judged_queries
+    for query_id in dataset.qrels or {}:
+        if query_id not in judged:
+            raise DataError(f"{folder}: query '{query_id}' is judged in the split '{split}' but has no text")
+    return replace(dataset, queries=judged)
 
 
 def available_splits(folder: Path) -> list[str]:

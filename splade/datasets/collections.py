@@ -1,126 +1,14 @@
-"""Collections and queries: texts with ids, read in order or by id, never loaded whole."""
+"""Opening collections and queries: which files a path stands for, and what kind they are."""
 
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from splade.datasets.file_shards import is_parquet, part_files, parts_source
+from splade.datasets.file_shards import is_parquet, shard_files, shards_source
+from splade.datasets.ir_datasets_source import open_texts
+from splade.datasets.text_collection import FileCollection, TextCollection
 from splade.errors import DataError
-from splade.storage.line_index import LineIndex, LineSource
+from splade.storage.line_index import LineSource
 from splade.storage.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
-from splade.storage.text_files import begins_json_object, check_id, head
-
-ParseText = Callable[[str, Path, int], tuple[str, str]]
-
-
-class TextCollection(ABC):
-    """Texts with ids, in a fixed order.
-
-    Attributes:
-        name: what the user gave, for messages.
-    """
-
-    name: str
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield (id, text) in file order, in constant memory and without an index."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of texts."""
-
-    @abstractmethod
-    def __getitem__(self, row: int) -> tuple[str, str]:
-        """Return (id, text) of a row, counted from 0 in file order."""
-
-    @abstractmethod
-    def row(self, text_id: str) -> int | None:
-        """Return the row of an id, or None."""
-
-    def rows(self, text_ids: Sequence[str]) -> np.ndarray:
-        """Return (n,) int64: the rows of many ids, -1 where there is none."""
-        found = (self.row(text_id) for text_id in text_ids)
-        return np.array([-1 if row is None else row for row in found], dtype=np.int64)
-
-    def __contains__(self, text_id: object) -> bool:
-        return isinstance(text_id, str) and self.row(text_id) is not None
-
-    def get(self, text_id: str) -> str | None:
-        """Return the text of an id, or None."""
-        row = self.row(text_id)
-        return None if row is None else self[row][1]
-
-    def text(self, text_id: str) -> str:
-        """Return the text of an id.
-
-        Raises:
-            DataError: no text has this id.
-        """
-        text = self.get(text_id)
-        if text is None:
-            raise DataError(f"{self.name}: there is no text with the id '{text_id}'")
-        return text
-
-
-class FileCollection(TextCollection):
-    r"""Texts of a TSV or JSON-lines file, plain or gzip-compressed, or of several such files one after the other.
-
-    The offset index is built (or its cached copy opened) when the first random access, look-up or `len` asks for it;
-    iterating needs none, but then duplicate ids go unnoticed.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "raw.tsv"
-        >>> _ = path.write_text("d1\tone\nd2\ttwo\tmore\n")
-        >>> collection = open_collection(path)
-        >>> list(collection)
-        [('d1', 'one'), ('d2', 'two more')]
-        >>> len(collection), collection[0], collection.text("d2"), "d3" in collection
-        (2, ('d1', 'one'), 'two more', False)
-    """
-
-    def __init__(self, source: LineSource, kind: str):
-        self.name = source.name
-        self.source = source
-        self._kind = kind
-        self._parse = PARSERS[kind]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}('{self.name}', {self._kind})"
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        empty = True
-        for file, line_number, line in self.source:
-            empty = False
-            yield self._parse(line, file, line_number)
-        if empty:
-            raise _empty(self.name)
-
-    @cached_property
-    def _index(self) -> LineIndex:
-        index = LineIndex.open(self.source, self._kind, _ID_READERS[self._kind])
-        if len(index) == 0:
-            raise _empty(self.name)
-        return index
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, row: int) -> tuple[str, str]:
-        return self._parse(self._index[row], self.source.path, row + 1)
-
-    def row(self, text_id: str) -> int | None:
-        """Return the row of an id, or None."""
-        return self._index.row(text_id)
-
-    def rows(self, text_ids: Sequence[str]) -> np.ndarray:
-        """Return (n,) int64: the rows of many ids, -1 where there is none."""
-        return self._index.rows(text_ids)
+from splade.storage.text_files import begins_json_object, head
 
 
 def open_collection(path: str | Path) -> TextCollection:
@@ -141,60 +29,8 @@ def open_queries(path: str | Path) -> TextCollection:
     return _open(path, "queries")
 
 
-def parse_tsv(line: str, file: Path, line_number: int) -> tuple[str, str]:
-    """Split `id<TAB>text`; further columns are joined by a space.
-
-    Raises:
-        DataError: no tab, an empty id, or blanks around the id (it would match nothing in the qrels).
-    """
-    text_id, tab, text = line.partition("\t")
-    if not tab:
-        raise DataError(f"{file}: line {line_number}: no tab; expected 'id<TAB>text', got {_excerpt(line)}")
-    check_id(text_id, f"{file}: line {line_number}")
-    return text_id, text.replace("\t", " ")
-
-
-def parse_jsonl(line: str, file: Path, line_number: int) -> tuple[str, str]:
-    """Read `{"_id": ..., "title": ..., "text": ...}`; the text is the title, a space and the text.
-
-    Raises:
-        DataError: not a JSON object, or no `_id` or `text` in it.
-    """
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: line {line_number}: not JSON ({error.msg}, column {error.colno})") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{file}: line {line_number}: expected a JSON object, got {_excerpt(line)}")
-    text_id = record.get("_id", record.get("id"))
-    title, text = record.get("title") or "", record.get("text")
-    if isinstance(text_id, bool) or not isinstance(text_id, str | int):
-        raise DataError(f"{file}: line {line_number}: no '_id' (text or integer); the keys are {', '.join(record)}")
-    if not isinstance(text, str) or not isinstance(title, str):
-        raise DataError(f"{file}: line {line_number}: 'text' (and 'title', if any) must be text")
-    check_id(str(text_id), f"{file}: line {line_number}")
-    joined = f"{title} {text}" if title and text else title or text
-    return str(text_id), _without_lone_surrogates(joined) if "\\u" in line else joined
-
-
-PARSERS: dict[str, ParseText] = {"tsv": parse_tsv, "jsonl": parse_jsonl}
-
-
-def _tsv_id(line: str, file: Path, line_number: int) -> str:
-    return parse_tsv(line, file, line_number)[0]
-
-
-def _jsonl_id(line: str, file: Path, line_number: int) -> str:
-    return parse_jsonl(line, file, line_number)[0]
-
-
-_ID_READERS = {"tsv": _tsv_id, "jsonl": _jsonl_id}
-
-
 def _open(path: str | Path, role: str) -> TextCollection:
     if str(path).startswith(IR_DATASETS_SCHEME):
-        from splade.datasets.ir_datasets_source import open_texts
-
         return open_texts(str(path), role)
     found = resolve_path(path)
     source = _find_source(found, role)
@@ -203,16 +39,16 @@ def _open(path: str | Path, role: str) -> TextCollection:
 
 def _find_source(found: Path, role: str) -> LineSource:
     if found.is_file():
-        return parts_source(found, (found,))
+        return shards_source(found, (found,))
     for name in ("raw.tsv", f"{role}.jsonl"):
         for candidate in (found / name, found / f"{name}.gz"):
             if candidate.is_file():
                 return LineSource.of_file(candidate)
-    # In a folder of all roles only the parts named after this one count: queries are no collection.
+    # In a folder of all roles only the shards named after this one count: queries are no collection.
     stem = "" if found.name == role else role
-    for folder, files in ((found / role, part_files(found / role)), (found, part_files(found, stem))):
+    for folder, files in ((found / role, shard_files(found / role)), (found, shard_files(found, stem))):
         if files:
-            return parts_source(folder, files)
+            return shards_source(folder, files)
     raise DataError(
         f"{found.absolute()}: the folder {folder_content(found)}; expected raw.tsv[.gz], {role}.jsonl[.gz], "
         f"or a folder '{role}' of .jsonl or .parquet files"
@@ -225,16 +61,3 @@ def _kind_of(source: LineSource) -> str:
         return "jsonl"
     first_line = head(source.files[0]).partition("\n")[0]
     return "jsonl" if begins_json_object(first_line) and "\t" not in first_line else "tsv"
-
-
-def _without_lone_surrogates(text: str) -> str:
-    r"""Replace halves of surrogate pairs, which JSON can spell ("\ud800") but no encoding can hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _empty(name: str) -> DataError:
-    return DataError(f"{name}: the collection is empty")
-
-
-def _excerpt(line: str) -> str:
-    return repr(line if len(line) <= 60 else line[:57] + "...")

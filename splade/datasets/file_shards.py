@@ -13,7 +13,7 @@ _ROWS_AT_ONCE = 1024
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
-def part_files(folder: Path, stem: str = "") -> tuple[Path, ...]:
+def shard_files(folder: Path, stem: str = "") -> tuple[Path, ...]:
     """Return the JSON-lines files of a folder in the order of their names, or else its parquet files.
 
     Args:
@@ -33,7 +33,7 @@ def part_files(folder: Path, stem: str = "") -> tuple[Path, ...]:
     return ()
 
 
-def parts_source(path: Path, files: tuple[Path, ...]) -> LineSource:
+def shards_source(path: Path, files: tuple[Path, ...]) -> LineSource:
     """Return the lines of all files, one after the other; a parquet row becomes one line of JSON."""
     return LineSource(path, files, parquet_lines if is_parquet(files[0]) else raw_lines)
 

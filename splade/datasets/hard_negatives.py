@@ -5,9 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-from splade.datasets.collections import TextCollection
 from splade.datasets.qrels import Qrels
 from splade.datasets.teacher_scores import TeacherScores
+from splade.datasets.text_collection import TextCollection
 from splade.datasets.training_sets import LeftOut, TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import ConfigError, DataError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from splade.datasets.collections import FileCollection, TextCollection
+from splade.datasets.text_collection import FileCollection, TextCollection
 from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import DataError
 from splade.storage.array_files import CACHE_FROM_BYTES, user_cache
@@ -26,7 +26,7 @@ def open_texts(uri: str, role: str) -> TextCollection:
     return FileCollection(_source(uri, _ENTITY_OF_ROLE[role]), "jsonl")
 
 
-def ir_datasets_judgements(uri: str) -> Iterator[tuple[str, str, Any, str]]:
+def ir_datasets_qrels(uri: str) -> Iterator[tuple[str, str, Any, str]]:
     """Yield (query id, document id, relevance, place for messages)."""
     for qrel in _load(uri, "qrels").qrels_iter():
         yield qrel.query_id, qrel.doc_id, qrel.relevance, uri

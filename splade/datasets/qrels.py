@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from splade.datasets.file_shards import is_parquet, parquet_rows, part_files
+from splade.datasets.file_shards import is_parquet, parquet_rows, shard_files
+from splade.datasets.ir_datasets_source import ir_datasets_qrels
 from splade.datasets.nested_json import iterate_nested
 from splade.errors import DataError
 from splade.storage.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
@@ -44,9 +45,7 @@ def read_qrels(path: str | Path, split: str = "test") -> Qrels:
         {'q1': {'d3': 1, 'd5': 0}}
     """
     if str(path).startswith(IR_DATASETS_SCHEME):
-        from splade.datasets.ir_datasets_source import ir_datasets_judgements
-
-        return _collect(str(path), ir_datasets_judgements(str(path)))
+        return _collect(str(path), ir_datasets_qrels(str(path)))
     files = _find_files(resolve_path(path), split)
     return _collect(str(files[0]), (judgement for file in files for judgement in _judgements(file)))
 
@@ -81,7 +80,7 @@ def _find_files(found: Path, split: str) -> tuple[Path, ...]:
         for name in (f"{split}.tsv", f"{split}.tsv.gz"):
             if (folder / name).is_file():
                 return (folder / name,)
-        if files := part_files(folder, stem=split):
+        if files := shard_files(folder, stem=split):
             return files
     folder = found / "qrels" if (found / "qrels").is_dir() else found
     raise DataError(

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from splade.datasets.ir_datasets_source import DocPairs
 from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import DataError
 from splade.storage.line_index import LineIndex, LineSource, ReadId
@@ -62,8 +63,6 @@ class ScoredTriplets(Triplets):
 def open_triplets(path: str | Path) -> TrainingSet:
     """Open a triplet file, or the document pairs of `ir_datasets:<id>`."""
     if str(path).startswith(IR_DATASETS_SCHEME):
-        from splade.datasets.ir_datasets_source import DocPairs
-
         return DocPairs(str(path))
     return Triplets(path)
 

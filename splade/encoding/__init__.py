@@ -1,6 +1,1 @@
-"""Texts to sparse vectors: batched, streaming, divided among processes."""
-
-from splade.encoding.batching import encode_texts
-from splade.encoding.queries import QueryEncoder, encode_query
-
-__all__ = ["QueryEncoder", "encode_query", "encode_texts"]
+"""Texts to sparse vectors: tokens, batches, and the encoders that front them."""

@@ -23,7 +23,7 @@ TOKEN_BUDGET = 8192
 LENGTH_STEP = 16
 
 
-def encode_texts(
+def encode_batches(
     encoder: SparseEncoder,
     tokenizer: Tokenizer,
     texts: Iterable[str],

@@ -1,29 +1,31 @@
 """Texts to token ids."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from splade.errors import ConfigError
 
-Tokenizer = Any
-"""A transformers tokenizer: called with texts, it returns their `input_ids`."""
+# Truncation is a setting of the tokenizer, which must not change while another thread uses it.
+_tokenizing = Lock()
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Tokenise texts, with special tokens, cut after `max_length` tokens."""
     _check_length(max_length)
-    encoded = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
+    with _tokenizing:
+        encoded = tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
     return encoded["input_ids"]
 
 

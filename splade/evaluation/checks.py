@@ -12,7 +12,7 @@ from splade.datasets.qrels import Qrels
 from splade.datasets.runs import Run
 from splade.errors import DataError
 from splade.evaluation.measures import largest_cut
-from splade.evaluation.metrics import Metrics, example_ids
+from splade.evaluation.metrics import example_ids
 
 _MANY_EMPTY = 0.01
 _MANY_TIED = 0.5
@@ -169,14 +169,13 @@ def check_depth(run: Run, metrics: Sequence[str], n_documents: int | None = None
     return [Finding("warning", "run-too-shallow", message)]
 
 
-def check_results(measured: Metrics, run: Run) -> list[Finding]:
+def check_results(run: Run, qrels: Qrels) -> list[Finding]:
     """Find judged queries of the run that retrieved nothing."""
-    empty = [query_id for query_id in measured.missing_queries if query_id in run]
+    judged = [query_id for query_id, documents in qrels.items() if documents]
+    empty = [query_id for query_id in judged if query_id in run and not run[query_id]]
     if not empty:
         return []
-    message = (
-        f"{len(empty)} of {measured.n_queries} judged queries retrieve nothing ({example_ids(empty)}) and count as "
-    )
+    message = f"{len(empty)} of {len(judged)} judged queries retrieve nothing ({example_ids(empty)}) and count as "
     return [Finding("warning", "queries-without-result", message + "zero")]
 
 

@@ -6,117 +6,130 @@ gives nDCG@10 0.676 (Anserini publishes 0.679).
 """
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
+from splade.config.schema import Bm25Config
 from splade.errors import ConfigError, DataError
+from splade.evaluation.costs import Costs
 from splade.evaluation.expected_flops import flops, term_probabilities
+from splade.retrieval.protocol import Ranking, Retriever
 
 
-@dataclass(frozen=True)
-class Bm25Settings:
-    """How texts become words and words become scores.
+class Bm25Retriever(Retriever):
+    """BM25 over an index in memory.
 
-    Attributes:
-        k1: how slowly repeated words saturate.
-        b: how much long documents are penalised, 0 to 1.
-        method: variant of the formula.
-        stemmer: language of the Snowball stemmer, None for no stemming.
-        stopwords: language whose stop words are dropped, None keeps all words.
-    """
+    Args:
+        corpus: (doc_id, text).
+        settings: how texts become words and words become scores; None takes the defaults.
 
-    k1: float = 0.9
-    b: float = 0.4
-    method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = "lucene"
-    stemmer: str | None = "english"
-    stopwords: str | None = "en"
-
-
-class Bm25:
-    """A BM25 index in memory.
+    Raises:
+        ConfigError: bm25s is not installed, or a setting is wrong.
+        DataError: there is no document with a word in it.
 
     Example:
-        >>> index = Bm25.build([("d1", "A cat sat down."), ("d2", "Dogs bark."), ("d3", "Cats purr.")])
-        >>> sorted(index.search({"q": "the cats"}, top_k=10)["q"])
+        >>> bm25 = Bm25Retriever([("d1", "A cat sat down."), ("d2", "Dogs bark."), ("d3", "Cats purr.")])
+        >>> sorted(dict(bm25.retrieve({"q": "the cats"}, top_k=10))["q"])
         ['d1', 'd3']
     """
 
-    def __init__(self, doc_ids: Sequence[str], index: Any, analyse: "_Analyser") -> None:
-        self._doc_ids = doc_ids
-        self._index = index
-        self._analyse = analyse
+    name = "bm25"
 
-    @classmethod
-    def build(cls, corpus: Iterable[tuple[str, str]], settings: Bm25Settings | None = None) -> "Bm25":
-        """Index a collection.
-
-        Args:
-            corpus: (doc_id, text).
-            settings: None takes the defaults.
-
-        Raises:
-            ConfigError: bm25s is not installed, or a setting is wrong.
-            DataError: there is no document with a word in it.
-        """
-        settings = settings or Bm25Settings()
-        analyse = _Analyser(settings)
-        doc_ids, texts = [], []
-        for doc_id, text in corpus:
-            doc_ids.append(doc_id)
-            texts.append(text)
-        words = analyse(texts)
+    def __init__(self, corpus: Iterable[tuple[str, str]], settings: Bm25Config | None = None) -> None:
+        settings = settings or Bm25Config()
+        self._analyse = _Analyser(settings)
+        pairs = list(corpus)
+        self._doc_ids = [doc_id for doc_id, _ in pairs]
+        words = self._analyse([text for _, text in pairs])
         if not any(words):
-            raise DataError(f"BM25: none of the {len(doc_ids)} documents has a word in it that is not a stop word")
-        index = _bm25s().BM25(k1=settings.k1, b=settings.b, method=settings.method)
-        index.index(words, create_empty_token=False, show_progress=False)
-        return cls(doc_ids, index, analyse)
+            raise DataError(f"BM25: none of the {len(pairs)} documents has a word in it that is not a stop word")
+        self._index: _Bm25sIndex = _bm25s().BM25(k1=settings.k1, b=settings.b, method=settings.method)
+        self._index.index(words, create_empty_token=False, show_progress=False)
+        self._costs = Costs(model=self.name, n_docs=len(pairs))
 
-    def search(self, queries: Mapping[str, str], top_k: int = 1000) -> dict[str, dict[str, float]]:
-        """Return a run: for each query the `top_k` best documents with a positive score, best first."""
-        words = dict(zip(queries, self._known_words(queries), strict=True))
-        run: dict[str, dict[str, float]] = {query_id: {} for query_id in queries}
+    def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
+        """Yield (query_id, {doc_id: score}) for every query: the best documents with a positive score, best first."""
+        words = dict(zip(queries, self._known_words(queries.values()), strict=True))
+        for some in list(words.values())[:1]:
+            self._search([some], top_k)  # first allocations are in no measured query
+        start = time.perf_counter()
         asked = [query_id for query_id in queries if words[query_id]]
-        if not asked:
-            return run
-        found, scores = self._index.retrieve(
-            [words[query_id] for query_id in asked], k=min(top_k, len(self._doc_ids)), show_progress=False
-        )
-        for query_id, doc_idxs, of_query in zip(asked, found, scores, strict=True):
+        found = dict(zip(asked, self._search([words[query_id] for query_id in asked], top_k), strict=True))
+        seconds = time.perf_counter() - start
+        rankings = {query_id: found.get(query_id, {}) for query_id in queries}
+        self._costs = self._measured(list(words.values()), rankings, seconds, top_k)
+        yield from rankings.items()
+
+    def costs(self) -> Costs:
+        """Return the costs of the last `retrieve`: mean distinct words stand for terms."""
+        return self._costs
+
+    def known_doc_ids(self, wanted: Iterable[str]) -> list[str]:
+        """Return a few of the indexed ids, for messages, then those of the wanted ids that are indexed."""
+        return [*self._doc_ids[:3], *sorted(set(self._doc_ids).intersection(wanted))]
+
+    def _search(self, words: Sequence[list[str]], top_k: int) -> list[Ranking]:
+        if not any(words):
+            return [{} for _ in words]
+        found, scores = self._index.retrieve(words, k=min(top_k, len(self._doc_ids)), show_progress=False)
+        rankings = []
+        for doc_idxs, of_query in zip(found, scores, strict=True):
             kept = of_query > 0
             ids = (self._doc_ids[i] for i in doc_idxs[kept].tolist())
-            run[query_id] = dict(zip(ids, of_query[kept].tolist(), strict=True))
-        return run
+            rankings.append(dict(zip(ids, of_query[kept].tolist(), strict=True)))
+        return rankings
 
-    def costs(self, queries: Mapping[str, str]) -> dict[str, float]:
-        """Return `L0_d`, `L0_q` (mean distinct words), `flops` and `index_bytes`, as for a learned index."""
+    def _measured(
+        self, words: Sequence[list[str]], rankings: Mapping[str, Ranking], seconds: float, top_k: int
+    ) -> Costs:
         postings, vocabulary = self._index.scores, self._index.vocab_dict
-        counts = np.diff(postings["indptr"])
+        counts, n_docs, n_queries = np.diff(postings["indptr"]), len(self._doc_ids), max(1, len(words))
         in_queries = np.zeros(len(counts))
-        distinct = [set(words) for words in self._known_words(queries)]
-        for word, n in Counter(word for words in distinct for word in words).items():
+        distinct = [set(of_query) for of_query in words]
+        for word, n in Counter(word for of_query in distinct for word in of_query).items():
             in_queries[vocabulary[word]] = n
-        p_query = term_probabilities(in_queries, len(distinct))
-        return {
-            "L0_d": float(counts.sum() / len(self._doc_ids)),
-            "L0_q": float(np.mean([len(words) for words in distinct])),
-            "flops": flops(p_query, term_probabilities(counts, len(self._doc_ids))),
-            "index_bytes": float(sum(postings[name].nbytes for name in ("data", "indices", "indptr"))),
-        }
+        return Costs(
+            model=self.name,
+            n_docs=n_docs,
+            L0_d=float(counts.sum() / n_docs),
+            index_bytes=sum(postings[name].nbytes for name in ("data", "indices", "indptr")),
+            n_queries=len(words),
+            L0_q=sum(map(len, distinct)) / n_queries,
+            flops=flops(term_probabilities(in_queries, n_queries), term_probabilities(counts, n_docs)),
+            search_ms_per_query=1e3 * seconds / n_queries,
+            n_threads=1,
+            top_k=top_k,
+            n_empty_queries=sum(not of_query for of_query in distinct),
+            n_empty_results=sum(not ranking for ranking in rankings.values()),
+        )
 
-    def _known_words(self, queries: Mapping[str, str]) -> list[list[str]]:
-        """Words of each query that occur in the collection."""
+    def _known_words(self, texts: Iterable[str]) -> list[list[str]]:
+        """Words of each text that occur in the collection."""
         vocabulary = self._index.vocab_dict
-        return [[word for word in words if word in vocabulary] for words in self._analyse(list(queries.values()))]
+        return [[word for word in words if word in vocabulary] for words in self._analyse(list(texts))]
+
+
+class _Bm25sIndex(Protocol):
+    """What is used of `bm25s.BM25`."""
+
+    scores: dict[str, np.ndarray]
+    vocab_dict: dict[str, int]
+
+    def index(self, corpus: list[list[str]], create_empty_token: bool, show_progress: bool) -> None: ...
+    def retrieve(
+        self, query_tokens: Sequence[list[str]], k: int, show_progress: bool
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class _Analyser:
     """Texts to lists of stemmed words."""
 
-    def __init__(self, settings: Bm25Settings) -> None:
+    def __init__(self, settings: Bm25Config) -> None:
         bm25s = _bm25s()
         self._tokenize = bm25s.tokenize
         self._stopwords = settings.stopwords if settings.stopwords is not None else []
@@ -143,7 +156,7 @@ def library_version() -> str:
     return str(_bm25s().__version__)
 
 
-def _bm25s() -> Any:
+def _bm25s() -> ModuleType:
     try:
         import bm25s
     except ImportError as error:
@@ -153,7 +166,7 @@ def _bm25s() -> Any:
     return bm25s
 
 
-def _stemmer(language: str) -> Any:
+def _stemmer(language: str) -> object:
     try:
         import Stemmer
     except ImportError as error:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.errors import DataError
+from splade.evaluation.costs import Costs
+from splade.reports.summaries import before_after_table
+from splade.retrieval.evaluate_retriever import PERF_FILE, STATS_FILE
 from splade.storage.atomic import read_json, write_json
 
 BEFORE, AFTER = "before", "after"
@@ -19,38 +22,33 @@ class AdaptResult:
 
     Attributes:
         dataset: name and split of the data set.
-        figures: metric or cost -> {"before": value, "after": value}.
+        stages: `before` and `after` to metrics and costs.
         file: the same figures as JSON.
     """
 
     dataset: str
-    figures: dict[str, dict[str, float]]
+    stages: dict[str, tuple[dict[str, float], Costs]]
     file: Path
 
     def summary(self) -> str:
         """Return one line per figure."""
-        lines = [f"{self.dataset:24}{BEFORE:>14}{AFTER:>14}"]
-        for name, values in self.figures.items():
-            lines.append(f"  {name:22}{values[BEFORE]:>14.4f}{values[AFTER]:>14.4f}")
-        return "\n".join([*lines, f"  in {self.file}"])
+        return f"{before_after_table(self.dataset, self.stages)}\n  in {self.file}"
 
 
 def adapt(experiment: Experiment) -> AdaptResult:
-    """Compare the two evaluations that splade.beir_eval wrote to config.out_dir/before and config.out_dir/after.
-
-    Writes config.out_dir/summary.json: effectiveness and cost of the data set beir.dataset, before and after.
-    """
+    """Compare the two evaluations that splade.beir_eval wrote to config.out_dir/before and config.out_dir/after."""
     require(experiment, "config.out_dir", "beir.dataset")
     out_dir, dataset = Path(str(experiment.config.out_dir)), str(experiment.beir.dataset)
     folders = {when: out_dir / when / "beir" / dataset for when in (BEFORE, AFTER)}
-    metrics = {when: read_json(folder / "perf.json") for when, folder in folders.items()}
-    costs = {when: read_json(folder / "stats.json") for when, folder in folders.items()}
-    if costs[BEFORE]["split"] != costs[AFTER]["split"]:
+    stats = {when: read_json(folder / STATS_FILE) for when, folder in folders.items()}
+    if stats[BEFORE]["split"] != stats[AFTER]["split"]:
         raise DataError(
-            f"{out_dir}: the evaluation before is of the split '{costs[BEFORE]['split']}', the one after of "
-            f"'{costs[AFTER]['split']}': run scripts/adapt.sh with the same beir.split for both"
+            f"{out_dir}: the evaluation before is of the split '{stats[BEFORE]['split']}', the one after of "
+            f"'{stats[AFTER]['split']}': run scripts/adapt.sh with the same beir.split for both"
         )
+    metrics = {when: read_json(folder / PERF_FILE) for when, folder in folders.items()}
     figures = {name: {when: metrics[when][metric] for when in folders} for name, metric in METRICS.items()}
-    figures |= {name: {when: costs[when][name] for when in folders} for name in COSTS}
+    figures |= {name: {when: stats[when][name] for when in folders} for name in COSTS}
     write_json(out_dir / SUMMARY_FILE, figures)
-    return AdaptResult(f"{dataset} ({costs[AFTER]['split']})", figures, out_dir / SUMMARY_FILE)
+    stages = {when: (metrics[when], Costs.from_json(stats[when], str(folders[when]))) for when in folders}
+    return AdaptResult(f"{dataset} ({stats[AFTER]['split']})", stages, out_dir / SUMMARY_FILE)

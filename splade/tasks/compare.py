@@ -18,7 +18,7 @@ from splade.evaluation.measures import largest_cut, parse_metrics
 from splade.evaluation.significance import Correction, Test
 from splade.reports.comparison_report import write_comparison
 from splade.reports.summaries import warning_block
-from splade.tasks.evaluate import top_k_of
+from splade.retrieval.evaluate_retriever import stored_costs
 
 # Ids looked up before the texts of a collection are believed to be those of the runs.
 _SAMPLE = 1000
@@ -113,7 +113,7 @@ def _run_file(path: str) -> str:
 def _check(name: str, path: str, run: Run, qrels: Qrels, metrics: Sequence[str]) -> list[Finding]:
     """Return what looks wrong in one run; raise what is wrong."""
     findings = [*check_run(run, qrels), *check_scores(run)]
-    if top_k_of(Path(path).parent) < largest_cut(metrics):
+    if (stored_costs(Path(path).parent).top_k or 0) < largest_cut(metrics):
         findings += check_depth(run, metrics)
     return raise_errors(named(name, findings))
 

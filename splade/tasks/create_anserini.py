@@ -4,18 +4,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from splade.config import Experiment, require
 from splade.config.record import save_record
-from splade.interop.anserini import Exported, write_documents, write_queries
+from splade.datasets.collections import open_collection, open_queries
+from splade.encoding.text_encoder import TextEncoder
+from splade.interop.anserini import Exported, SparseVector, write_documents, write_queries
+from splade.tasks.model_loading import load_model
 
 
 @dataclass(frozen=True)
 class AnseriniResult:
     """The exported files."""
 
-    exported: list[Exported]
+    exported: tuple[Exported, ...]
 
     def summary(self) -> str:
         """Return one line per file."""
@@ -28,48 +30,23 @@ class AnseriniResult:
 def create_anserini(experiment: Experiment) -> AnseriniResult:
     """Write out_dir/docs_anserini.jsonl and out_dir/queries_anserini.tsv with integer weights round(factor * weight).
 
-    Needs +quantization_factor_document=100 and +quantization_factor_query=100. Several query collections give one
-    file each, queries_anserini.<name>.tsv.
+    Several query collections give one file each, queries_anserini.<name>.tsv.
     """
-    require(
-        experiment,
-        "config.out_dir",
-        "data.COLLECTION_PATH",
-        "data.Q_COLLECTION_PATH",
-        "quantization_factor_document",
-        "quantization_factor_query",
-    )
-    from splade.datasets.collections import open_collection, open_queries
-    from splade.models.load import load_for_inference
-    from splade.pipeline.checks import check_max_length, check_settings
-
-    run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
-    check_settings(experiment)
+    inputs = ("config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH")
+    require(experiment, *inputs, "quantization_factor_document", "quantization_factor_query")
+    out_dir = Path(str(experiment.config.out_dir))
     documents = open_collection(str(experiment.data.COLLECTION_PATH))
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
-    model = load_for_inference(experiment)
-    check_max_length(model, run.max_length)
-    tokens = model.tokenizer.convert_ids_to_tokens(list(range(model.vocab_size)))
-    exported = [
-        write_documents(
-            out_dir / "docs_anserini.jsonl",
-            _encoded(documents, model.document_encoder, model.tokenizer, run),
-            tokens,
-            factor=float(experiment.quantization_factor_document or 0),
-        )
-    ]
+    model, _ = load_model(experiment)
+    factor = float(experiment.quantization_factor_document or 0)
+    vectors = _with_vectors(documents, model.documents)
+    exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, factor)]
+    factor = float(experiment.quantization_factor_query or 0)
     for name, collection in zip(_file_names(experiment), queries, strict=True):
-        vectors = _encoded(collection, model.query_encoder, model.query_tokenizer, run)
-        exported.append(
-            write_queries(
-                out_dir / name,
-                ((query_id, vector) for query_id, _, vector in vectors),
-                tokens,
-                factor=float(experiment.quantization_factor_query or 0),
-            )
-        )
+        pairs = ((query_id, vector) for query_id, _, vector in _with_vectors(collection, model.queries))
+        exported.append(write_queries(out_dir / name, pairs, model.tokens, factor))
     save_record(experiment, out_dir, "create_anserini")
-    return AnseriniResult(exported)
+    return AnseriniResult(tuple(exported))
 
 
 def _file_names(experiment: Experiment) -> list[str]:
@@ -80,19 +57,15 @@ def _file_names(experiment: Experiment) -> list[str]:
     return [f"queries_anserini.{name}.tsv" for name in names]
 
 
-def _encoded(
-    pairs: Iterable[tuple[str, str]], encoder: Any, tokenizer: Any, run: Any
-) -> Iterator[tuple[str, str, tuple[Any, Any]]]:
+def _with_vectors(pairs: Iterable[tuple[str, str]], encoder: TextEncoder) -> Iterator[tuple[str, str, SparseVector]]:
     """Yield (id, text, (term_ids, weights)) of every (id, text)."""
-    from splade.encoding import encode_texts
+    texts: deque[str] = deque()
 
-    waiting: deque[tuple[str, str]] = deque()
+    def noted() -> Iterator[tuple[str, str]]:
+        for text_id, text in pairs:
+            texts.append(text)  # read ahead of the vectors
+            yield text_id, text
 
-    def texts() -> Iterator[str]:
-        for pair in pairs:
-            waiting.append(pair)
-            yield pair[1]
-
-    for vectors in encode_texts(encoder, tokenizer, texts(), run.max_length, run.index_retrieve_batch_size):
-        for vector in vectors:
-            yield (*waiting.popleft(), vector)
+    for ids, vectors in encoder.encode_pairs(noted()):
+        for text_id, vector in zip(ids, vectors, strict=True):
+            yield text_id, texts.popleft(), vector

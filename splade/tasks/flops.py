@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from splade.config import Experiment, require
 from splade.config.record import save_record
+from splade.datasets.collections import open_queries
+from splade.evaluation.expected_flops import flops as expected_multiplications
+from splade.evaluation.expected_flops import term_probabilities
+from splade.retrieval.collection_index import Index
 from splade.storage.atomic import write_json
+from splade.tasks.model_loading import load_model
 
 
 @dataclass(frozen=True)
@@ -28,34 +31,13 @@ def flops(experiment: Experiment) -> FlopsResult:
     The first factor is measured on the queries data.flops_queries, the second on the index config.index_dir.
     """
     require(experiment, "config.index_dir", "config.out_dir", "data.flops_queries")
-    from splade.datasets.collections import open_queries
-    from splade.encoding import encode_texts
-    from splade.evaluation.expected_flops import flops as expected_multiplications
-    from splade.evaluation.expected_flops import term_probabilities
-    from splade.models.load import load_for_inference
-    from splade.pipeline import open_index_of
-    from splade.pipeline.checks import check_max_length, check_settings
-
-    run = experiment.config
-    check_settings(experiment)
     queries = open_queries(str(experiment.data.flops_queries))
-    model = load_for_inference(experiment)
-    check_max_length(model, run.max_length)
-    index = open_index_of(model, Path(str(run.index_dir)))
-    counts, n_queries = np.zeros(model.vocab_size, dtype=np.int64), 0
-    for vectors in encode_texts(
-        model.query_encoder,
-        model.query_tokenizer,
-        (text for _, text in queries),
-        run.max_length,
-        run.index_retrieve_batch_size,
-    ):
-        counts += np.bincount(vectors.term_ids, minlength=len(counts))
-        n_queries += len(vectors)
-    value = expected_multiplications(
-        term_probabilities(counts, n_queries), term_probabilities(index.posting_counts, index.n_docs)
-    )
-    path = Path(str(run.out_dir)) / "flops.json"
-    write_json(path, {"flops": value})
-    save_record(experiment, Path(str(run.out_dir)), "flops")
-    return FlopsResult(value, path)
+    model, _ = load_model(experiment)
+    postings = Index.open(str(experiment.config.index_dir), model).postings
+    counts, n_queries = model.queries.term_counts(text for _, text in queries)
+    p_query = term_probabilities(counts, n_queries)
+    value = expected_multiplications(p_query, term_probabilities(postings.posting_counts, postings.n_docs))
+    out_dir = Path(str(experiment.config.out_dir))
+    write_json(out_dir / "flops.json", {"flops": value})
+    save_record(experiment, out_dir, "flops")
+    return FlopsResult(value, out_dir / "flops.json")

@@ -1,17 +1,17 @@
 """Task: what an index holds, and whether it is undamaged."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from splade.config import Experiment, require
+from splade.inverted_index import InvertedIndex
 
 
 @dataclass(frozen=True)
 class IndexInfoResult:
     """The description of an index whose checksums are right."""
 
-    description: dict[str, Any]
+    description: Mapping[str, object]
 
     def summary(self) -> str:
         """Return one line per property."""
@@ -24,8 +24,6 @@ def index_info(experiment: Experiment) -> IndexInfoResult:
     folder = experiment.index_dir or experiment.config.index_dir
     if folder is None:
         require(experiment, "config.index_dir")
-    from splade.inverted_index import InvertedIndex
-
-    index = InvertedIndex.open(Path(str(folder)))
-    index.verify()
-    return IndexInfoResult(index.describe())
+    postings = InvertedIndex.open(str(folder))
+    postings.verify()
+    return IndexInfoResult(postings.describe())

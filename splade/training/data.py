@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from splade.config.schema import Experiment, FullRanking
 from splade.config.validate import require
 from splade.datasets.collections import open_collection, open_queries
+from splade.datasets.dataset import Dataset
 from splade.datasets.hard_negatives import HardNegatives
 from splade.datasets.qrels import read_qrels
 from splade.datasets.teacher_scores import open_scores
@@ -16,6 +17,7 @@ from splade.datasets.training_sets import TrainingSet
 from splade.datasets.triplets import ScoredTriplets, open_triplets
 from splade.errors import ConfigError, DataError
 from splade.evaluation.measures import parse_metrics
+from splade.evaluation.protocols import TrecProtocol
 from splade.losses import WeightedLoss
 from splade.training.sampler import HeldOut, TrainingSampler, split_rows
 from splade.training.validation import FullRankingData
@@ -118,15 +120,15 @@ def load_full_ranking(config: FullRanking | None, metrics: Sequence[str]) -> Ful
     if absent:
         raise ConfigError(f"no value for {', '.join(absent)}; or set data.VALIDATION_FULL_RANKING=null")
     parse_metrics(metrics)
-    documents, qrels = open_collection(paths["D_COLLECTION_PATH"]), read_qrels(paths["QREL_PATH"])
-    queries = [(query_id, text) for query_id, text in open_queries(paths["Q_COLLECTION_PATH"]) if query_id in qrels]
+    dataset = Dataset.open("validation", paths["Q_COLLECTION_PATH"], paths["QREL_PATH"], paths["D_COLLECTION_PATH"])
+    queries, qrels = dataset.judged_queries, dataset.qrels or {}
     if not queries:
         raise DataError(f"{paths['Q_COLLECTION_PATH']}: none of its queries is judged in {paths['QREL_PATH']}")
-    judged = sorted({doc_id for documents_of in qrels.values() for doc_id in documents_of})
-    if np.all(documents.rows(judged) < 0):
+    judged = sorted({doc_id for documents in qrels.values() for doc_id in documents})
+    if np.all(dataset.documents.rows(judged) < 0):
         raise DataError(f"{paths['D_COLLECTION_PATH']} has none of the documents judged in {paths['QREL_PATH']}")
-    judged_queries = {query_id: qrels[query_id] for query_id, _ in queries}
-    return FullRankingData(documents, queries, judged_queries, config.TOP_K, metrics)
+    own = replace(dataset, queries=queries, qrels={query_id: qrels[query_id] for query_id in queries})
+    return FullRankingData(own, TrecProtocol(metrics), config.TOP_K)
 
 
 def check_monitoring(experiment: Experiment, data: TrainingData) -> None:

@@ -2,18 +2,21 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from splade.datasets.collections import TextCollection
-from splade.evaluation.metrics import evaluate_run
+from splade.datasets.dataset import Dataset
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import DataError
+from splade.evaluation.protocols import TrecProtocol
 from splade.models.splade import Splade
-from splade.pipeline import Retriever, index_collection
 from splade.progress import progress
+from splade.retrieval.collection_index import build_index
+from splade.retrieval.evaluate_retriever import evaluate_retriever
+from splade.retrieval.sparse import SparseRetriever
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,14 @@ class FullRankingData:
     """A small collection on which validation retrieves.
 
     Attributes:
-        documents: the documents.
-        queries: (query_id, text) of the judged queries.
-        qrels: judgements.
+        dataset: documents, judged queries and their qrels.
+        protocol: the metrics.
         top_k: documents retrieved per query.
-        metrics: names of the metrics.
     """
 
-    documents: TextCollection
-    queries: Sequence[tuple[str, str]]
-    qrels: dict[str, dict[str, int]]
+    dataset: Dataset
+    protocol: TrecProtocol
     top_k: int
-    metrics: Sequence[str]
 
 
 class Validation:
@@ -76,18 +75,22 @@ class Validation:
                 sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
         return {name: total / len(self.held_out) for name, total in sums.items()}
 
-    def _ranking(self, model: Splade, data: FullRankingData) -> dict[str, float]:
+    def _ranking(self, network: Splade, data: FullRankingData) -> dict[str, float]:
+        model = SparseModel(network, self.max_length, self.batch_size)
         with tempfile.TemporaryDirectory(prefix="splade-validation-") as folder:
-            index = index_collection(model, data.documents, Path(folder), self.max_length, self.batch_size)
-            retriever = Retriever(model, index, self.max_length, self.batch_size, data.top_k)
-            run = dict(retriever.run(data.queries))
-            found = {query_id: scores for query_id, scores in run.items() if scores}
-            if not found:  # a collapsed model retrieves nothing at all: that is a score of zero, not a mistake of files
-                return dict.fromkeys(data.metrics, 0.0)
-            means = evaluate_run(run, data.qrels, data.metrics).means
-            stats = retriever.stats()
-            costs = {"ranking_L0_q": stats.L0_q, "ranking_L0_d": index.mean_terms, "ranking_flops": stats.flops}
-        return dict(means) | costs
+            index = build_index(Path(folder), model, data.dataset.documents, one_process=True)
+            retriever = SparseRetriever(model, index, n_threads=1)
+            try:
+                found = evaluate_retriever(retriever, data.dataset, data.protocol, data.top_k, Path(folder) / "run")
+            except DataError:
+                costs = retriever.costs()
+                if costs.n_empty_results != costs.n_queries:
+                    raise
+                # A collapsed model retrieves nothing at all: that is a score of zero, not a mistake of files.
+                return dict.fromkeys(data.protocol.metrics, 0.0)
+        costs = found.costs
+        known = {"ranking_L0_q": costs.L0_q, "ranking_L0_d": costs.L0_d, "ranking_flops": costs.flops}
+        return found.metrics | {name: value for name, value in known.items() if value is not None}
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

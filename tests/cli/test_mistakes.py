@@ -151,7 +151,7 @@ def test_lower_top_k_than_the_cut_of_a_metric(made, tmp_path, write_beir):
     assert "config.top_k=50" in message and "recall_100 looks at 100" in message
     write_beir(tmp_path / "one")
     beir = ["+beir.dataset=one", f"+beir.dataset_path={tmp_path}", "config.top_k=10"]
-    assert "Recall@100 looks at the first 100" in refused(ConfigError, beir_eval, small, tmp_path, *beir)
+    assert "R@100 looks at 100" in refused(ConfigError, beir_eval, small, tmp_path, *beir)
 
 
 def test_query_and_document_encoders_swapped(small, make_model, tmp_path):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from splade.datasets.beir import BeirDataset
+from splade.datasets.beir import beir_dataset
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
 from splade.datasets.runs import read_run, write_run_trec
@@ -33,7 +33,7 @@ def folder(tmp_path):
 def test_beir_folder_as_beir_reads_it(folder):
     loader = pytest.importorskip("beir.datasets.data_loader")
     corpus, queries, qrels = loader.GenericDataLoader(str(folder)).load(split="test")
-    dataset = BeirDataset(folder)
+    dataset = beir_dataset(folder)
     assert dataset.qrels == qrels
     assert dataset.queries == queries
     texts = {doc_id: (doc["title"] + " " + doc["text"]).strip() for doc_id, doc in corpus.items()}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from splade.encoding import QueryEncoder, encode_texts
+from splade.encoding.batching import encode_batches
+from splade.encoding.text_encoder import TextEncoder
 from splade.encoding.tokens import single_text_tokenizer, token_ids
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.vectors import SparseVectors
@@ -30,7 +31,7 @@ def tiny(splade_tiny):
 @pytest.mark.parametrize("agg", ["max", "sum"])
 def test_vectors_equal_the_textbook_formula(tiny, agg):
     model, tokenizer = tiny
-    (vectors,) = encode_texts(MaskedLMEncoder(model, agg=agg), tokenizer, TEXTS, 64, batch_size=4)
+    (vectors,) = encode_batches(MaskedLMEncoder(model, agg=agg), tokenizer, TEXTS, 64, batch_size=4)
     inputs = tokenizer(TEXTS, padding=True, truncation=True, max_length=64, return_tensors="pt")
     with torch.no_grad():
         weights = torch.log1p(torch.relu(model(**inputs).logits)) * inputs["attention_mask"].unsqueeze(-1)
@@ -46,7 +47,7 @@ def test_vectors_equal_sentence_transformers(tiny, splade_tiny):
     transformer = modules.Transformer(str(splade_tiny), transformer_task="fill-mask")
     theirs = sentence_transformers.SparseEncoder(modules=[transformer, modules.SpladePooling()], device="cpu")
     theirs.max_seq_length = 64
-    (vectors,) = encode_texts(MaskedLMEncoder(model), tokenizer, TEXTS, 64, batch_size=4)
+    (vectors,) = encode_batches(MaskedLMEncoder(model), tokenizer, TEXTS, 64, batch_size=4)
     expected = theirs.encode_document(TEXTS, show_progress_bar=False).to_dense().numpy()
     np.testing.assert_allclose(vectors.to_dense(), expected, atol=1e-5)
 
@@ -54,9 +55,9 @@ def test_vectors_equal_sentence_transformers(tiny, splade_tiny):
 def test_single_queries_equal_the_batch(tiny):
     model, tokenizer = tiny
     encoder = MaskedLMEncoder(model)
-    (batch,) = encode_texts(encoder, tokenizer, TEXTS, 64, batch_size=4)
-    encode = QueryEncoder(encoder, tokenizer, 64)
-    singles = SparseVectors.concatenate([encode.encode(text) for text in TEXTS], encoder.vocab_size)
+    (batch,) = encode_batches(encoder, tokenizer, TEXTS, 64, batch_size=4)
+    one = TextEncoder(encoder, tokenizer, 64)
+    singles = SparseVectors.concatenate([one.encode_one(text) for text in TEXTS], encoder.vocab_size)
     np.testing.assert_allclose(singles.to_dense(), batch.to_dense(), atol=1e-5)
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from splade.datasets.beir import CQADUPSTACK_FORUMS, BeirDataset, available_splits, find_or_download
+from splade.datasets.beir import CQADUPSTACK_FORUMS, available_splits, beir_dataset, find_or_download
 from splade.errors import DataError
 
 FILES = {
@@ -64,17 +64,17 @@ def server():
 
 
 def test_split_of_a_folder(tmp_path):
-    dataset = BeirDataset(write_files(tmp_path))
+    dataset = beir_dataset(write_files(tmp_path))
     assert available_splits(tmp_path) == ["test", "train"]
     assert dataset.qrels == {"q2": {"d1": 1}}
     assert dataset.queries == {"q2": "two"}
-    assert list(dataset.collection) == [("d1", "T body")]
-    assert BeirDataset(tmp_path, "train").queries == {"q1": "one"}
+    assert list(dataset.corpus) == [("d1", "T body")]
+    assert beir_dataset(tmp_path, "train").queries == {"q1": "one"}
 
 
 def test_missing_split_lists_those_that_exist(tmp_path):
     with pytest.raises(DataError, match="'dev'; splits: test, train"):
-        BeirDataset(write_files(tmp_path), "dev")
+        beir_dataset(write_files(tmp_path), "dev")
 
 
 @pytest.mark.parametrize("missing", ["corpus.jsonl", "queries.jsonl"])
@@ -82,18 +82,18 @@ def test_missing_files_are_named(tmp_path, missing):
     write_files(tmp_path)
     (tmp_path / missing).unlink()
     with pytest.raises(DataError, match=missing):
-        BeirDataset(tmp_path)
+        beir_dataset(tmp_path)
 
 
 def test_folder_without_judgements(tmp_path):
     with pytest.raises(DataError, match="splits: none"):
-        BeirDataset(tmp_path)
+        beir_dataset(tmp_path)
 
 
 def test_judged_query_without_text(tmp_path):
     files = FILES | {"qrels/test.tsv": "query-id\tcorpus-id\tscore\nq7\td1\t1\n"}
     with pytest.raises(DataError, match="query 'q7' is judged.*has no text"):
-        _ = BeirDataset(write_files(tmp_path, files)).queries
+        _ = beir_dataset(write_files(tmp_path, files)).queries
 
 
 def test_hugging_face_layout(tmp_path):
@@ -103,9 +103,9 @@ def test_hugging_face_layout(tmp_path):
         "queries/queries.jsonl": FILES["queries.jsonl"],
         "qrels/test-00000-of-00001.jsonl": json.dumps(record) + "\n",
     }
-    dataset = BeirDataset(write_files(tmp_path, files))
+    dataset = beir_dataset(write_files(tmp_path, files))
     assert available_splits(tmp_path) == ["test"]
-    assert dataset.queries == {"q2": "two"} and list(dataset.collection) == [("d1", "T body")]
+    assert dataset.queries == {"q2": "two"} and list(dataset.corpus) == [("d1", "T body")]
 
 
 def test_folder_that_is_there_is_used_as_is(tmp_path, server):
@@ -117,7 +117,7 @@ def test_folder_that_is_there_is_used_as_is(tmp_path, server):
 def test_download(tmp_path, server):
     server.answers["/tiny.zip"] = (200, {}, zipped({f"tiny/{name}": content for name, content in FILES.items()}))
     folder = find_or_download("tiny", tmp_path / "new" / "beir", server.url)
-    assert BeirDataset(folder).queries == {"q2": "two"}
+    assert beir_dataset(folder).queries == {"q2": "two"}
     assert [entry.name for entry in folder.parent.iterdir()] == ["tiny"]
 
 

@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-import importlib
+import importlib.util
 import io
 import json
 import pickle
@@ -24,14 +24,18 @@ from splade.datasets.qrels import read_qrels
 from splade.errors import DataError
 from splade.training.data import load_full_ranking, open_training_set
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "download_msmarco.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPTS))
-    yield importlib.import_module("download_msmarco")
-    sys.path.remove(str(SCRIPTS))
+    spec = importlib.util.spec_from_file_location("download_msmarco", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["download_msmarco"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["download_msmarco"]
 
 
 class Server:
@@ -199,7 +203,7 @@ def test_the_validation_set_is_the_same_every_time(script: ModuleType, server: S
 def test_a_broken_transfer_goes_on_where_it_stopped(
     script: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sys.modules["downloads"], "CHUNK_BYTES", 100)
+    monkeypatch.setattr(script, "CHUNK_BYTES", 100)
     name = "collectionandqueries.tar.gz"
     server.cut[name] = [300, 200]
     path = layout_of(script, server, tmp_path).downloads.get("collection")

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from splade.distributed import shard_range
-from splade.encoding import QueryEncoder, encode_query, encode_texts
+from splade.encoding.batching import encode_batches
+from splade.encoding.text_encoder import TextEncoder
 from splade.encoding.tokens import padded_batch
-from splade.errors import ConfigError
+from splade.errors import ConfigError, DataError
 from splade.vectors import SparseVectors
 
 
@@ -56,7 +57,7 @@ LENGTHS = [3, 0, 17, 5, 5, 40, 1, 2, 9, 30, 30, 4, 0]
 def test_vectors_come_in_the_order_of_the_texts(window, batch_size):
     texts = texts_of(LENGTHS)
     encoder = CountingEncoder()
-    groups = list(encode_texts(encoder, WordTokenizer(), iter(texts), 100, batch_size, window=window))
+    groups = list(encode_batches(encoder, WordTokenizer(), iter(texts), 100, batch_size, window=window))
     assert [len(group) for group in groups] == [len(texts[i : i + window]) for i in range(0, len(texts), window)]
     vectors = SparseVectors.concatenate(groups, 50).to_dense()
     np.testing.assert_array_equal(vectors, [expected(text) for text in texts])
@@ -65,35 +66,35 @@ def test_vectors_come_in_the_order_of_the_texts(window, batch_size):
 
 def test_batches_hold_similar_lengths_within_the_token_budget():
     encoder = CountingEncoder()
-    list(encode_texts(encoder, WordTokenizer(), texts_of(LENGTHS), 100, batch_size=50, token_budget=64))
+    list(encode_batches(encoder, WordTokenizer(), texts_of(LENGTHS), 100, batch_size=50, token_budget=64))
     assert all(rows * length <= 64 for rows, length in encoder.batches)
     assert [length for _, length in encoder.batches] == sorted((length for _, length in encoder.batches), reverse=True)
     in_reading_order = CountingEncoder()
-    list(encode_texts(in_reading_order, WordTokenizer(), texts_of(LENGTHS), 100, batch_size=2, window=2))
+    list(encode_batches(in_reading_order, WordTokenizer(), texts_of(LENGTHS), 100, batch_size=2, window=2))
     computed, unsorted = (sum(rows * length for rows, length in e.batches) for e in (encoder, in_reading_order))
     assert computed < unsorted
 
 
 def test_a_text_longer_than_the_budget_is_encoded_alone():
     encoder = CountingEncoder()
-    list(encode_texts(encoder, WordTokenizer(), texts_of([40, 40]), 100, batch_size=8, token_budget=10))
+    list(encode_batches(encoder, WordTokenizer(), texts_of([40, 40]), 100, batch_size=8, token_budget=10))
     assert encoder.batches == [(1, 48), (1, 48)]
 
 
 def test_batches_have_few_shapes_and_never_exceed_the_maximum():
     encoder = CountingEncoder()
-    list(encode_texts(encoder, WordTokenizer(), texts_of(range(60)), 50, batch_size=1))
+    list(encode_batches(encoder, WordTokenizer(), texts_of(range(60)), 50, batch_size=1))
     assert sorted({length for _, length in encoder.batches}) == [16, 32, 48, 50]
 
 
 def test_long_texts_are_cut():
     texts = texts_of([40])
-    (vectors,) = encode_texts(CountingEncoder(), WordTokenizer(), texts, 10, batch_size=8)
+    (vectors,) = encode_batches(CountingEncoder(), WordTokenizer(), texts, 10, batch_size=8)
     np.testing.assert_array_equal(vectors.to_dense()[0], expected(texts[0], 10))
 
 
 def test_no_texts_no_vectors():
-    assert list(encode_texts(CountingEncoder(), WordTokenizer(), [], 10, batch_size=8)) == []
+    assert list(encode_batches(CountingEncoder(), WordTokenizer(), [], 10, batch_size=8)) == []
 
 
 def test_texts_are_read_only_one_window_ahead():
@@ -104,7 +105,7 @@ def test_texts_are_read_only_one_window_ahead():
             read.append(text)
             yield text
 
-    windows = encode_texts(CountingEncoder(), WordTokenizer(), texts(), 10, batch_size=8, window=10)
+    windows = encode_batches(CountingEncoder(), WordTokenizer(), texts(), 10, batch_size=8, window=10)
     next(windows)
     assert len(read) <= 20
     windows.close()
@@ -113,7 +114,7 @@ def test_texts_are_read_only_one_window_ahead():
 
 def test_tokenisation_runs_in_a_thread():
     tokenizer = WordTokenizer()
-    list(encode_texts(CountingEncoder(), tokenizer, texts_of(LENGTHS), 10, batch_size=8))
+    list(encode_batches(CountingEncoder(), tokenizer, texts_of(LENGTHS), 10, batch_size=8))
     assert tokenizer.threads and threading.current_thread().name not in tokenizer.threads
 
 
@@ -123,25 +124,54 @@ def test_an_error_while_reading_reaches_the_caller():
         raise ConfigError("line 2 is broken")
 
     with pytest.raises(ConfigError, match="line 2"):
-        list(encode_texts(CountingEncoder(), WordTokenizer(), texts(), 10, batch_size=8))
+        list(encode_batches(CountingEncoder(), WordTokenizer(), texts(), 10, batch_size=8))
 
 
 @pytest.mark.parametrize("name", ["batch_size", "token_budget", "window"])
 def test_sizes_below_one_are_named(name):
     sizes = {"batch_size": 4, name: 0}
     with pytest.raises(ConfigError, match=f"{name}=0"):
-        list(encode_texts(CountingEncoder(), WordTokenizer(), ["3"], 10, **sizes))
+        list(encode_batches(CountingEncoder(), WordTokenizer(), ["3"], 10, **sizes))
     with pytest.raises(ConfigError, match="max_length=0"):
-        list(encode_texts(CountingEncoder(), WordTokenizer(), ["3"], 0, 4))
+        list(encode_batches(CountingEncoder(), WordTokenizer(), ["3"], 0, 4))
 
 
 def test_single_queries():
     encoder = CountingEncoder()
-    encode = QueryEncoder(encoder, WordTokenizer(), 100)
-    terms, weights = encode("7 9 7")
+    terms, weights = TextEncoder(encoder, WordTokenizer(), 100).encode_one("7 9 7").row(0)
     assert terms.tolist() == [1, 2, 7, 9] and weights.tolist() == [1, 1, 2, 1]
-    assert encode_query(encoder, WordTokenizer(), "7 9 7", 3).row(0)[0].tolist() == [1, 7, 9]
+    assert TextEncoder(encoder, WordTokenizer(), 3).encode("7 9 7").row(0)[0].tolist() == [1, 7, 9]
     assert encoder.batches == [(1, 5), (1, 3)]
+
+
+def test_one_text_several_a_generator_and_none():
+    encoder = TextEncoder(CountingEncoder(), WordTokenizer(), 100)
+    texts = texts_of(LENGTHS)
+    together = encoder.encode(text for text in texts)
+    np.testing.assert_array_equal(together.to_dense(), encoder.encode(texts).to_dense())
+    np.testing.assert_array_equal(together.to_dense()[2], encoder.encode(texts[2]).to_dense()[0])
+    assert len(encoder.encode([])) == 0 and encoder.encode([]).vocab_size == 50
+    for wrong in (["3", None], [b"3"], [3]):
+        with pytest.raises(DataError, match="must be a string"):
+            encoder.encode(wrong)
+
+
+def test_pairs_keep_their_ids_and_terms_are_counted():
+    encoder = TextEncoder(CountingEncoder(), WordTokenizer(), 100)
+    texts = texts_of([3] * 1100)
+    groups = list(encoder.encode_pairs((f"d{i}", text) for i, text in enumerate(texts)))
+    assert [doc_id for ids, _ in groups for doc_id in ids] == [f"d{i}" for i in range(1100)]
+    assert [len(vectors) for _, vectors in groups] == [512, 512, 76]
+    counts, n_texts = encoder.term_counts(texts)
+    assert n_texts == 1100 and counts[1] == 1100
+    assert counts.sum() == sum(len(np.flatnonzero(expected(text))) for text in texts)
+
+
+def test_texts_that_are_nearly_all_cut_are_noticed():
+    encoder = TextEncoder(CountingEncoder(), WordTokenizer(), 10)
+    assert encoder.check_truncation(texts_of([8] * 20)) == []
+    (finding,) = encoder.check_truncation(texts_of([30] * 20))
+    assert finding.code == "documents-cut" and "20 of the first 20" in finding.message
 
 
 def test_padded_batch():

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from splade.encoding.bag_of_words import bag_of_words, render_bag
 from splade.errors import DataError
-from splade.inspection.bag_of_words import bag_of_words, explain, render_bag
+from splade.inspection.explanation import explain
 from splade.reports.figures import plot_posting_lengths
 from splade.vectors import SparseVectors
 

@@ -21,7 +21,7 @@ from splade.evaluation.measures import largest_cut
 from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.load import check_model_settings
 from splade.storage.paths import resolve_path
-from splade.tasks.evaluate import check_datasets
+from splade.tasks.evaluation_sets import check_evaluation_settings
 from splade.tasks.index import index
 from splade.tasks.retrieve import retrieve
 from splade.tasks.run_all import run_all
@@ -107,7 +107,7 @@ def test_composes_and_fits_together(name: str):
     loss = loss_of(experiment)
     check_loss_fits(experiment, loss)
     check_model_settings(experiment.init_dict, experiment.config)
-    check_datasets(experiment)
+    check_evaluation_settings(experiment)
     parse_regularizers(experiment.config.regularizer)
     assert experiment.init_dict.model_type_or_dir
     assert experiment.data.COLLECTION_PATH

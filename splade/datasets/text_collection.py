@@ -1,0 +1,263 @@
+"""Collections and queries: texts with ids, read in order or by id, never loaded whole."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from splade.errors import DataError
+from splade.storage.line_index import LineIndex, LineSource
+from splade.storage.text_files import check_id
+
+ParseText = Callable[[str, Path, int], tuple[str, str]]
+
+_EDGE_BYTES = 1 << 20
+
+
+class TextCollection(ABC):
+    """Texts with ids, in a fixed order.
+
+    Attributes:
+        name: what the user gave, for messages.
+    """
+
+    name: str
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return what tells this collection from others: its name, and a digest of its content."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Yield (id, text) in file order, in constant memory and without an index."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of texts."""
+
+    @abstractmethod
+    def __getitem__(self, row: int) -> tuple[str, str]:
+        """Return (id, text) of a row, counted from 0 in file order."""
+
+    @abstractmethod
+    def row(self, text_id: str) -> int | None:
+        """Return the row of an id, or None."""
+
+    def rows(self, text_ids: Sequence[str]) -> np.ndarray:
+        """Return (n,) int64: the rows of many ids, -1 where there is none."""
+        found = (self.row(text_id) for text_id in text_ids)
+        return np.array([-1 if row is None else row for row in found], dtype=np.int64)
+
+    def __contains__(self, text_id: object) -> bool:
+        return isinstance(text_id, str) and self.row(text_id) is not None
+
+    def get(self, text_id: str) -> str | None:
+        """Return the text of an id, or None."""
+        row = self.row(text_id)
+        return None if row is None else self[row][1]
+
+    def text(self, text_id: str) -> str:
+        """Return the text of an id.
+
+        Raises:
+            DataError: no text has this id.
+        """
+        text = self.get(text_id)
+        if text is None:
+            raise DataError(f"{self.name}: there is no text with the id '{text_id}'")
+        return text
+
+
+class FileCollection(TextCollection):
+    r"""Texts of a TSV or JSON-lines file, plain or gzip-compressed, or of several such files one after the other.
+
+    The offset index is built (or its cached copy opened) when the first random access, look-up or `len` asks for it;
+    iterating needs none, but then duplicate ids go unnoticed.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "raw.tsv"
+        >>> _ = path.write_text("d1\tone\nd2\ttwo\tmore\n")
+        >>> collection = open_collection(path)
+        >>> list(collection)
+        [('d1', 'one'), ('d2', 'two more')]
+        >>> len(collection), collection[0], collection.text("d2"), "d3" in collection
+        (2, ('d1', 'one'), 'two more', False)
+    """
+
+    def __init__(self, source: LineSource, kind: str):
+        self.name = source.name
+        self.source = source
+        self._kind = kind
+        self._parse = PARSERS[kind]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}('{self.name}', {self._kind})"
+
+    def digest(self) -> str:
+        """Return name and digest of the files: their sizes, and their first and last MiB."""
+        digest = sha256()
+        for path in self.source.files:
+            size = path.stat().st_size
+            with open(path, "rb") as file:
+                digest.update(f"{size}".encode() + file.read(_EDGE_BYTES))
+                file.seek(max(0, size - _EDGE_BYTES))
+                digest.update(file.read(_EDGE_BYTES))
+        return f"{self.name} {digest.hexdigest()[:16]}" if self.source.files else self.name
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        empty = True
+        for file, line_number, line in self.source:
+            empty = False
+            yield self._parse(line, file, line_number)
+        if empty:
+            raise _empty(self.name)
+
+    @cached_property
+    def _index(self) -> LineIndex:
+        index = LineIndex.open(self.source, self._kind, _ID_READERS[self._kind])
+        if len(index) == 0:
+            raise _empty(self.name)
+        return index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, row: int) -> tuple[str, str]:
+        return self._parse(self._index[row], self.source.path, row + 1)
+
+    def row(self, text_id: str) -> int | None:
+        """Return the row of an id, or None."""
+        return self._index.row(text_id)
+
+    def rows(self, text_ids: Sequence[str]) -> np.ndarray:
+        """Return (n,) int64: the rows of many ids, -1 where there is none."""
+        return self._index.rows(text_ids)
+
+
+class PairCollection(TextCollection):
+    """Texts with ids in memory.
+
+    Args:
+        pairs: (id, text), read once.
+        name: for messages.
+
+    Raises:
+        DataError: an id is not a string, empty, surrounded by whitespace or there twice; a text is not a string.
+
+    Example:
+        >>> collection = PairCollection([("d1", "one"), ("d2", "two")])
+        >>> len(collection), collection.text("d2")
+        (2, 'two')
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]], name: str = "pairs (id, text)"):
+        self.name = name
+        self._pairs: list[tuple[str, str]] = []
+        self._rows: dict[str, int] = {}
+        for row, pair in enumerate(pairs):
+            text_id, text = checked_pair(pair, f"{name}: number {row}")
+            if self._rows.setdefault(text_id, row) != row:
+                raise DataError(f"{name}: the id '{text_id}' occurs twice: numbers {self._rows[text_id]} and {row}")
+            self._pairs.append((text_id, text))
+        if not self._pairs:
+            raise _empty(name)
+
+    def digest(self) -> str:
+        """Return name and digest of all ids and texts."""
+        digest = sha256()
+        for text_id, text in self._pairs:
+            digest.update(f"{len(text_id)} {text_id} {len(text)} {text}".encode("utf-8", "surrogatepass"))
+        return f"{self.name} {digest.hexdigest()[:16]}"
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, row: int) -> tuple[str, str]:
+        return self._pairs[row]
+
+    def row(self, text_id: str) -> int | None:
+        """Return the row of an id, or None."""
+        return self._rows.get(text_id)
+
+
+def checked_pair(pair: object, place: str) -> tuple[str, str]:
+    """Return a pair (id, text) if it is one.
+
+    Raises:
+        DataError: it is not; `place` opens the message.
+    """
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        raise DataError(f"{place}: expected a pair (id, text) of strings, got {str(pair)[:60]!r}")
+    check_id(pair[0], place)
+    return pair[0], pair[1]
+
+
+def parse_tsv(line: str, file: Path, line_number: int) -> tuple[str, str]:
+    """Split `id<TAB>text`; further columns are joined by a space.
+
+    Raises:
+        DataError: no tab, an empty id, or blanks around the id (it would match nothing in the qrels).
+    """
+    text_id, tab, text = line.partition("\t")
+    if not tab:
+        raise DataError(f"{file}: line {line_number}: no tab; expected 'id<TAB>text', got {_excerpt(line)}")
+    check_id(text_id, f"{file}: line {line_number}")
+    return text_id, text.replace("\t", " ")
+
+
+def parse_jsonl(line: str, file: Path, line_number: int) -> tuple[str, str]:
+    """Read `{"_id": ..., "title": ..., "text": ...}`; the text is the title, a space and the text.
+
+    Raises:
+        DataError: not a JSON object, or no `_id` or `text` in it.
+    """
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}: line {line_number}: not JSON ({error.msg}, column {error.colno})") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{file}: line {line_number}: expected a JSON object, got {_excerpt(line)}")
+    text_id = record.get("_id", record.get("id"))
+    title, text = record.get("title") or "", record.get("text")
+    if isinstance(text_id, bool) or not isinstance(text_id, str | int):
+        raise DataError(f"{file}: line {line_number}: no '_id' (text or integer); the keys are {', '.join(record)}")
+    if not isinstance(text, str) or not isinstance(title, str):
+        raise DataError(f"{file}: line {line_number}: 'text' (and 'title', if any) must be text")
+    check_id(str(text_id), f"{file}: line {line_number}")
+    joined = f"{title} {text}" if title and text else title or text
+    return str(text_id), _without_lone_surrogates(joined) if "\\u" in line else joined
+
+
+PARSERS: dict[str, ParseText] = {"tsv": parse_tsv, "jsonl": parse_jsonl}
+
+
+def _tsv_id(line: str, file: Path, line_number: int) -> str:
+    return parse_tsv(line, file, line_number)[0]
+
+
+def _jsonl_id(line: str, file: Path, line_number: int) -> str:
+    return parse_jsonl(line, file, line_number)[0]
+
+
+_ID_READERS = {"tsv": _tsv_id, "jsonl": _jsonl_id}
+
+
+def _without_lone_surrogates(text: str) -> str:
+    r"""Replace halves of surrogate pairs, which JSON can spell ("\ud800") but no encoding can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _empty(name: str) -> DataError:
+    return DataError(f"{name}: the collection is empty")
+
+
+def _excerpt(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:57] + "...")

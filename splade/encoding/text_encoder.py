@@ -1,0 +1,131 @@
+"""Texts to sparse vectors: an encoder with its tokenizer and its limits, for one text, many, or a whole collection."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from threading import Lock
+
+import numpy as np
+import torch
+
+from splade.encoding.batching import encode_batches
+from splade.encoding.lengths import check_max_length
+from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
+from splade.errors import DataError
+from splade.evaluation.checks import Finding
+from splade.models.encoder import SparseEncoder
+from splade.vectors import SparseVectors
+
+_TRUNCATION_SAMPLE = 200
+_NEARLY_ALL = 0.9
+
+
+class TextEncoder:
+    """One side of a sparse model: encodes documents, or queries.
+
+    Safe to use from several threads: batches go through the model one at a time.
+
+    Args:
+        encoder: turns batches of token ids into sparse vectors.
+        tokenizer: the tokenizer that belongs to it.
+        max_length: tokens of a text beyond this, special tokens included, are cut off.
+        batch_size: most texts of a batch.
+        name: of the model, for messages.
+        side: `document` or `query`, for messages.
+        lock: held while the model runs; shared by the encoders of one model.
+
+    Attributes:
+        findings: what looks wrong: a length beyond what the model was trained on.
+
+    Raises:
+        ModelError: the model has no positions for `max_length` tokens.
+    """
+
+    def __init__(
+        self,
+        encoder: SparseEncoder,
+        tokenizer: Tokenizer,
+        max_length: int,
+        batch_size: int = 64,
+        name: str = "model",
+        side: str = "document",
+        lock: "Lock | None" = None,
+    ):
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.side = side
+        self.findings: list[Finding] = check_max_length(encoder, max_length, name, side)
+        self._token_ids = single_text_tokenizer(tokenizer, max_length)
+        self._lock = lock if lock is not None else Lock()
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of terms of a vector."""
+        return self.encoder.vocab_size
+
+    def encode(self, texts: str | Iterable[str]) -> SparseVectors:
+        """Return the vectors of one text or of several, in their order.
+
+        Raises:
+            DataError: something that is not a string.
+        """
+        if isinstance(texts, str):
+            return self.encode_one(texts)
+        return SparseVectors.concatenate(list(self.encode_stream(texts)), self.vocab_size)
+
+    def encode_one(self, text: str) -> SparseVectors:
+        """Return the vector of one text, as fast as possible: no padding, no batching."""
+        input_ids = torch.tensor([self._token_ids(_checked(text))], dtype=torch.int64)
+        with self._lock:
+            return self.encoder.encode(input_ids, torch.ones_like(input_ids))
+
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[SparseVectors]:
+        """Yield the vectors of the next texts, in their order, in constant memory."""
+        checked = map(_checked, texts)
+        batches = encode_batches(self.encoder, self.tokenizer, checked, self.max_length, self.batch_size)
+        while True:
+            with self._lock:
+                vectors = next(batches, None)
+            if vectors is None:
+                return
+            yield vectors
+
+    def encode_pairs(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], SparseVectors]]:
+        """Yield ids and vectors of the next (id, text) pairs, in their order, in constant memory."""
+        ids: deque[str] = deque()
+
+        def texts() -> Iterator[str]:
+            for text_id, text in pairs:
+                ids.append(text_id)  # texts are read ahead of the vectors
+                yield text
+
+        for vectors in self.encode_stream(texts()):
+            yield [ids.popleft() for _ in range(len(vectors))], vectors
+
+    def term_counts(self, texts: Iterable[str]) -> tuple[np.ndarray, int]:
+        """Return in how many texts each term occurs, (vocab_size,) int64, and the number of texts."""
+        counts, n_texts = np.zeros(self.vocab_size, dtype=np.int64), 0
+        for vectors in self.encode_stream(texts):
+            counts += np.bincount(vectors.term_ids, minlength=len(counts))
+            n_texts += len(vectors)
+        return counts, n_texts
+
+    def check_truncation(self, texts: Iterable[str]) -> list[Finding]:
+        """Does `max_length` cut nearly every text? That is rarely meant: settings for short texts, for instance."""
+        sample = [text for _, text in zip(range(_TRUNCATION_SAMPLE), texts, strict=False)]
+        # One token more than allowed tells that there are more.
+        n_cut = sum(len(ids) > self.max_length for ids in token_ids(self.tokenizer, sample, self.max_length + 1))
+        if n_cut <= _NEARLY_ALL * len(sample):
+            return []
+        message = (
+            f"{n_cut} of the first {len(sample)} documents are longer than config.max_length={self.max_length} tokens "
+            "and lose their ends; raise it, unless the model was trained on texts this short"
+        )
+        return [Finding("warning", "documents-cut", message)]
+
+
+def _checked(text: object) -> str:
+    if not isinstance(text, str):
+        raise DataError(f"a text to encode must be a string, got {str(text)[:60]!r} ({type(text).__name__})")
+    return text

@@ -1,0 +1,233 @@
+"""A collection in an inverted index: encode it in a stream, go on after a killed run, change it, check whose it is."""
+
+import itertools
+import logging
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from splade.datasets.collections import open_collection
+from splade.datasets.text_collection import PairCollection, TextCollection, checked_pair
+from splade.distributed import n_processes, process_rank, shard_range
+from splade.encoding.batching import WINDOW
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import ConfigError, IndexFileError
+from splade.inverted_index import IndexBuilder, InvertedIndex, add_documents, delete_documents
+from splade.models.splade import Splade
+from splade.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+Corpus = str | Path | TextCollection | Iterable[tuple[str, str]]
+Metadata = dict[str, object]
+
+
+class Index:
+    """An inverted index of a collection, with the model that made it.
+
+    Attributes:
+        postings: the index on disk, an `InvertedIndex`.
+        model: what encodes documents; None where only searching is wanted.
+
+    Example:
+        >>> import splade, tempfile
+        >>> model = splade.load("pkg://cognition/model")
+        >>> index = Index.build(tempfile.mkdtemp(), model, [("d1", "A cat sat."), ("d2", "Dogs bark.")])
+        >>> index.add([("d3", "Birds sing.")])
+        >>> index.delete(["d1"])
+        >>> index.postings.doc_ids()
+        ['d2', 'd3']
+    """
+
+    def __init__(self, postings: InvertedIndex, model: SparseModel | None = None):
+        self.postings = postings
+        self.model = model
+
+    def __repr__(self) -> str:
+        return f"Index('{self.folder}', {len(self)} documents)"
+
+    def __len__(self) -> int:
+        return self.postings.n_docs
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the index."""
+        return self.postings.path.parent
+
+    @classmethod
+    def open(cls, folder: str | Path, model: SparseModel | None = None) -> "Index":
+        """Open an index and, with a model, check that this model made it.
+
+        Raises:
+            IndexFileError: no index, a damaged one, or one of another model; the message names what differs.
+        """
+        postings = InvertedIndex.open(folder)
+        if model is not None:
+            check_made_by(postings, model)
+        return cls(postings, model)
+
+    @classmethod
+    def build(cls, folder: str | Path, model: SparseModel, corpus: Corpus, overwrite: bool = False) -> "Index":
+        """Encode a collection into an index, or return the index that an earlier run of the same job has finished.
+
+        A killed build goes on after its last part when it is called again. Under `torchrun` each process encodes a
+        contiguous share of the collection.
+
+        Args:
+            folder: folder of the index.
+            model: what encodes the documents.
+            corpus: path of a collection, an open one, or (id, text) pairs; an iterator of pairs is read once, in
+                constant memory, and its build cannot go on after it was killed.
+            overwrite: replace an index of something else.
+
+        Raises:
+            IndexFileError: the folder holds an index of another collection or model, and `overwrite` is False.
+            DataError: bad lines, duplicate ids or an empty collection.
+        """
+        return build_index(Path(folder), model, corpus, overwrite)
+
+    def add(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Add documents, (id, text), after those that are there.
+
+        Raises:
+            DataError: an id that is there already or given twice, or something that is no pair of strings.
+            ConfigError: the index was opened without a model.
+        """
+        if self.model is None:
+            raise ConfigError(f"{self.folder} was opened without a model: Index.open(folder, model) can add documents")
+        checked = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(pairs))
+        add_documents(self.folder, self.model.documents.encode_pairs(checked))
+        self.postings = InvertedIndex.open(self.folder)
+
+    def delete(self, doc_ids: Iterable[str]) -> None:
+        """Delete documents; those that stay keep their order.
+
+        Raises:
+            DataError: an id that is not there, or none would stay.
+        """
+        delete_documents(self.folder, [doc_ids] if isinstance(doc_ids, str) else list(doc_ids))
+        self.postings = InvertedIndex.open(self.folder)
+
+
+def build_index(
+    folder: Path, model: SparseModel, corpus: Corpus, overwrite: bool = False, one_process: bool = False
+) -> Index:
+    """Build an index as `Index.build` does; with `one_process`, without the others that `torchrun` started."""
+    rank, world_size = (0, 1) if one_process else (process_rank(), n_processes())
+    if isinstance(corpus, str | Path):
+        corpus = open_collection(corpus)
+    elif isinstance(corpus, list | tuple):
+        corpus = PairCollection(corpus)
+    if isinstance(corpus, TextCollection):
+        source, share = corpus.digest(), whole_windows(len(corpus), rank, world_size)
+    elif world_size > 1:
+        raise ConfigError("several processes share a collection with a length, not an iterator; give its path")
+    else:
+        source, share = f"iterator {uuid.uuid4().hex}", None
+    metadata = _metadata(model, source)
+    finished = _finished(folder, metadata, overwrite)
+    if finished is not None:
+        logger.info("%s already holds this index: nothing to do", folder)
+        return Index(finished, model)
+    builder = IndexBuilder(
+        folder, model.vocab_size, metadata, source, rank=rank, world_size=world_size, overwrite=overwrite
+    )
+    _encode_into(builder, model, corpus, share)
+    builder.finish()
+    return Index(InvertedIndex.open(folder), model)
+
+
+def whole_windows(n_docs: int, rank: int, world_size: int) -> range:
+    """Divide documents among processes in whole encoding windows.
+
+    Which texts share a batch is decided within a window, and the last bit of a weight may depend on it. So the index
+    is the same, byte for byte, whatever the number of processes.
+    """
+    windows = shard_range(-(-n_docs // WINDOW), rank, world_size)
+    return range(min(n_docs, windows.start * WINDOW), min(n_docs, windows.stop * WINDOW))
+
+
+def check_made_by(postings: InvertedIndex, model: SparseModel) -> None:
+    """Check that a model made an index.
+
+    Raises:
+        IndexFileError: another one did; the message names what differs.
+    """
+    folder, metadata, fingerprint = postings.path.parent, postings.metadata, model.fingerprint
+    if postings.vocab_size != model.vocab_size:
+        raise IndexFileError(
+            f"{folder} is an index over {postings.vocab_size} terms, the model '{model.name}' has {model.vocab_size}"
+        )
+    stored = metadata.get("fingerprint", {})
+    differences = fingerprint.differences(stored)
+    if differences == ["document_encoder"] and stored["document_encoder"] == _digest_of_query_encoder(model.network):
+        raise IndexFileError(
+            f"{folder} was made with what is now the query encoder: document and query encoder are swapped. "
+            "Exchange init_dict.model_type_or_dir and init_dict.model_type_or_dir_q"
+        )
+    if differences:
+        listing = "; ".join(
+            f"{name}: {stored.get(name)} in the index, {getattr(fingerprint, name)} in the model"
+            for name in differences
+        )
+        raise IndexFileError(
+            f"{folder} was made with the model '{metadata.get('model')}', which is not the same as "
+            f"'{model.name}' ({listing}). Use that model, or index again with this one."
+        )
+
+
+def _encode_into(
+    builder: IndexBuilder, model: SparseModel, corpus: Iterable[tuple[str, str]], share: range | None
+) -> None:
+    """Encode the documents of this process's share that the builder does not have yet."""
+    total = None
+    pairs: Iterator[tuple[str, str]] = iter(corpus)
+    if share is not None:
+        start = share.start + builder.documents_done
+        pairs, total = itertools.islice(pairs, start, share.stop), share.stop - start
+    else:
+        pairs = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(pairs))
+    with progress_bar("indexing", total=total, unit="doc") as bar:
+        for doc_ids, vectors in model.documents.encode_pairs(pairs):
+            builder.add(doc_ids, vectors)
+            bar.update(len(vectors))
+
+
+def _digest_of_query_encoder(network: Splade) -> str:
+    """Return what the index of a model with both encoders exchanged would carry."""
+    exchanged = Splade(network.query_encoder, network.document_encoder, network.query_tokenizer, network.tokenizer)
+    return exchanged.fingerprint().document_encoder
+
+
+def _metadata(model: SparseModel, source: str) -> Metadata:
+    """Return what identifies an index: model, length and collection."""
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint.as_dict(),
+        "max_length": model.documents.max_length,
+        "source": source,
+    }
+
+
+def _finished(folder: Path, metadata: Metadata, overwrite: bool) -> InvertedIndex | None:
+    """Return the index of a folder if it is the one asked for, None if it may be built."""
+    try:
+        index = InvertedIndex.open(folder)
+    except IndexFileError:
+        return None  # the builder says what is wrong with the folder, if anything is
+    there = index.metadata
+    same_source = str(there.get("source", "")).rpartition(" ")[2] == str(metadata["source"]).rpartition(" ")[2]
+    if (
+        same_source
+        and not there.get("updated")
+        and all(there.get(key) == metadata[key] for key in ("fingerprint", "max_length"))
+    ):
+        return index
+    if overwrite:
+        return None
+    changed = ", changed since by adding or deleting documents" if there.get("updated") else ""
+    raise IndexFileError(
+        f"{folder} holds a finished index of {there.get('source')}{changed}, made with the model "
+        f"'{there.get('model')}', max_length {there.get('max_length')}; this is another one. Give another "
+        "config.index_dir, or replace it with config.overwrite_final=true"
+    )

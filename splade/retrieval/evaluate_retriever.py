@@ -1,0 +1,139 @@
+"""The one road from a retriever and a data set to numbers: retrieve, write, evaluate, look for what is wrong."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from splade.datasets.dataset import Dataset
+from splade.datasets.runs import iterate_run, read_run, write_run_json, write_run_trec
+from splade.evaluation.checks import (
+    Finding,
+    check_depth,
+    check_qrels_against_collection,
+    check_qrels_against_queries,
+    check_results,
+    check_run,
+    check_scores,
+    named,
+    raise_errors,
+    warning_messages,
+)
+from splade.evaluation.costs import Costs
+from splade.evaluation.measures import largest_cut
+from splade.evaluation.protocols import EvaluationProtocol
+from splade.retrieval.protocol import Retriever
+from splade.storage.atomic import read_json, write_json
+
+RUN_FILE, PERF_FILE, COSTS_FILE = "run.json", "perf.json", "q_stats.json"
+STATS_FILE, EVALUATION_FILE = "stats.json", "eval_stats.json"
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A system on a data set.
+
+    Attributes:
+        system: label of the system in tables.
+        dataset: what was retrieved for.
+        metrics: metric name to value; empty without qrels.
+        costs: what retrieving cost.
+        findings: what looks wrong.
+        folder: where the files are.
+        reused: whether an earlier evaluation had already been through.
+    """
+
+    system: str
+    dataset: Dataset
+    metrics: dict[str, float]
+    costs: Costs
+    findings: tuple[Finding, ...]
+    folder: Path
+    reused: bool = False
+
+
+def evaluate_retriever(
+    retriever: Retriever,
+    dataset: Dataset,
+    protocol: EvaluationProtocol | None,
+    top_k: int,
+    folder: Path,
+    findings: Iterable[Finding] = (),
+) -> EvaluatedRun:
+    """Retrieve for all queries of a data set and evaluate the run.
+
+    Args:
+        retriever: ranks the documents.
+        dataset: queries and qrels.
+        protocol: what is measured; None: the run is only written.
+        top_k: documents per query.
+        folder: takes `run.json`, `run.trec`, `q_stats.json` (costs) and, with a protocol, `perf.json` and
+            `eval_stats.json`.
+        findings: what was found before.
+
+    Raises:
+        DataError: queries, qrels and documents do not belong together, or the ranking ranks nothing.
+    """
+    found = [*findings, *named(dataset.name, check_qrels(dataset, retriever))]
+    for stale in (STATS_FILE, PERF_FILE, EVALUATION_FILE, COSTS_FILE):  # figures that are there belong to the run
+        (folder / stale).unlink(missing_ok=True)
+    write_run(retriever, dataset, top_k, folder)
+    costs = retriever.costs()
+    found += named(dataset.name, retriever.findings())
+    write_json(folder / COSTS_FILE, costs.to_json() | {"warnings": warning_messages(found)})
+    if protocol is None:
+        found += named(dataset.name, raise_errors(check_scores(read_run(folder / RUN_FILE))))
+        return EvaluatedRun(retriever.name, dataset, {}, costs, tuple(found), folder)
+    evaluated = evaluate_stored_run(folder, dataset, protocol)
+    found += [finding for finding in evaluated.findings if finding not in found]
+    return replace(evaluated, system=retriever.name, costs=costs, findings=tuple(found))
+
+
+def evaluate_stored_run(folder: Path, dataset: Dataset, protocol: EvaluationProtocol) -> EvaluatedRun:
+    """Evaluate `folder/run.json`, of whatever system; write `perf.json` and `eval_stats.json`.
+
+    Raises:
+        DataError: there is no run, or it does not belong to the qrels, or ranks nothing.
+    """
+    run, qrels = read_run(folder / RUN_FILE), dataset.qrels or {}
+    found = raise_errors(named(dataset.name, [*check_run(run, qrels), *check_scores(run)]))
+    costs = stored_costs(folder)
+    if (costs.top_k or 0) < largest_cut(protocol.metrics):  # less was asked for, or nobody knows how much
+        found += named(dataset.name, check_depth(run, protocol.metrics))
+    metrics = protocol.evaluate(run, qrels)
+    found += named(dataset.name, check_results(run, qrels))
+    judged = [query_id for query_id, documents in qrels.items() if documents]
+    without_result = sum(not run.get(query_id) for query_id in judged)
+    stats = {"n_queries": len(judged), "n_without_result": without_result, "warnings": warning_messages(found)}
+    write_json(folder / PERF_FILE, metrics)
+    write_json(folder / EVALUATION_FILE, stats)
+    return EvaluatedRun(costs.model or folder.name, dataset, metrics, costs, tuple(found), folder)
+
+
+def stored_costs(folder: Path) -> Costs:
+    """Return the costs that were written with a run; nothing is known of runs of other systems."""
+    path = folder / COSTS_FILE
+    return Costs.from_json(read_json(path), str(path)) if path.is_file() else Costs()
+
+
+def write_run(retriever: Retriever, dataset: Dataset, top_k: int, folder: Path) -> None:
+    """Retrieve for all queries and write the run as JSON and in TREC's form, one query in memory at a time."""
+    write_run_json(folder / RUN_FILE, retriever.retrieve(dataset.queries, top_k))
+    rankings = ((query_id, dict(pairs)) for query_id, pairs in iterate_run(folder / RUN_FILE))
+    write_run_trec(folder / "run.trec", rankings, f"{retriever.tag}-{dataset.name.replace('/', '-')}")
+
+
+def check_qrels(dataset: Dataset, retriever: Retriever) -> list[Finding]:
+    """Do qrels, queries and documents belong together?
+
+    Raises:
+        DataError: they share no query or no relevant document, or their ids differ by whitespace.
+    """
+    if dataset.qrels is None:
+        return []
+    findings = check_qrels_against_queries(dataset.qrels, dataset.queries)
+    relevant = {doc_id for documents in dataset.qrels.values() for doc_id, grade in documents.items() if grade > 0}
+    # Stray whitespace in the qrels deserves a message of its own: look for the ids without it, too.
+    known = retriever.known_doc_ids(relevant | {doc_id.strip() for doc_id in relevant})
+    if known is not None:
+        findings += check_qrels_against_collection(dataset.qrels, dict.fromkeys(known))
+    return raise_errors(findings)

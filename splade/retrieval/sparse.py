@@ -1,0 +1,212 @@
+"""Learned sparse retrieval: an inverted index finds the documents whose vectors match the query's best."""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from splade.distributed import available_threads
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import DataError
+from splade.evaluation.checks import Finding, check_vector_counts, raise_errors
+from splade.evaluation.costs import Costs
+from splade.evaluation.expected_flops import flops, term_probabilities
+from splade.inspection.explanation import Explanation, explain
+from splade.inverted_index import InvertedIndex, SearchResults
+from splade.progress import progress_bar
+from splade.retrieval.collection_index import Index, check_made_by
+from splade.retrieval.protocol import Ranking, Retriever
+from splade.vectors import SparseVectors
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that a search has found.
+
+    Attributes:
+        rank: from 1.
+        doc_id: the document.
+        score: dot product of the query's and the document's vector.
+    """
+
+    rank: int
+    doc_id: str
+    score: float
+    _doc_idx: int = field(repr=False)
+    _query: tuple[np.ndarray, np.ndarray] = field(repr=False, compare=False)
+    _postings: InvertedIndex = field(repr=False, compare=False)
+    _tokens: list[str] = field(repr=False, compare=False)
+
+    def explain(self) -> Explanation:
+        """Return the terms that the query and the document share, and what each adds to the score."""
+        return explain(self._query, self._postings.vector(self._doc_idx), self._tokens)
+
+
+class SparseRetriever(Retriever):
+    """Searches an index for queries given as texts. Safe to use from several threads.
+
+    Args:
+        model: encodes the queries.
+        index: what is searched; this model must have made it.
+        threshold: only documents with a greater score are returned.
+        effort: 1 is exact; less is faster and may miss documents (see `InvertedIndex.search`).
+        n_threads: threads that share the queries of `retrieve`; 0: one per core.
+
+    Raises:
+        IndexFileError: another model made the index.
+
+    Example:
+        >>> import splade, tempfile
+        >>> model = splade.load("pkg://cognition/model")
+        >>> index = splade.Index.build(tempfile.mkdtemp(), model, [("d1", "A cat sat."), ("d2", "Dogs bark.")])
+        >>> for hit in SparseRetriever(model, index).search("noisy dog", top_k=1):
+        ...     print(hit.rank, hit.doc_id)
+        1 d2
+    """
+
+    def __init__(
+        self, model: SparseModel, index: Index, threshold: float = 0.0, effort: float = 1.0, n_threads: int = 0
+    ):
+        check_made_by(index.postings, model)
+        self.model = model
+        self.index = index
+        self.threshold = threshold
+        self.effort = effort
+        self.n_threads = available_threads(n_threads)
+        self.name = model.name
+        self._tally = _Tally(model.vocab_size)
+
+    @property
+    def tag(self) -> str:
+        """Name in TREC runs."""
+        return "splade"
+
+    def search(self, text: str, top_k: int = 10) -> list[Hit]:
+        """Return the best documents for one query.
+
+        Raises:
+            DataError: `text` is no string (`search_many` takes several), or `top_k` is less than 1.
+        """
+        if not isinstance(text, str):
+            raise DataError(f"search takes one query, a string, got a {type(text).__name__}; search_many takes several")
+        return self._hits(self.model.queries.encode_one(text), top_k, n_threads=1)[0]
+
+    def search_many(self, texts: Iterable[str], top_k: int = 10) -> list[list[Hit]]:
+        """Return the best documents for each of several queries, in their order."""
+        groups = self.model.queries.encode_stream([texts] if isinstance(texts, str) else texts)
+        return [hits for vectors in groups for hits in self._hits(vectors, top_k, self.n_threads)]
+
+    def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
+        """Yield (query_id, {doc_id: score}) for every query, in their order, best document first."""
+        postings, tally = self.index.postings, _Tally(self.model.vocab_size, top_k)
+        self._tally = tally
+        if not queries:
+            return
+        # Encode and search once, so that compiling and first allocations are in no measured query.
+        self._search(postings, self.model.encode_queries("a first query"), top_k, self.n_threads)
+        query_ids = iter(queries)
+        with progress_bar("searching", total=len(queries), unit="query") as bar:
+            for vectors in tally.encoded_ahead(self.model.queries.encode_stream(queries.values())):
+                start = time.perf_counter()
+                results = self._search(postings, vectors, top_k, self.n_threads)
+                tally.search_seconds += time.perf_counter() - start
+                tally.count(vectors, results)
+                for i, query_id in enumerate(itertools.islice(query_ids, len(vectors))):
+                    doc_idx, scores = results.row(i)
+                    yield query_id, dict(zip(postings.doc_ids(doc_idx), scores.tolist(), strict=True))
+                bar.update(len(vectors))
+
+    def costs(self) -> Costs:
+        """Return the costs of the index and of the last `retrieve`."""
+        tally, postings = self._tally, self.index.postings
+        known = Costs(model=self.name, n_docs=postings.n_docs, L0_d=postings.mean_terms, index_bytes=postings.n_bytes)
+        if not tally.n_queries:
+            return known
+        return tally.add_to(known, term_probabilities(postings.posting_counts, postings.n_docs), self.n_threads)
+
+    def findings(self) -> list[Finding]:
+        """Are the query vectors of the last `retrieve` what a trained sparse encoder gives?
+
+        Raises:
+            DataError: every query is empty.
+        """
+        counts = self._tally.n_queries, self._tally.n_empty, self._tally.mean_terms
+        return raise_errors(check_vector_counts(*counts, self.model.vocab_size, "query"))
+
+    def known_doc_ids(self, wanted: Iterable[str]) -> list[str]:
+        """Return a few ids of the index, for messages, then those of the wanted ids that it holds."""
+        postings = self.index.postings
+        return [*postings.doc_ids(range(min(3, postings.n_docs))), *sorted(postings.known_doc_ids(wanted))]
+
+    def _search(self, postings: InvertedIndex, vectors: SparseVectors, top_k: int, n_threads: int) -> SearchResults:
+        return postings.search(vectors, top_k, self.threshold, self.effort, n_threads)
+
+    def _hits(self, vectors: SparseVectors, top_k: int, n_threads: int) -> list[list[Hit]]:
+        postings, tokens = self.index.postings, self.model.tokens
+        results = self._search(postings, vectors, top_k, n_threads)
+        found = []
+        for i, query in enumerate(vectors):
+            numbers, scores = (row.tolist() for row in results.row(i))
+            found.append(
+                [
+                    Hit(rank, postings.doc_id(doc_idx), score, doc_idx, query, postings, tokens)
+                    for rank, (doc_idx, score) in enumerate(zip(numbers, scores, strict=True), start=1)
+                ]
+            )
+        return found
+
+
+class _Tally:
+    """Counts of the queries of one `retrieve`."""
+
+    def __init__(self, vocab_size: int, top_k: int = 0):
+        self.term_counts = np.zeros(vocab_size, dtype=np.int64)
+        self.top_k = top_k
+        self.n_queries = self.n_empty = self.n_without_result = 0
+        self.encoding_seconds = self.search_seconds = 0.0
+
+    @property
+    def mean_terms(self) -> float:
+        """Mean number of non-zero terms per query."""
+        return float(self.term_counts.sum() / max(1, self.n_queries))
+
+    def encoded_ahead(self, encoded: Iterator[SparseVectors]) -> Iterator[SparseVectors]:
+        """Yield groups of query vectors; while one group is searched, a thread encodes the next."""
+
+        def next_group() -> SparseVectors | None:
+            start = time.perf_counter()
+            vectors = next(encoded, None)
+            self.encoding_seconds += time.perf_counter() - start
+            return vectors
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode") as thread:
+            coming = thread.submit(next_group)
+            while (vectors := coming.result()) is not None:
+                coming = thread.submit(next_group)
+                yield vectors
+
+    def count(self, vectors: SparseVectors, results: SearchResults) -> None:
+        """Count a group of queries and what was found for them."""
+        self.n_queries += len(vectors)
+        self.n_empty += int((vectors.lengths == 0).sum())
+        self.n_without_result += int((np.diff(results.indptr) == 0).sum())
+        self.term_counts += np.bincount(vectors.term_ids, minlength=len(self.term_counts))
+
+    def add_to(self, costs: Costs, p_doc: np.ndarray, n_threads: int) -> Costs:
+        """Return the costs with those of the queries."""
+        n = self.n_queries
+        return replace(
+            costs,
+            n_queries=n,
+            L0_q=self.mean_terms,
+            flops=flops(term_probabilities(self.term_counts, n), p_doc),
+            encoding_ms_per_query=1e3 * self.encoding_seconds / n,
+            search_ms_per_query=1e3 * self.search_seconds / n,
+            n_threads=n_threads,
+            top_k=self.top_k,
+            n_empty_queries=self.n_empty,
+            n_empty_results=self.n_without_result,
+        )

@@ -1,0 +1,117 @@
+"""The data sets that a task retrieves for or evaluates: opened, and checked to belong together. Needs no model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from splade.config import Experiment
+from splade.datasets.collections import open_queries
+from splade.datasets.dataset import Dataset
+from splade.datasets.qrels import read_qrels
+from splade.datasets.text_collection import FileCollection, TextCollection
+from splade.errors import ConfigError, DataError
+from splade.evaluation.checks import Finding, check_collection_against_queries
+from splade.evaluation.measures import largest_cut, parse_metrics
+from splade.evaluation.protocols import TrecProtocol
+from splade.retrieval.evaluate_retriever import EvaluatedRun
+from splade.storage.atomic import write_json
+from splade.storage.paths import IR_DATASETS_SCHEME
+
+ALL_METRICS_FILE = "perf_all_datasets.json"
+
+
+def open_evaluation_sets(
+    experiment: Experiment, with_queries: bool = True
+) -> list[tuple[Dataset, TrecProtocol | None]]:
+    """Open queries and qrels of every evaluated data set, with the metrics asked for; None without qrels.
+
+    Raises:
+        ConfigError: as `check_evaluation_settings`.
+        DataError: a file is missing or wrong.
+    """
+    check_evaluation_settings(experiment)
+    run, data = experiment.config, experiment.data
+    n_sets = len(run.retrieval_name)
+    sets: list[tuple[Dataset, TrecProtocol | None]] = []
+    for name, queries, qrels, metrics in zip(
+        run.retrieval_name,
+        data.Q_COLLECTION_PATH if with_queries else [None] * n_sets,
+        data.EVAL_QREL_PATH or [None] * n_sets,
+        run.eval_metric or [[]] * n_sets,
+        strict=True,
+    ):
+        if queries is not None:
+            dataset = Dataset.open(name, queries, qrels)
+        else:
+            dataset = Dataset(name, {}, None if qrels is None else read_qrels(qrels))
+        sets.append((dataset, TrecProtocol(metrics) if qrels is not None else None))
+    return sets
+
+
+def check_evaluation_settings(experiment: Experiment) -> None:
+    """Check that names, queries, qrels and metrics of the data sets belong together, before any work.
+
+    Raises:
+        ConfigError: lists of different lengths, a name used twice, an unknown metric, or a metric deeper than top_k.
+    """
+    run, data = experiment.config, experiment.data
+    lists: dict[str, Sequence[object]] = {
+        "config.retrieval_name": run.retrieval_name,
+        "data.EVAL_QREL_PATH": data.EVAL_QREL_PATH,
+        "config.eval_metric": run.eval_metric,
+        "data.Q_COLLECTION_PATH": data.Q_COLLECTION_PATH,
+    }
+    lengths = {name: len(value) for name, value in lists.items() if value}
+    if len(set(lengths.values())) > 1:
+        listing = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ConfigError(f"one entry per data set is needed: {listing}")
+    twice = next((name for name in run.retrieval_name if run.retrieval_name.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"config.retrieval_name has '{twice}' twice: the second run would replace the first")
+    for metrics in run.eval_metric:
+        parse_metrics(metrics)
+        check_depth_asked_for(run.top_k, metrics)
+
+
+def check_depth_asked_for(top_k: int, metrics: Sequence[str]) -> None:
+    """Raise a ConfigError for metrics that look deeper than `config.top_k`."""
+    if largest_cut(metrics) > top_k:
+        raise ConfigError(
+            f"config.top_k={top_k} documents are retrieved, but {', '.join(metrics)} looks at {largest_cut(metrics)}: "
+            "raise config.top_k, or name shallower cuts (recall_100)"
+        )
+
+
+def check_collection(experiment: Experiment, collection: TextCollection) -> list[Finding]:
+    """Was one of the query files given as the collection?
+
+    Raises:
+        DataError: it was, by the same file.
+    """
+    findings = []
+    for path in experiment.data.Q_COLLECTION_PATH:
+        if path.startswith(IR_DATASETS_SCHEME):
+            continue  # documents and queries of a catalogue cannot be confused, and looking would download them
+        try:
+            queries = open_queries(path)
+        except DataError:
+            continue  # indexing needs no queries; retrieving will say what is wrong with them
+        if _files(queries) and _files(queries) == _files(collection):
+            raise DataError(
+                f"data.COLLECTION_PATH={experiment.data.COLLECTION_PATH}: that is the queries file "
+                f"(data.Q_COLLECTION_PATH={path}); give the documents"
+            )
+        if len(queries) == len(collection):
+            ids = ([text_id for text_id, _ in texts] for texts in (collection, queries))
+            findings += check_collection_against_queries(*ids)
+    return findings
+
+
+def write_all_metrics(runs: Sequence[EvaluatedRun], out_dir: Path) -> None:
+    """Write the metrics of all evaluated data sets to one file."""
+    metrics = {run.dataset.name: run.metrics for run in runs if run.metrics}
+    if metrics:
+        write_json(out_dir / ALL_METRICS_FILE, metrics)
+
+
+def _files(collection: TextCollection) -> list[Path]:
+    return [path.resolve() for path in collection.source.files] if isinstance(collection, FileCollection) else []

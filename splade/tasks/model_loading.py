@@ -1,0 +1,80 @@
+"""Loading the model of a task, after a look at whether the names given for it make sense."""
+
+import re
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from splade.config import Experiment
+from splade.config.record import CONFIG_FILE
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import ConfigError
+from splade.evaluation.checks import Finding
+from splade.models.load import load_for_inference
+
+_QUERY_NAME = re.compile(r"([-_.](query|queries|q)|^query[-_]encoder)$", re.IGNORECASE)
+_DOCUMENT_NAME = re.compile(r"([-_.](doc|docs|document|documents|d)|^doc(ument)?[-_]encoder)$", re.IGNORECASE)
+
+
+def load_model(experiment: Experiment) -> tuple[SparseModel, list[Finding]]:
+    """Load the model that encodes documents and queries; return it with what looks wrong about it.
+
+    Raises:
+        ConfigError: `init_dict` names another model than the checkpoint was trained from, or query and document
+            encoder are swapped by their names.
+        ModelError: it cannot be loaded, or has no positions for `config.max_length` tokens.
+    """
+    findings = check_named_models(experiment)
+    run = experiment.config
+    model = SparseModel(load_for_inference(experiment), run.max_length, run.index_retrieve_batch_size)
+    return model, findings + model.findings
+
+
+def check_named_models(experiment: Experiment) -> list[Finding]:
+    """Look at which models are named, before any is loaded."""
+    init = experiment.init_dict
+    if experiment.config.pretrained_no_yamlconfig:
+        return _check_encoder_names(init.model_type_or_dir, init.model_type_or_dir_q)
+    _check_checkpoint_is_meant(experiment)
+    return []
+
+
+def _check_checkpoint_is_meant(experiment: Experiment) -> None:
+    """Refuse a model in `init_dict` that the checkpoint was not trained from: it would be ignored without a word."""
+    if experiment.config.checkpoint_dir is None or experiment.init_dict.model_type_or_dir is None:
+        return
+    saved = Path(experiment.config.checkpoint_dir) / CONFIG_FILE
+    if not saved.is_file():
+        return
+    trained_from = OmegaConf.select(OmegaConf.load(saved), "init_dict.model_type_or_dir")
+    given = experiment.init_dict.model_type_or_dir
+    if trained_from is not None and trained_from != given:
+        raise ConfigError(
+            f"init_dict.model_type_or_dir={given}, but config.checkpoint_dir={experiment.config.checkpoint_dir} holds "
+            f"a model trained from {trained_from}. To use {given} as it is, set config.pretrained_no_yamlconfig=true; "
+            f"to use the trained model, take its configuration: SPLADE_CONFIG_FULLPATH={saved}"
+        )
+
+
+def _check_encoder_names(document: str | None, query: str | None) -> list[Finding]:
+    """Go by the names that published pairs and our own checkpoints carry: `...-doc` and `...-query`, `model_q`."""
+    document_is_query = document is not None and _QUERY_NAME.search(_last_part(document)) is not None
+    query_is_document = query is not None and _DOCUMENT_NAME.search(_last_part(query)) is not None
+    trained_pair = document is not None and query is not None and _last_part(document) == "model_q"
+    if (document_is_query and query_is_document) or (trained_pair and _last_part(str(query)) == "model"):
+        raise ConfigError(
+            f"init_dict.model_type_or_dir={document} and init_dict.model_type_or_dir_q={query}: the first one encodes "
+            "documents, the second one queries; these look swapped"
+        )
+    if document_is_query and query is None:
+        message = f"init_dict.model_type_or_dir={document} looks like the query encoder of a pair, and encodes "
+        message += "documents here; give the document encoder, and this one as init_dict.model_type_or_dir_q"
+        return [Finding("warning", "query-encoder-for-documents", message)]
+    if query_is_document:
+        message = f"init_dict.model_type_or_dir_q={query} looks like a document encoder, and encodes queries here"
+        return [Finding("warning", "document-encoder-for-queries", message)]
+    return []
+
+
+def _last_part(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]

@@ -1,0 +1,87 @@
+"""Task: one query, or a prompt, answered on the terminal."""
+
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from splade.config import Experiment, require
+from splade.config.command import report
+from splade.datasets.collections import open_collection
+from splade.datasets.text_collection import TextCollection
+from splade.errors import DataError
+from splade.retrieval.collection_index import Index
+from splade.retrieval.sparse import Hit, SparseRetriever
+from splade.tasks.model_loading import load_model
+
+SHOWN = 10
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The answer to one query; without a query, to nothing.
+
+    Attributes:
+        text: what is printed.
+    """
+
+    text: str
+
+    def summary(self) -> str:
+        """Return the answer."""
+        return self.text
+
+
+def search(experiment: Experiment) -> SearchResult:
+    """Search config.index_dir for `query`, or for what is typed."""
+    require(experiment, "config.index_dir")
+    run = experiment.config
+    model, _ = load_model(experiment)
+    retriever = SparseRetriever(
+        model, Index.open(Path(str(run.index_dir)), model), run.threshold, run.search_effort, run.n_threads
+    )
+    texts = _texts_of(experiment, retriever)
+    top_k = SHOWN if run.top_k == type(run)().top_k else run.top_k
+    retriever.search("a first query", top_k)  # compiling and first allocations are in no measured query
+    if experiment.query is not None:
+        return SearchResult(_answer(retriever, texts, experiment.query, top_k))
+    while (query := _ask()) is not None:
+        if query:
+            report(_answer(retriever, texts, query, top_k))
+    return SearchResult("")
+
+
+def _ask() -> str | None:
+    """Return the next query; None at the end of the input."""
+    try:
+        return input("query> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+
+
+def _answer(retriever: SparseRetriever, texts: TextCollection | None, query: str, top_k: int) -> str:
+    start = time.perf_counter()
+    hits = retriever.search(query, top_k)
+    milliseconds = 1e3 * (time.perf_counter() - start)
+    lines = [line for hit in hits for line in _lines(hit, texts)]
+    return "\n".join([*lines, f"{len(hits)} documents in {milliseconds:.1f} ms"])
+
+
+def _lines(hit: Hit, texts: TextCollection | None) -> list[str]:
+    line = f"{hit.rank:>3}. {hit.score:8.3f}  {hit.doc_id}"
+    text = None if texts is None else texts.get(hit.doc_id)
+    shortened = "" if text is None else textwrap.shorten(text, _WIDTH, placeholder=" ...")
+    return [line, f"     {shortened}"] if shortened else [line]
+
+
+def _texts_of(experiment: Experiment, retriever: SparseRetriever) -> TextCollection | None:
+    """Return the collection that the configuration names, if the documents of the index come from it."""
+    if experiment.data.COLLECTION_PATH is None:
+        return None
+    try:
+        texts = open_collection(experiment.data.COLLECTION_PATH)
+        return texts if (texts.rows(retriever.known_doc_ids(())) >= 0).all() else None
+    except DataError:
+        return None  # searching needs no texts

@@ -1,0 +1,192 @@
+"""What can be evaluated: how each kind of retriever is made of a corpus, and what its results depend on."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from splade.config import Experiment
+from splade.config.identity import settings_affecting
+from splade.config.schema import Affects
+from splade.config.sweep import MODEL_KEY, folder_name, swept_settings
+from splade.datasets.dataset import Dataset
+from splade.datasets.text_collection import TextCollection
+from splade.distributed import available_threads
+from splade.errors import ConfigError
+from splade.evaluation.checks import Finding
+from splade.evaluation.protocols import EvaluationProtocol
+from splade.models.splade import digest_weights
+from splade.reports.index_report import write_index_report
+from splade.retrieval.bm25 import Bm25Retriever, library_version
+from splade.retrieval.collection_index import Index
+from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
+from splade.retrieval.protocol import Retriever
+from splade.retrieval.sparse import SparseRetriever
+from splade.retrieval.stored_results import finished_result, store_result
+from splade.tasks.index import check_index
+from splade.tasks.model_loading import load_model
+
+
+class System(ABC):
+    """A recipe for a retriever.
+
+    Attributes:
+        label: the system in tables.
+        folder_name: where its results go below `config.out_dir`; empty for `config.out_dir` itself.
+    """
+
+    label: str
+    folder_name: str = ""
+
+    @abstractmethod
+    def settings(self, dataset: Dataset) -> dict[str, object] | None:
+        """Return all that the results on a data set depend on, as JSON values; None: nobody knows."""
+
+    @abstractmethod
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Make the retriever of a corpus; return it with what looks wrong.
+
+        Args:
+            dataset: with its documents.
+            index_dir: takes what is kept on disk.
+        """
+
+
+class SparseSystem(System):
+    """A learned sparse model; it is loaded once, whatever the number of data sets.
+
+    Args:
+        experiment: model, lengths and search settings.
+        swept: settings of a sweep that tell this system from others of the same model, for the label.
+    """
+
+    def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
+        self._experiment = experiment
+        self._model, self._findings = load_model(experiment)
+        self.label = _label(self._model.name, swept, MODEL_KEY)
+        own = settings_affecting(experiment, Affects.INDEX | Affects.SEARCH, names_files=False)
+        query_encoder = digest_weights(self._model.network.query_encoder)
+        self._settings = own | {"model": self._model.fingerprint.as_dict(), "query_encoder": query_encoder}
+        # Times are measured with them.
+        self._settings["n_threads"] = available_threads(experiment.config.n_threads)
+
+    def settings(self, dataset: Dataset) -> dict[str, object]:
+        """Return all settings that affect index or search, digests of the encoders, and what identifies the data."""
+        return self._settings | dataset.identity
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Index the documents, or open the index that is there."""
+        run, corpus = self._experiment.config, dataset.documents
+        index = Index.build(index_dir, self._model, corpus, run.overwrite_final)
+        findings = [*self._findings, *self._model.documents.check_truncation(text for _, text in corpus)]
+        findings += check_index(index.postings)
+        write_index_report(index.postings, findings)
+        retriever = SparseRetriever(self._model, index, run.threshold, run.search_effort, run.n_threads)
+        return retriever, findings
+
+
+class Bm25System(System):
+    """BM25.
+
+    Args:
+        experiment: for the section `bm25`.
+        swept: settings of a sweep that tell this system from others, for the label.
+    """
+
+    def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
+        self._bm25 = experiment.bm25
+        self._settings = settings_affecting(experiment, Affects.BM25, names_files=False)
+        self._settings["bm25s"] = library_version()  # a missing library shows before anything is read
+        self.label = _label("BM25", {key: value for key, value in swept.items() if key.startswith("bm25.")})
+        suffix = folder_name(swept, Affects.BM25)
+        self.folder_name = f"bm25__{suffix}" if suffix else "bm25"
+
+    def settings(self, dataset: Dataset) -> dict[str, object]:
+        """Return the settings of BM25, the version of its library, and what identifies the data."""
+        return self._settings | dataset.identity
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Index the documents in memory."""
+        return Bm25Retriever(dataset.documents, self._bm25), []
+
+
+class ImportedSystem(System):
+    """A retriever of the user's own.
+
+    Args:
+        path: `package.module:Class`; the class is made with the corpus as its only argument.
+
+    Raises:
+        ConfigError: there is no such class, or it is no `Retriever`.
+    """
+
+    def __init__(self, path: str):
+        module_name, _, class_name = path.partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"retriever={path}: it cannot be imported ({error}); give package.module:Class"
+            ) from error
+        if not (isinstance(found, type) and issubclass(found, Retriever)):
+            raise ConfigError(f"retriever={path}: it is no class derived from splade.retrieval.protocol.Retriever")
+        self._class = cast("type[_MadeOfCorpus]", found)
+        self.label = class_name if found.name == Retriever.name else found.name
+        self.folder_name = class_name
+
+    def settings(self, dataset: Dataset) -> None:
+        """Return None: what the results depend on is in the user's code."""
+        return None
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Make the user's class of the documents."""
+        return self._class(dataset.documents), []
+
+
+class _MadeOfCorpus(Retriever):
+    """What a class of the user's own looks like."""
+
+    def __init__(self, corpus: TextCollection): ...
+
+
+def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
+    """Return the system that `retriever` names.
+
+    Raises:
+        ConfigError: there is no such one.
+    """
+    if experiment.retriever == "sparse":
+        return SparseSystem(experiment, swept_settings(swept, Affects.INDEX | Affects.SEARCH))
+    if experiment.retriever == "bm25":
+        return Bm25System(experiment, swept)
+    if ":" in experiment.retriever:
+        return ImportedSystem(experiment.retriever)
+    raise ConfigError(f"retriever={experiment.retriever}: allowed are sparse, bm25, package.module:Class")
+
+
+def evaluate_system(
+    system: System, dataset: Dataset, protocol: EvaluationProtocol, top_k: int, index_dir: Path, out_dir: Path
+) -> EvaluatedRun:
+    """Return the result of a system on a data set: the finished one, or a new one.
+
+    Args:
+        system: what is evaluated.
+        dataset: with its documents.
+        protocol: what is measured.
+        top_k: documents per query.
+        index_dir: takes what the system keeps on disk.
+        out_dir: takes the results.
+    """
+    settings = system.settings(dataset)
+    finished = finished_result(system.label, dataset, out_dir, settings)
+    if finished is not None:
+        return finished
+    retriever, findings = system.build(dataset, index_dir)
+    result = evaluate_retriever(retriever, dataset, protocol, top_k, out_dir, findings)
+    return store_result(system.label, result, settings)
+
+
+def _label(name: str, swept: Mapping[str, str], left_out: str = "") -> str:
+    shown = (f"{key.rpartition('.')[2]}={value}" for key, value in swept.items() if key != left_out)
+    return ", ".join([name, *shown])

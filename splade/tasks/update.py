@@ -1,0 +1,82 @@
+"""Task: add documents to an index and delete some."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from splade.config import Experiment, require
+from splade.config.record import save_record
+from splade.datasets.collections import open_collection
+from splade.errors import ConfigError, DataError
+from splade.evaluation.checks import Finding
+from splade.reports.index_report import write_index_report
+from splade.reports.summaries import warning_block
+from splade.retrieval.collection_index import Index
+from splade.storage.paths import resolve_path
+from splade.storage.text_files import iterate_lines
+from splade.tasks.index import check_index
+from splade.tasks.model_loading import load_model
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """A changed index.
+
+    Attributes:
+        folder: of the index.
+        n_deleted: documents deleted.
+        n_added: documents added.
+        n_docs: documents that the index holds now.
+        findings: what looks wrong.
+    """
+
+    folder: Path
+    n_deleted: int
+    n_added: int
+    n_docs: int
+    findings: tuple[Finding, ...]
+
+    def summary(self) -> str:
+        """Return what was done, then the warnings."""
+        done = f"{self.n_deleted} documents deleted, {self.n_added} added; the index holds {self.n_docs}"
+        return "\n".join([done, f"  in {self.folder}", *warning_block(self.findings)])
+
+
+def update(experiment: Experiment) -> UpdateResult:
+    """Delete documents (`delete`) from config.index_dir, then add the collection `add` to it."""
+    require(experiment, "config.index_dir")
+    if experiment.add is None and experiment.delete is None:
+        raise ConfigError("nothing to do: give add=COLLECTION, delete=IDS, or both")
+    folder = Path(str(experiment.config.index_dir))
+    deleted = [] if experiment.delete is None else _doc_ids(experiment.delete)
+    added, model = None, None
+    findings: list[Finding] = []
+    if experiment.add is not None:
+        added = open_collection(experiment.add)
+        model, findings = load_model(experiment)
+    index = Index.open(folder, model)
+    before = len(index)
+    if deleted:
+        index.delete(deleted)
+    if added is not None:
+        index.add(added)
+    findings += check_index(index.postings)
+    write_index_report(index.postings, findings)
+    save_record(experiment, folder, "update")
+    n_added = len(index) - before + len(deleted)
+    return UpdateResult(folder, len(deleted), n_added, len(index), tuple(findings))
+
+
+def _doc_ids(value: str) -> list[str]:
+    """Read document ids: from a file, one a line, or separated by commas.
+
+    Raises:
+        DataError: a file without ids.
+    """
+    if not Path(value).expanduser().is_file():
+        doc_ids = [doc_id.strip() for doc_id in value.split(",")]
+    else:
+        doc_ids = [line for _, line in iterate_lines(resolve_path(value))]
+    doc_ids = list(dict.fromkeys(doc_id for doc_id in doc_ids if doc_id))
+    if not doc_ids:
+        raise DataError(f"delete={value}: there are no document ids in it")
+    return doc_ids
