@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from splade.config.keys import help_template
 from splade.config.schema import Experiment
-from splade.config.validate import drop_removed_keys, node_class
+from splade.config.validate import drop_removed_keys, node_class, read_yaml
 from splade.errors import ConfigError, nearest
 from splade.storage.paths import resolve_path
 
@@ -103,11 +101,8 @@ def register(choice: ConfigChoice, description: str = "") -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=node_class(Experiment))
     included = choice.name
-    try:
-        saved = OmegaConf.load(choice.path) if choice.path.is_file() else None
-    except YAMLError as error:
-        raise ConfigError(f"{choice.path}: not YAML ({' '.join(str(error).split())})") from error
-    if isinstance(saved, DictConfig) and drop_removed_keys(saved):
+    saved = read_yaml(choice.path) if choice.path.is_file() else None
+    if saved is not None and drop_removed_keys(saved):
         included = "saved_by_an_earlier_version"
         store.store(name=included, node=saved)
     root: dict[str, object] = {

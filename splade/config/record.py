@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf import OmegaConf
 
 from splade.config.schema import Experiment
-from splade.config.validate import drop_removed_keys, to_experiment
-from splade.errors import ConfigError
+from splade.config.validate import read_yaml, to_experiment
 from splade.storage.atomic import write_json, write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -45,15 +43,7 @@ def read_config(folder: Path) -> Experiment:
     Raises:
         ConfigError: the file is missing, or not a configuration of this toolkit.
     """
-    path = folder / CONFIG_FILE
-    try:
-        saved = OmegaConf.load(path)
-    except (OSError, YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(saved, DictConfig):
-        raise ConfigError(f"{path}: it is no configuration, which holds sections such as init_dict and config")
-    drop_removed_keys(saved)
-    return to_experiment(saved)
+    return to_experiment(read_yaml(folder / CONFIG_FILE))
 
 
 def save_record(experiment: Experiment, folder: Path, task: str) -> None:

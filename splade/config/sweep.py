@@ -3,7 +3,7 @@
 import hashlib
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,22 +48,14 @@ def swept_settings(swept: Mapping[str, str], affects: Affects) -> dict[str, str]
 def folder_name(swept: Mapping[str, str], affects: Affects) -> str:
     """Return the name of a job's folder for what depends on some keys; empty when none of them is swept.
 
+    It is readable, and different for different values.
+
     Example:
         >>> swept = {"config.search_effort": "0.5", "init_dict.model_type_or_dir": "naver/splade-v3"}
         >>> folder_name(swept, Affects.INDEX), folder_name(swept, Affects.INDEX | Affects.SEARCH)
         ('naver_splade-v3', 'naver_splade-v3__search_effort-0.5')
     """
-    return folder_of(swept_settings(swept, affects))
-
-
-def folder_of(values: Mapping[str, str], leave_out: Collection[str] = ()) -> str:
-    """Return a folder name for a job, readable and different for different values; empty when nothing is left.
-
-    Example:
-        >>> folder_of({"config.search_effort": "0.5", "init_dict.model_type_or_dir": "naver/splade-v3"})
-        'naver_splade-v3__search_effort-0.5'
-    """
-    kept = {key: value for key, value in values.items() if key not in leave_out}
+    kept = swept_settings(swept, affects)
     leaves = [key.rpartition(".")[2] for key in kept]
     parts = []
     for key, value in sorted(kept.items(), key=lambda item: item[0] != MODEL_KEY):

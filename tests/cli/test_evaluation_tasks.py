@@ -14,7 +14,7 @@ import pytest
 
 from splade.config import compose_experiment
 from splade.config.schema import Affects
-from splade.config.sweep import folder_name, folder_of, swept_settings
+from splade.config.sweep import folder_name, swept_settings
 from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError
 from splade.tasks.beir_eval import beir_eval
@@ -119,9 +119,9 @@ def test_folders_of_jobs():
     only_data = {"beir.dataset": "scifact", "bm25.k1": "1.2"}
     assert folder_name(only_data, Affects.INDEX | Affects.SEARCH) == ""
     assert folder_name(only_data, Affects.BM25) == "k1-1.2"
-    long = [folder_of({MODEL: f"/{'a' * 200}/{name}/model"}) for name in ("one", "two")]
+    long = [folder_name({MODEL: f"/{'a' * 200}/{name}/model"}, Affects.INDEX) for name in ("one", "two")]
     assert long[0] != long[1] and all(len(name) <= 110 for name in long)
-    assert folder_of({"a.lambda": "1", "b.lambda": "2"}) == "a.lambda-1__b.lambda-2"
+    assert folder_name({"a.lambda": "1", "b.lambda": "2"}, Affects.INDEX) == "a.lambda-1__b.lambda-2"
 
 
 def test_the_model_and_bm25_in_one_table_with_a_test(work, small, tmp_path):

@@ -106,7 +106,7 @@ def test_missing_config_file_is_named_with_its_full_path(tmp_path):
     with pytest.raises(ConfigError, match="it is a folder"):
         choose_config({"SPLADE_CONFIG_FULLPATH": str(tmp_path)})
     (tmp_path / "broken.yaml").write_text("config: {lr: 1\n")
-    with pytest.raises(ConfigError, match=r"broken.yaml: not YAML .*line 2"):
+    with pytest.raises(ConfigError, match=r"broken.yaml: not a readable YAML file .*line 2"):
         register(choose_config({"SPLADE_CONFIG_FULLPATH": str(tmp_path / "broken.yaml")}))
 
 
