@@ -1,12 +1,21 @@
 """Sparse vectors over a vocabulary, many at a time: the one currency between encoder, index and search."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from splade.errors import DataError
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SparseVectors:
     """`n` sparse vectors in compressed sparse row form.
 
@@ -17,9 +26,9 @@ class SparseVectors:
         vocab_size: number of terms of the vocabulary.
 
     Example:
-        >>> vectors = SparseVectors.from_dense(np.array([[0.0, 2.0, 0.5], [0.0, 0.0, 0.0]]))
-        >>> len(vectors), vectors.row(0)[0].tolist(), vectors.row(0)[1].tolist()
-        (2, [1, 2], [2.0, 0.5])
+        >>> vectors = SparseVectors.from_rows([([2, 1], [0.5, 2.0]), ([], [])], vocab_size=3)
+        >>> vectors, vectors.row(0)[0].tolist(), vectors.row(0)[1].tolist()
+        (SparseVectors(2 vectors, 2 entries, 3 terms), [1, 2], [2.0, 0.5])
     """
 
     indptr: np.ndarray
@@ -29,6 +38,9 @@ class SparseVectors:
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
+
+    def __repr__(self) -> str:
+        return f"SparseVectors({len(self)} vectors, {self.nnz} entries, {self.vocab_size} terms)"
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return (self.row(i) for i in range(len(self)))
@@ -48,20 +60,56 @@ class SparseVectors:
         span = slice(self.indptr[i], self.indptr[i + 1])
         return self.term_ids[span], self.weights[span]
 
-    def rows(self, start: int, stop: int) -> "SparseVectors":
+    def rows(self, start: int, stop: int) -> SparseVectors:
         """Return vectors `start` to `stop` (exclusive); the entries are views, not copies."""
         indptr = self.indptr[start : stop + 1]
         span = slice(indptr[0], indptr[-1])
         return SparseVectors(indptr - indptr[0], self.term_ids[span], self.weights[span], self.vocab_size)
 
-    def take(self, order: np.ndarray) -> "SparseVectors":
+    def take(self, order: np.ndarray) -> SparseVectors:
         """Return the vectors in the given order, an integer array of any length."""
         order = np.asarray(order, dtype=np.int64)
         lengths = self.lengths[order]
-        indptr = np.zeros(len(order) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=indptr[1:])
+        indptr = _indptr(lengths)
         entries = np.repeat(self.indptr[order] - indptr[:-1], lengths) + np.arange(indptr[-1])
         return SparseVectors(indptr, self.term_ids[entries], self.weights[entries], self.vocab_size)
+
+    def check(self, vocab_size: int, names: Sequence[str] | None = None) -> None:
+        """Refuse vectors that no index can hold or search. Called once, where vectors enter: kernels rely on it.
+
+        Args:
+            vocab_size: of the index.
+            names: what to call each vector in the error; its number when None.
+
+        Raises:
+            DataError: another vocabulary, a wrong term id or weight, arrays that do not fit together.
+        """
+        if self.vocab_size != vocab_size:
+            raise DataError(
+                f"the vectors are over {self.vocab_size} terms, the index over {vocab_size}: another model made them"
+            )
+        indptr, terms, weights = self.indptr, self.term_ids, self.weights
+        if len(weights) != self.nnz or indptr[0] != 0 or indptr[-1] != self.nnz or (np.diff(indptr) < 0).any():
+            raise DataError("the arrays of the vectors do not fit together: indptr must ascend from 0 to their length")
+        if not self.nnz:
+            return
+        if terms.min() < 0 or terms.max() >= vocab_size:
+            wrong, fault = (terms < 0) | (terms >= vocab_size), "a term id outside the vocabulary"
+        elif not (weights.min() > 0 and weights.max() < np.inf):  # written so that NaN is refused too
+            wrong, fault = ~((weights > 0) & (weights < np.inf)), "a weight that is not finite and positive"
+        else:
+            wrong, fault = np.empty(self.nnz, np.bool_), "term ids that are not ascending and unique"
+            np.less_equal(terms[1:], terms[:-1], out=wrong[1:])
+            wrong[indptr[:-1][indptr[:-1] < self.nnz]] = False  # the first entry of a vector follows none
+            if not wrong.any():
+                return
+        row = int(np.searchsorted(indptr, np.argmax(wrong), "right")) - 1
+        terms, weights = self.row(row)
+        raise DataError(
+            f"the vector of {f'number {row}' if names is None else repr(names[row])} has {fault} (vocabulary of"
+            f" {vocab_size} terms; its {len(terms)} entries begin with the term ids {terms[:5].tolist()} and weights"
+            f" {weights[:5].tolist()})"
+        )
 
     def to_dense(self) -> np.ndarray:
         """Return a (n, vocab_size) float32 matrix."""
@@ -69,27 +117,56 @@ class SparseVectors:
         dense[np.repeat(np.arange(len(self)), self.lengths), self.term_ids] = self.weights
         return dense
 
-    @classmethod
-    def from_dense(cls, matrix: np.ndarray) -> "SparseVectors":
-        """Keep the positive entries of a (n, vocab_size) matrix."""
-        rows, terms = np.nonzero(matrix > 0)
-        indptr = np.zeros(len(matrix) + 1, dtype=np.int64)
-        np.cumsum(np.bincount(rows, minlength=len(matrix)), out=indptr[1:])
-        weights = np.asarray(matrix[rows, terms], dtype=np.float32)
-        return cls(indptr, terms.astype(np.int32), weights, matrix.shape[1])
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """Return a (n, vocab_size) SciPy matrix that shares the arrays."""
+        from scipy.sparse import csr_matrix
+
+        return csr_matrix((self.weights, self.term_ids, self.indptr), shape=(len(self), self.vocab_size))
 
     @classmethod
-    def empty(cls, vocab_size: int) -> "SparseVectors":
-        """Return zero vectors over `vocab_size` terms."""
+    def from_rows(cls, rows: Iterable[tuple[ArrayLike, ArrayLike]], vocab_size: int) -> SparseVectors:
+        """Make vectors from (term ids, weights) pairs, in any order of the terms; zero weights are left out.
+
+        Raises:
+            DataError: as `check`.
+        """
+        term_ids, weights = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
+        lengths: list[int] = []
+        for row in rows:
+            terms, values = np.asarray(row[0], np.int32), np.asarray(row[1], np.float32)
+            if terms.shape != values.shape or terms.ndim != 1:
+                raise DataError(f"vector number {len(lengths)} has {terms.size} term ids and {values.size} weights")
+            order = np.argsort(terms, kind="stable")
+            order = order[values[order] != 0]
+            term_ids.append(terms[order])
+            weights.append(values[order])
+            lengths.append(len(order))
+        vectors = cls(_indptr(lengths), np.concatenate(term_ids), np.concatenate(weights), vocab_size)
+        vectors.check(vocab_size)
+        return vectors
+
+    @classmethod
+    def from_dense(cls, matrix: np.ndarray) -> SparseVectors:
+        """Keep the positive entries of a (n, vocab_size) matrix."""
+        rows, terms = np.nonzero(matrix > 0)
+        weights = np.asarray(matrix[rows, terms], dtype=np.float32)
+        return cls(_indptr(np.bincount(rows, minlength=len(matrix))), terms.astype(np.int32), weights, matrix.shape[1])
+
+    @classmethod
+    def empty(cls, vocab_size: int) -> SparseVectors:
+        """Return no vectors, over `vocab_size` terms."""
         return cls(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), vocab_size)
 
     @classmethod
-    def concatenate(cls, parts: Sequence["SparseVectors"], vocab_size: int) -> "SparseVectors":
+    def concatenate(cls, parts: Sequence[SparseVectors], vocab_size: int) -> SparseVectors:
         """Stack several sets of vectors over the same vocabulary."""
         if not parts:
             return cls.empty(vocab_size)
-        lengths = np.concatenate([part.lengths for part in parts])
-        indptr = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=indptr[1:])
+        indptr = _indptr(np.concatenate([part.lengths for part in parts]))
         term_ids = np.concatenate([part.term_ids for part in parts])
         return cls(indptr, term_ids, np.concatenate([part.weights for part in parts]), vocab_size)
+
+
+def _indptr(lengths: ArrayLike) -> np.ndarray:
+    """(n + 1,) int64: where each of n vectors of the given lengths begins."""
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from splade.datasets.text_collection import FileCollection, TextCollection
 from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import DataError
-from splade.storage.array_files import CACHE_FROM_BYTES, user_cache
+from splade.storage.cache import CACHE_FROM_BYTES, user_cache
 from splade.storage.line_index import LineIndex, LineSource
 from splade.storage.paths import IR_DATASETS_SCHEME
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -19,19 +19,16 @@ from splade.datasets.runs import iterate_run
 from splade.datasets.score_pickles import is_pickle, read_pickle
 from splade.errors import DataError
 from splade.progress import progress_bar
-from splade.storage.array_files import (
-    CACHE_FROM_BYTES,
-    Arrays,
-    cache_candidates,
-    cache_target,
-    fingerprint,
-    open_arrays,
-    write_arrays,
-)
+from splade.storage.arrays import Arrays, Layout
+from splade.storage.cache import CACHE_FROM_BYTES, cache_candidates, cache_target, fingerprint, open_cache, write_cache
 from splade.storage.paths import resolve_path
 
 SCORES_SUFFIX = ".splade-scores"
 _SEPARATOR = "\n"
+_LAYOUT = Layout(
+    "teacher scores",
+    {"query_ids": "|u1", "doc_ids": "|u1", "doc_id_ends": "<i8", "scores": "<f4", "score_ends": "<i8"},
+)
 
 
 class TeacherScores:
@@ -54,15 +51,12 @@ class TeacherScores:
         self.name = str(path)
         self._path = path
         self._query_ids, self._doc_ids = arrays["query_ids"], arrays["doc_ids"]
-        self._doc_id_ends, self._scores, self._score_ends = (
-            arrays["doc_id_ends"],
-            arrays["scores"],
-            arrays["score_ends"],
-        )
+        self._doc_id_ends, self._score_ends = arrays["doc_id_ends"], arrays["score_ends"]
+        self._scores = arrays["scores"]
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        return {query_id: row for row, query_id in enumerate(_split(self._query_ids))}
+        return {query_id: row for row, query_id in enumerate(_split_ids(self._query_ids))}
 
     @property
     def query_ids(self) -> list[str]:
@@ -80,7 +74,7 @@ class TeacherScores:
         row = self._row(query_id)
         scores = self._scores[self._score_ends[row] : self._score_ends[row + 1]]
         doc_ids = self._doc_ids[self._doc_id_ends[row] : self._doc_id_ends[row + 1]]
-        return (_split(doc_ids) if len(scores) else []), scores
+        return (_split_ids(doc_ids) if len(scores) else []), scores
 
     def n_documents(self, query_id: str) -> int:
         """Return how many documents of a query are scored, without reading them."""
@@ -93,7 +87,7 @@ class TeacherScores:
             raise DataError(f"{self.name}: there are no scores for the query '{query_id}'")
         return row
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return open_scores, (self._path,)
 
 
@@ -120,22 +114,22 @@ def open_scores(path: str | Path) -> TeacherScores:
             "scores": np.frombuffer(scores.getbuffer(), np.float32),
         }
         return TeacherScores(file, small | columns)
-    state = {"kind": "scores"} | fingerprint(file)
+    state = fingerprint(file)
     for candidate in cache_candidates(file, SCORES_SUFFIX):
-        arrays = open_arrays(candidate, state)
+        arrays = open_cache(candidate, _LAYOUT, state)
         if arrays is not None:
             return TeacherScores(file, arrays)
     return TeacherScores(file, _convert(file, cache_target(file, SCORES_SUFFIX), state))
 
 
-def _convert(file: Path, target: Path, state: dict[str, Any]) -> Arrays:
+def _convert(file: Path, target: Path, state: object) -> Arrays:
     """Write the cache by way of nameless temporary files, which vanish with the process."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=target.parent) as doc_ids, TemporaryFile(dir=target.parent) as scores:
         small = _write_columns(file, doc_ids, scores)
         arrays = small | {"doc_ids": _mapped(doc_ids, np.uint8), "scores": _mapped(scores, np.float32)}
-        write_arrays(target, arrays, state)
-    cached = open_arrays(target, state)
+        write_cache(target, _LAYOUT, arrays, state)
+    cached = open_cache(target, _LAYOUT, state)
     if cached is None:
         raise DataError(f"{target}: changed while it was written")
     return cached
@@ -193,5 +187,5 @@ def _mapped(stream: IO[bytes], dtype: type) -> np.ndarray:
     return np.memmap(stream, dtype, "r")
 
 
-def _split(joined: np.ndarray) -> list[str]:
+def _split_ids(joined: np.ndarray) -> list[str]:
     return joined.tobytes().decode("utf-8", "surrogatepass").split(_SEPARATOR)

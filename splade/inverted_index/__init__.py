@@ -1,8 +1,8 @@
 """Inverted index: storage, building, updating and search."""
 
-from splade.interop.vector_files import read_anserini_vectors, read_npz_vectors
 from splade.inverted_index.build import IndexBuilder
-from splade.inverted_index.merge import INDEX_FILE, IndexInfo
+from splade.inverted_index.layout import INDEX_FILE
+from splade.inverted_index.merge import IndexInfo
 from splade.inverted_index.read import InvertedIndex, SearchResults
 from splade.inverted_index.update import add_documents, delete_documents
 
@@ -14,6 +14,4 @@ __all__ = [
     "SearchResults",
     "add_documents",
     "delete_documents",
-    "read_anserini_vectors",
-    "read_npz_vectors",
 ]

@@ -1,6 +1,6 @@
 """Building an index from a stream of vectors, in bounded memory, by one process or several, resumable at any moment.
 
-Documents are inverted in segments. A segment is written whole or not at all, so a build that was killed goes on after
+Documents are inverted in segments. A segment is written whole or not at all, so a build that was killed resumes after
 its last segment. Segments live in `index_dir/.build-<hash of the settings>`; the index appears at the end, by
 renaming, and what it contains depends only on the documents and their order, not on where the build was interrupted.
 """
@@ -10,16 +10,14 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from splade.errors import DataError, IndexFileError
 from splade.inverted_index.document_ids import DocumentIds
-from splade.inverted_index.merge import INDEX_FILE, KIND, IndexInfo, merge
+from splade.inverted_index.layout import INDEX_FILE, open_index_file
+from splade.inverted_index.merge import IndexInfo, merge
 from splade.inverted_index.segments import Segment, SegmentFile
-from splade.inverted_index.validation import check_vectors
-from splade.storage.array_file import open_arrays
 from splade.storage.atomic import write_json
 from splade.vectors import SparseVectors
 
@@ -39,7 +37,7 @@ class IndexBuilder:
         self,
         index_dir: str | Path,
         vocab_size: int,
-        metadata: dict[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
         source: str = "",
         rank: int = 0,
         world_size: int = 1,
@@ -47,7 +45,7 @@ class IndexBuilder:
         segment_postings: int = 1 << 26,
         segment_seconds: float = 120,
     ):
-        """Start a build, or go on with the unfinished build of the same settings.
+        """Start a build, or resume the unfinished build of the same settings.
 
         Args:
             index_dir: folder of the index.
@@ -77,13 +75,13 @@ class IndexBuilder:
         if self.path.exists() and not overwrite and not self._folder.exists():
             raise IndexFileError(f"{self.path} exists already; allow it to be overwritten, or choose another index_dir")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._segments = self._whole_segments()
+        self._segments = self._complete_segments()
         self.documents_done = sum(len(segment.ids) for segment in self._segments)
         self._ids: list[DocumentIds] = []
         self._batches: list[SparseVectors] = []
         self._buffered = 0
         if self.documents_done:
-            logger.info("going on after the %d documents of an unfinished build", self.documents_done)
+            logger.info("resuming after the %d documents of an unfinished build", self.documents_done)
 
     @property
     def path(self) -> Path:
@@ -100,7 +98,7 @@ class IndexBuilder:
         """
         if len(doc_ids) != len(vectors):
             raise DataError(f"{len(doc_ids)} document ids were given for {len(vectors)} vectors")
-        check_vectors(vectors, self._vocab_size, doc_ids)
+        vectors.check(self._vocab_size, doc_ids)
         start = 0
         while start < len(vectors):
             room = vectors.indptr[start] + self._segment_postings - self._buffered
@@ -129,15 +127,11 @@ class IndexBuilder:
         write_json(self._done(self._rank), len(self._segments))
         if self._rank > 0:
             self._wait([self._folder], there=False, timeout_s=timeout_s)
-            attributes = open_arrays(self.path, KIND).attributes
-            counts = {name: attributes[name] for name in ("n_docs", "vocab_size", "n_postings", "n_empty")}
-            return IndexInfo(path=self.path, n_bytes=self.path.stat().st_size, **counts)
+            return IndexInfo.of(open_index_file(self.path))
         self._wait([self._done(rank) for rank in range(self._world_size)], there=True, timeout_s=timeout_s)
         return self._merge([SegmentFile(path) for path in sorted(self._folder.glob("r*-s*.h5"))])
 
     def _merge(self, segments: Sequence[Segment | SegmentFile]) -> IndexInfo:
-        for stale in self.index_dir.glob(f".{INDEX_FILE}.*.part"):
-            stale.unlink()
         info = merge(segments, self.path, self._vocab_size, self._metadata)
         for folder in self.index_dir.glob(".build-*"):
             shutil.rmtree(folder)
@@ -153,7 +147,7 @@ class IndexBuilder:
         self._ids, self._batches, self._buffered = [], [], 0
         self._flushed = time.monotonic()
 
-    def _whole_segments(self) -> list[SegmentFile]:
+    def _complete_segments(self) -> list[SegmentFile]:
         """Open this rank's segments of an earlier run, up to the first that is missing or damaged."""
         segments: list[SegmentFile] = []
         while (path := self._segment_path(len(segments))).exists():

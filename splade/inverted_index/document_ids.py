@@ -72,10 +72,10 @@ class DocumentIds:
         return DocumentIds(self.text[where], ends)
 
     def hashes(self) -> np.ndarray:
-        """(n,) uint64: a hash of each id (FNV-1a)."""
-        return _hashes(self.text, self.ends)
+        """(n,) uint64: the FNV-1a hash of each id."""
+        return _fnv1a(self.text, self.ends)
 
-    def find(self, doc_ids: Sequence[str]) -> np.ndarray:
+    def numbers(self, doc_ids: Sequence[str]) -> np.ndarray:
         """(len(doc_ids),) int64: the number of each id.
 
         Raises:
@@ -120,7 +120,7 @@ class DocumentIds:
 
 
 @numba.njit(nogil=True, cache=True)
-def _hashes(text: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _fnv1a(text: np.ndarray, ends: np.ndarray) -> np.ndarray:
     hashes = np.empty(len(ends), np.uint64)
     start = 0
     for i in range(len(ends)):

@@ -1,21 +1,12 @@
-"""Merging sources of postings, term by term, into one index file.
-
-Layout. Documents are cut into windows of 2**15, small enough for one window's scores to stay in the processor's
-cache. The postings of a term are stored in the order of their documents, so those that lie in one window are
-contiguous: a slice. A posting is the document's offset in its window (16 bits) and its weight (float32), in two
-parallel arrays; a slice is the number of its window, its first posting and its largest weight.
-
-Weights are kept in full only. Impacts of 8 bits beside them would make a file of seven bytes per posting, and reading
-one takes 1.0 ns where reading a float32 takes 1.1, from memory, and no less from the cache: not enough to pay for a
-second look at every candidate.
+"""Merging sources of postings, term by term, into one index file (see `layout`).
 
 The same documents in the same order give the same bytes, whatever the sources they came from.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
@@ -23,16 +14,13 @@ from tqdm import tqdm
 
 from splade.errors import DataError
 from splade.inverted_index.document_ids import DocumentIds
+from splade.inverted_index.layout import INDEX_LAYOUT, MAX_DOCS, WINDOW_BITS
 from splade.inverted_index.segments import Postings, PostingSource
 from splade.progress import progress_bar
-from splade.storage.array_file import ArrayFileWriter, writing
+from splade.storage.arrays import ArrayFile, ArrayWriter, array_writer
 
-KIND = "inverted index"
-INDEX_FILE = "index.h5"
-WINDOW_BITS = 15
-_MAX_DOCS = 1 << (WINDOW_BITS + 16)  # the number of a window has 16 bits
 _RANGE_POSTINGS = 3 << 22  # merged at once, 8 bytes each
-_CHUNK_POSTINGS = 1 << 19  # written at once, so that they stay in the cache between conversion and checksum
+_CHUNK_POSTINGS = 1 << 19  # written at once, so that they stay in the cache between conversion and writing
 
 
 @dataclass(frozen=True)
@@ -53,8 +41,14 @@ class IndexInfo:
     n_empty: int
     n_bytes: int
 
+    @classmethod
+    def of(cls, file: ArrayFile) -> "IndexInfo":
+        """Describe an index that is there."""
+        counts = {name: file.integer(name) for name in ("n_docs", "vocab_size", "n_postings", "n_empty")}
+        return cls(path=file.path, n_bytes=file.n_bytes, **counts)
 
-def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadata: dict[str, Any]) -> IndexInfo:
+
+def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadata: Mapping[str, object]) -> IndexInfo:
     """Write the index of all documents of the sources, numbered one source after the other.
 
     Memory: about 110 MB (twice that for several sources), plus 8 bytes per document.
@@ -65,8 +59,8 @@ def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadat
     ids = DocumentIds.concatenate([source.ids for source in sources]) if sources else None
     if ids is None or len(ids) == 0:
         raise DataError("no documents were given: an index needs at least one")
-    if len(ids) > _MAX_DOCS:
-        raise DataError(f"{len(ids)} documents were given; one index holds at most {_MAX_DOCS}")
+    if len(ids) > MAX_DOCS:
+        raise DataError(f"{len(ids)} documents were given; one index holds at most {MAX_DOCS}")
     ids.check_unique()
     lengths = np.concatenate([source.lengths for source in sources])
     counts = np.sum([source.counts for source in sources], axis=0)
@@ -76,47 +70,54 @@ def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadat
         "n_postings": int(counts.sum()),
         "n_empty": int((lengths == 0).sum()),
     }
-    with writing(path, KIND, {**info, "window_bits": WINDOW_BITS, "metadata": metadata}) as file:
+    attributes: dict[str, int | str] = {
+        **info,
+        "window_bits": WINDOW_BITS,
+        "metadata": json.dumps(metadata, sort_keys=True),
+    }
+    for stale in path.parent.glob(f".{path.name}.*.part"):  # of processes that were killed
+        stale.unlink()
+    with array_writer(path, INDEX_LAYOUT, attributes) as file:
         _write_postings(file, sources, counts)
-        file.add("lengths", lengths)
-        file.add("id_text", ids.text)
-        file.add("id_ends", ids.ends)
+        file.write("doc_lengths", lengths)
+        file.write("id_text", ids.text)
+        file.write("id_ends", ids.ends)
     return IndexInfo(path=path, n_bytes=path.stat().st_size, **info)
 
 
-def _write_postings(file: ArrayFileWriter, sources: Sequence[PostingSource], counts: np.ndarray) -> None:
+def _write_postings(file: ArrayWriter, sources: Sequence[PostingSource], counts: np.ndarray) -> None:
     n_postings = int(counts.sum())
-    file.create("offsets", "<u2", n_postings)
-    file.create("weights", "<f4", n_postings)
+    file.create("offsets", n_postings)
+    file.create("impacts", n_postings)
     bases = np.cumsum([0, *(len(source.ids) for source in sources)])
     with progress_bar("merging", total=n_postings, unit="posting") as bar:
-        slices = [
+        blocks = [
             _write_range(file, _merge_range(sources, bases, counts, first, last), bar)
             for first, last in term_ranges(counts)
         ]
-    per_term, windows, sizes, maxima = (np.concatenate(part) for part in zip(*slices, strict=True))
-    file.add("slice_starts", _running_sum(per_term))
-    file.add("slice_windows", windows)
-    file.add("slice_begins", _running_sum(sizes))
-    file.add("slice_maxima", maxima)
-    file.add("term_maxima", _term_maxima(per_term, maxima))
+    per_term, windows, sizes, maxima = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    file.write("term_blocks", _running_sum(per_term))
+    file.write("block_windows", windows)
+    file.write("block_postings", _running_sum(sizes))
+    file.write("block_max", maxima)
+    file.write("term_max", _term_max(per_term, maxima))
 
 
-def _write_range(file: ArrayFileWriter, merged: Postings, bar: tqdm) -> tuple[np.ndarray, ...]:
-    """Write the postings of a range of terms; return their slices, as `_cut` does."""
+def _write_range(file: ArrayWriter, merged: Postings, bar: tqdm) -> tuple[np.ndarray, ...]:
+    """Write the postings of a range of terms; return their blocks, as `_cut_blocks` does."""
     for start in range(0, len(merged.pairs), _CHUNK_POSTINGS):
-        offsets, bits = _split(merged.pairs[start : start + _CHUNK_POSTINGS])
+        offsets, bits = _split_pairs(merged.pairs[start : start + _CHUNK_POSTINGS])
         file.append("offsets", offsets)
-        file.append("weights", bits.view(np.float32))
+        file.append("impacts", bits.view(np.float32))
         bar.update(len(offsets))
-    return _cut(merged.starts, merged.pairs, merged.pairs.view(np.float32))
+    return _cut_blocks(merged.starts, merged.pairs, merged.pairs.view(np.float32))
 
 
-def _term_maxima(per_term: np.ndarray, maxima: np.ndarray) -> np.ndarray:
-    """(vocab_size,) float32: largest weight of each term, 0 for a term without postings."""
-    term_maxima = np.zeros(len(per_term), np.float32)
-    np.maximum.at(term_maxima, np.repeat(np.arange(len(per_term)), per_term), maxima)
-    return term_maxima
+def _term_max(per_term: np.ndarray, maxima: np.ndarray) -> np.ndarray:
+    """(vocab_size,) float32: largest impact of each term, 0 for a term without postings."""
+    term_max = np.zeros(len(per_term), np.float32)
+    np.maximum.at(term_max, np.repeat(np.arange(len(per_term)), per_term), maxima)
+    return term_max
 
 
 def _running_sum(sizes: np.ndarray) -> np.ndarray:
@@ -137,18 +138,18 @@ def _merge_range(
     sources: Sequence[PostingSource], bases: np.ndarray, counts: np.ndarray, first: int, last: int
 ) -> Postings:
     if len(sources) == 1:
-        return sources[0].read(first, last)
+        return sources[0].postings(first, last)
     starts = _running_sum(counts[first:last])
     pairs = np.empty((starts[-1], 2), np.uint32)
     ends = starts[:-1].copy()
     for source, base in zip(sources, bases, strict=False):
-        part = source.read(first, last)
-        _append(part.starts, part.pairs, int(base), ends, pairs)
+        part = source.postings(first, last)
+        _append_source(part.starts, part.pairs, int(base), ends, pairs)
     return Postings(starts, pairs)
 
 
 @numba.njit(nogil=True, cache=True)
-def _append(starts: np.ndarray, pairs: np.ndarray, base: int, ends: np.ndarray, merged: np.ndarray) -> None:
+def _append_source(starts: np.ndarray, pairs: np.ndarray, base: int, ends: np.ndarray, merged: np.ndarray) -> None:
     """Append one source's postings to those of the sources before it."""
     for term in range(len(ends)):
         place = ends[term]
@@ -160,8 +161,8 @@ def _append(starts: np.ndarray, pairs: np.ndarray, base: int, ends: np.ndarray, 
 
 
 @numba.njit(nogil=True, cache=True)
-def _split(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return offsets in the window (uint16) and bits of the weights (uint32)."""
+def _split_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return offsets in the window (uint16) and bits of the impacts (uint32)."""
     offsets, bits = np.empty(len(pairs), np.uint16), np.empty(len(pairs), np.uint32)
     for posting in range(len(pairs)):
         offsets[posting] = pairs[posting, 0] & np.uint32((1 << WINDOW_BITS) - 1)
@@ -170,19 +171,19 @@ def _split(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _cut(
+def _cut_blocks(
     starts: np.ndarray, pairs: np.ndarray, pairs_as_floats: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cut postings into slices.
+    """Cut postings into blocks.
 
     Returns:
-        Slices per term, and of each slice its window, number of postings and largest weight.
+        Blocks per term, and of each block its window, number of postings and largest impact.
     """
     n_terms = len(starts) - 1
     per_term = np.zeros(n_terms, np.int64)
     windows, sizes, maxima = np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.float32)
     for filling in range(2):
-        n_slices = 0
+        n_blocks = 0
         for term in range(n_terms):
             begin = starts[term]
             while begin < starts[term + 1]:
@@ -190,15 +191,15 @@ def _cut(
                 end = _window_end(pairs, begin, starts[term + 1], (window + 1) << WINDOW_BITS)
                 if filling:
                     per_term[term] += 1
-                    windows[n_slices], sizes[n_slices] = window, end - begin
-                    maxima[n_slices] = pairs_as_floats[begin:end, 1].max()
-                n_slices += 1
+                    windows[n_blocks], sizes[n_blocks] = window, end - begin
+                    maxima[n_blocks] = pairs_as_floats[begin:end, 1].max()
+                n_blocks += 1
                 begin = end
         if not filling:
             windows, sizes, maxima = (
-                np.empty(n_slices, np.uint16),
-                np.empty(n_slices, np.int64),
-                np.empty(n_slices, np.float32),
+                np.empty(n_blocks, np.uint16),
+                np.empty(n_blocks, np.int64),
+                np.empty(n_blocks, np.float32),
             )
     return per_term, windows, sizes, maxima
 

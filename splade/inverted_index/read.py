@@ -4,17 +4,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from splade.errors import DataError, IndexFileError
 from splade.inverted_index.document_ids import DocumentIds
-from splade.inverted_index.kernels.block_kernels import find
-from splade.inverted_index.kernels.search import PostingLists, search_batch
-from splade.inverted_index.merge import INDEX_FILE, KIND, WINDOW_BITS
-from splade.inverted_index.validation import check_vectors
-from splade.storage.array_file import ArrayFile, open_arrays, verify_arrays
+from splade.inverted_index.kernels.block_kernels import find_posting
+from splade.inverted_index.kernels.search import search_batch
+from splade.inverted_index.layout import INDEX_FILE, WINDOW_BITS, open_index_file, posting_lists
+from splade.storage.arrays import ArrayFile
 from splade.vectors import SparseVectors
 
 _BATCH_RESULTS = 1 << 20  # documents that one call of the kernel may return
@@ -62,17 +60,13 @@ class InvertedIndex:
     """
 
     def __init__(self, file: ArrayFile):
-        arrays, attributes = file.arrays, file.attributes
-        self._file = file
-        self._ids = DocumentIds(arrays["id_text"], arrays["id_ends"])
-        self._lists = PostingLists(*(arrays[name] for name in PostingLists._fields))
-        self.path: Path = file.path
-        self.n_bytes: int = file.n_bytes
-        self.n_docs: int = attributes["n_docs"]
-        self.n_empty: int = attributes["n_empty"]
-        self.n_postings: int = attributes["n_postings"]
-        self.vocab_size: int = attributes["vocab_size"]
-        self.metadata: dict[str, Any] = attributes["metadata"]
+        self.file = file
+        self._ids = DocumentIds(file.arrays["id_text"], file.arrays["id_ends"])
+        self._lists = posting_lists(file)
+        self.path, self.n_bytes = file.path, file.n_bytes
+        self.n_docs, self.n_empty = file.integer("n_docs"), file.integer("n_empty")
+        self.n_postings, self.vocab_size = file.integer("n_postings"), file.integer("vocab_size")
+        self.metadata = file.json("metadata")
 
     def __repr__(self) -> str:
         return f"InvertedIndex({str(self.path)!r}, {self.n_docs} documents, {self.n_postings} postings)"
@@ -91,12 +85,12 @@ class InvertedIndex:
                 reason = "an unfinished index; run the same indexing again to complete it" if unfinished else "no index"
                 raise IndexFileError(f"{path.absolute()}: holds {reason}")
             path = path / INDEX_FILE
-        return cls(open_arrays(path, KIND))
+        return cls(open_index_file(path))
 
     @property
     def posting_counts(self) -> np.ndarray:
         """(vocab_size,) int64: number of documents that each term occurs in."""
-        return np.diff(self._lists.slice_begins[self._lists.slice_starts])
+        return np.diff(self._lists.block_postings[self._lists.term_blocks])
 
     @property
     def mean_terms(self) -> float:
@@ -140,7 +134,7 @@ class InvertedIndex:
         Raises:
             DataError: wrong vectors, `top_k`, `effort` or `n_threads`.
         """
-        check_vectors(queries, self.vocab_size)
+        queries.check(self.vocab_size)
         if top_k < 1 or n_threads < 1 or not 0 < effort <= 1:
             raise DataError(
                 f"top_k and n_threads are at least 1, effort is above 0 and at most 1;"
@@ -181,24 +175,22 @@ class InvertedIndex:
         if not 0 <= doc_idx < self.n_docs:
             raise DataError(f"document number {doc_idx}: the index holds 0 to {self.n_docs - 1}")
         lists, window, offset = self._lists, doc_idx >> WINDOW_BITS, doc_idx & ((1 << WINDOW_BITS) - 1)
-        slices = np.flatnonzero(lists.slice_windows == window)
-        begins, ends = lists.slice_begins[slices], lists.slice_begins[slices + 1]
-        places = np.array(
-            [find(lists.offsets, begin, end, offset) for begin, end in zip(begins, ends, strict=True)], np.int64
-        )
+        blocks = np.flatnonzero(lists.block_windows == window)
+        spans = zip(lists.block_postings[blocks], lists.block_postings[blocks + 1], strict=True)
+        places = np.array([find_posting(lists.offsets, begin, end, offset) for begin, end in spans], np.int64)
         there = places >= 0
-        term_ids = np.searchsorted(lists.slice_starts, slices[there], "right") - 1
-        return term_ids.astype(np.int32), lists.weights[places[there]]
+        term_ids = np.searchsorted(lists.term_blocks, blocks[there], "right") - 1
+        return term_ids.astype(np.int32), lists.impacts[places[there]]
 
     def verify(self) -> None:
-        """Read the whole file and compare all checksums.
+        """Read the whole file and compare its checksum.
 
         Raises:
             IndexFileError: the file is damaged.
         """
-        verify_arrays(self.path, KIND)
+        open_index_file(self.path, verify=True)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return what is in the index, as values that JSON can hold."""
         counts = self.posting_counts
         return {

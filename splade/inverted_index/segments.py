@@ -13,10 +13,10 @@ import numba
 import numpy as np
 
 from splade.inverted_index.document_ids import DocumentIds
-from splade.storage.array_file import ArrayFile, open_arrays, writing
+from splade.storage.arrays import ArrayFile, Layout, array_writer, open_arrays
 from splade.vectors import SparseVectors
 
-KIND = "segment"
+_LAYOUT = Layout("segment", {"starts": "<i8", "pairs": "<u4", "doc_lengths": "<i4", "id_text": "|u1", "id_ends": "<i8"})
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Postings:
     Attributes:
         starts: (n_terms + 1,) int64; term i of the range owns the postings `starts[i]:starts[i + 1]`.
         pairs: (n_postings, 2) uint32: the document's number in its source, ascending within a term, and the bits of its
-            float32 weight. Side by side, because inverting writes to as many places as there are terms.
+            float32 impact. Side by side, because inverting writes to as many places as there are terms.
     """
 
     starts: np.ndarray
@@ -40,7 +40,7 @@ class PostingSource(Protocol):
     lengths: np.ndarray
     counts: np.ndarray
 
-    def read(self, first: int, last: int) -> Postings:
+    def postings(self, first: int, last: int) -> Postings:
         """Return the postings of the terms `first` to `last` (exclusive)."""
 
 
@@ -60,11 +60,11 @@ class Segment:
         self.lengths = np.concatenate([np.diff(batch.indptr) for batch in batches]).astype(np.int32)
         self.counts = np.zeros(vocab_size, np.int64)
         for batch in batches:
-            _count(batch.term_ids, self.counts)
+            _count_terms(batch.term_ids, self.counts)
         self._batches = batches
         self._marks = [batch.indptr[:-1].copy() for batch in batches]
 
-    def read(self, first: int, last: int) -> Postings:
+    def postings(self, first: int, last: int) -> Postings:
         """Return the postings of the terms `first` to `last` (exclusive), going on where the last call ended."""
         starts = np.zeros(last - first + 1, np.int64)
         np.cumsum(self.counts[first:last], out=starts[1:])
@@ -78,35 +78,35 @@ class Segment:
 
     def write(self, path: Path) -> None:
         """Write the segment, whole or not at all."""
-        postings = self.read(0, len(self.counts))
-        with writing(path, KIND, {"vocab_size": len(self.counts), "n_docs": len(self.ids)}) as file:
-            file.add("starts", postings.starts)
-            file.add("pairs", postings.pairs.reshape(-1))
-            file.add("lengths", self.lengths)
-            file.add("id_text", self.ids.text)
-            file.add("id_ends", self.ids.ends)
+        postings = self.postings(0, len(self.counts))
+        with array_writer(path, _LAYOUT, {}) as file:
+            file.write("starts", postings.starts)
+            file.write("pairs", postings.pairs.reshape(-1))
+            file.write("doc_lengths", self.lengths)
+            file.write("id_text", self.ids.text)
+            file.write("id_ends", self.ids.ends)
 
 
 class SegmentFile:
     """A segment on disk, read piece by piece."""
 
     def __init__(self, path: Path):
-        self._file: ArrayFile = open_arrays(path, KIND)
+        self._file: ArrayFile = open_arrays(path, _LAYOUT)
         arrays = self._file.arrays
         self.ids = DocumentIds(arrays["id_text"], arrays["id_ends"])
-        self.lengths = arrays["lengths"]
+        self.lengths = arrays["doc_lengths"]
         self.starts = arrays["starts"]
         self.counts = np.diff(self.starts)
 
-    def read(self, first: int, last: int) -> Postings:
+    def postings(self, first: int, last: int) -> Postings:
         """Return the postings of the terms `first` to `last` (exclusive)."""
         start, stop = int(self.starts[first]), int(self.starts[last])
-        pairs = self._file.read("pairs", 2 * start, 2 * stop).reshape(-1, 2)
+        pairs = self._file.copy("pairs", 2 * start, 2 * stop).reshape(-1, 2)
         return Postings(self.starts[first : last + 1] - start, pairs)
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(term_ids: np.ndarray, counts: np.ndarray) -> None:
+def _count_terms(term_ids: np.ndarray, counts: np.ndarray) -> None:
     for entry in range(len(term_ids)):
         counts[term_ids[entry]] += 1
 
@@ -115,7 +115,7 @@ def _count(term_ids: np.ndarray, counts: np.ndarray) -> None:
 def _scatter(
     indptr: np.ndarray,
     term_ids: np.ndarray,
-    weight_bits: np.ndarray,
+    impact_bits: np.ndarray,
     marks: np.ndarray,
     first: int,
     last: int,
@@ -132,7 +132,7 @@ def _scatter(
         while entry < stop and term_ids[entry] < last:
             place = ends[term_ids[entry] - first]
             pairs[place, 0] = base + row
-            pairs[place, 1] = weight_bits[entry]
+            pairs[place, 1] = impact_bits[entry]
             ends[term_ids[entry] - first] = place + 1
             entry += 1
         marks[row] = entry

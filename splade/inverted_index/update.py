@@ -1,11 +1,15 @@
 """Adding documents to an index and deleting some, by writing it anew.
 
 A finished index is a source of postings like any segment, so both are merges. The result is the index that building
-from the remaining documents would give, byte for byte: nothing is left behind that a later compaction would have to
-remove. Merging takes a few seconds per 100 million postings.
+from the remaining documents would give, byte for byte but for `metadata["updated"]`, which says that it no longer holds
+the collection that the metadata name. Nothing is left behind that a later compaction would have to remove. Merging
+takes a few seconds per 100 million postings.
 """
 
-from collections.abc import Iterable, Sequence
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numba
@@ -13,16 +17,16 @@ import numpy as np
 
 from splade.errors import DataError
 from splade.inverted_index.document_ids import DocumentIds
-from splade.inverted_index.merge import KIND, WINDOW_BITS, IndexInfo, merge, term_ranges
+from splade.inverted_index.layout import WINDOW_BITS, posting_lists
+from splade.inverted_index.merge import IndexInfo, merge, term_ranges
 from splade.inverted_index.read import InvertedIndex
 from splade.inverted_index.segments import Postings, PostingSource, Segment
-from splade.inverted_index.validation import check_vectors
-from splade.storage.array_file import open_arrays
+from splade.storage.arrays import ArrayFile
 from splade.vectors import SparseVectors
 
 
 def add_documents(index_dir: str | Path, batches: Iterable[tuple[Sequence[str], SparseVectors]]) -> IndexInfo:
-    """Add documents after those of an index.
+    """Add documents after those of an index. Indexes that are open go on showing what they held.
 
     Args:
         index_dir: folder of the index.
@@ -32,48 +36,62 @@ def add_documents(index_dir: str | Path, batches: Iterable[tuple[Sequence[str], 
         IndexFileError: no index there.
         DataError: a wrong vector, or an id that is given twice or is there already.
     """
-    index = InvertedIndex.open(index_dir)
-    ids, vectors = [], []
-    for doc_ids, batch in batches:
-        if len(doc_ids) != len(batch):
-            raise DataError(f"{len(doc_ids)} document ids were given for {len(batch)} vectors")
-        check_vectors(batch, index.vocab_size, doc_ids)
-        ids.append(DocumentIds.from_strings(doc_ids))
-        vectors.append(batch)
-    sources: list[PostingSource] = [_IndexSource(index.path)]
-    if ids:
-        sources.append(Segment(ids, vectors, index.vocab_size))
-    return merge(sources, index.path, index.vocab_size, index.metadata)
+    with _locked_index(index_dir) as index:
+        ids, vectors = [], []
+        for doc_ids, batch in batches:
+            if len(doc_ids) != len(batch):
+                raise DataError(f"{len(doc_ids)} document ids were given for {len(batch)} vectors")
+            batch.check(index.vocab_size, doc_ids)
+            ids.append(DocumentIds.from_strings(doc_ids))
+            vectors.append(batch)
+        if not sum(map(len, ids)):
+            return IndexInfo.of(index.file)
+        return _rewrite(index, [_IndexSource(index.file), Segment(ids, vectors, index.vocab_size)])
 
 
 def delete_documents(index_dir: str | Path, doc_ids: Sequence[str]) -> IndexInfo:
-    """Delete documents from an index; those that stay keep their order.
+    """Delete documents from an index; those that stay keep their order. Open indexes go on showing what they held.
 
     Raises:
         IndexFileError: no index there.
         DataError: an id is not in the index, or none would stay.
     """
-    index = InvertedIndex.open(index_dir)
-    source = _IndexSource(index.path)
-    keep = np.ones(index.n_docs, np.bool_)
-    keep[source.ids.find(doc_ids)] = False
-    if not keep.any():
-        raise DataError(f"{index.path}: all {index.n_docs} documents would be deleted; delete the folder instead")
-    source.keep(keep)
-    return merge([source], index.path, index.vocab_size, index.metadata)
+    with _locked_index(index_dir) as index:
+        if not doc_ids:
+            return IndexInfo.of(index.file)
+        source = _IndexSource(index.file)
+        keep = np.ones(index.n_docs, np.bool_)
+        keep[source.ids.numbers(doc_ids)] = False
+        if not keep.any():
+            raise DataError(f"{index.path}: all {index.n_docs} documents would be deleted; delete the folder instead")
+        source.keep(keep)
+        return _rewrite(index, [source])
+
+
+@contextmanager
+def _locked_index(index_dir: str | Path) -> Iterator[InvertedIndex]:
+    """Open an index that no other process updates until the block ends: one of two updates at a time would be lost."""
+    folder = InvertedIndex.open(index_dir).path.parent
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield InvertedIndex.open(index_dir)
+    finally:
+        os.close(descriptor)
+
+
+def _rewrite(index: InvertedIndex, sources: Sequence[PostingSource]) -> IndexInfo:
+    return merge(sources, index.path, index.vocab_size, {**index.metadata, "updated": True})
 
 
 class _IndexSource:
     """The postings of an index, of all its documents or of some."""
 
-    def __init__(self, path: Path):
-        self._file = open_arrays(path, KIND)
-        arrays = self._file.arrays
-        self._begins, self._windows = arrays["slice_begins"], arrays["slice_windows"]
-        self._starts = arrays["slice_starts"]
-        self.ids = DocumentIds(arrays["id_text"], arrays["id_ends"])
-        self.lengths = arrays["lengths"]
-        self.counts = np.diff(self._begins[self._starts])
+    def __init__(self, file: ArrayFile):
+        self._file, self._lists = file, posting_lists(file)
+        self.ids = DocumentIds(file.arrays["id_text"], file.arrays["id_ends"])
+        self.lengths = file.arrays["doc_lengths"]
+        self.counts = np.diff(self._lists.block_postings[self._lists.term_blocks])
         self._numbers = np.arange(len(self.ids), dtype=np.int32)
 
     def keep(self, keep: np.ndarray) -> None:
@@ -82,21 +100,20 @@ class _IndexSource:
         chosen = np.flatnonzero(keep)
         self.ids, self.lengths = self.ids.take(chosen), self.lengths[chosen]
         ranges = list(term_ranges(self.counts))
-        self.counts = np.concatenate([np.diff(self.read(first, last).starts) for first, last in ranges])
+        self.counts = np.concatenate([np.diff(self.postings(first, last).starts) for first, last in ranges])
 
-    def read(self, first: int, last: int) -> Postings:
+    def postings(self, first: int, last: int) -> Postings:
         """Return the postings of the terms `first` to `last` (exclusive)."""
-        slices = slice(self._starts[first], self._starts[last] + 1)
-        begins = self._begins[slices]
-        offsets = self._file.read("offsets", int(begins[0]), int(begins[-1]))
-        weights = self._file.read("weights", int(begins[0]), int(begins[-1]))
-        windows = self._windows[slices.start : slices.stop - 1]
+        term_blocks = self._lists.term_blocks[first : last + 1]
+        blocks = slice(term_blocks[0], term_blocks[-1])
+        begins = self._lists.block_postings[blocks.start : blocks.stop + 1]
+        span = int(begins[0]), int(begins[-1])
         starts, pairs = _renumber(
-            self._starts[first : last + 1] - slices.start,
+            term_blocks - blocks.start,
             begins - begins[0],
-            windows,
-            offsets,
-            weights.view(np.uint32),
+            self._lists.block_windows[blocks],
+            self._file.copy("offsets", *span),
+            self._file.copy("impacts", *span).view(np.uint32),
             self._numbers,
         )
         return Postings(starts, pairs)
@@ -104,24 +121,24 @@ class _IndexSource:
 
 @numba.njit(nogil=True, cache=True)
 def _renumber(
-    slice_starts: np.ndarray,
-    slice_begins: np.ndarray,
-    slice_windows: np.ndarray,
+    term_blocks: np.ndarray,
+    block_postings: np.ndarray,
+    block_windows: np.ndarray,
     offsets: np.ndarray,
-    weight_bits: np.ndarray,
+    impact_bits: np.ndarray,
     numbers: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return starts and pairs, as in `Postings`, of the documents whose new number is not negative."""
-    starts, pairs = np.zeros(len(slice_starts), np.int64), np.empty((len(offsets), 2), np.uint32)
+    starts, pairs = np.zeros(len(term_blocks), np.int64), np.empty((len(offsets), 2), np.uint32)
     count = 0
-    for term in range(len(slice_starts) - 1):
-        for part in range(slice_starts[term], slice_starts[term + 1]):
-            base = np.int64(slice_windows[part]) << WINDOW_BITS
-            for posting in range(slice_begins[part], slice_begins[part + 1]):
+    for term in range(len(term_blocks) - 1):
+        for block in range(term_blocks[term], term_blocks[term + 1]):
+            base = np.int64(block_windows[block]) << WINDOW_BITS
+            for posting in range(block_postings[block], block_postings[block + 1]):
                 number = numbers[base + offsets[posting]]
                 if number >= 0:
                     pairs[count, 0] = number
-                    pairs[count, 1] = weight_bits[posting]
+                    pairs[count, 1] = impact_bits[posting]
                     count += 1
         starts[term + 1] = count
     return starts, pairs[:count]

@@ -43,7 +43,7 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
+def write_json(path: str | Path, value: object, indent: int | None = 2) -> None:
     """Write `value` as JSON, whole or not at all. NaN and infinity are refused: JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 

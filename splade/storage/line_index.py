@@ -3,7 +3,7 @@
 The index holds the byte offset of every record and, when records have ids, a 64-bit hash of every id in ascending
 order with the row it belongs to. A look-up is a binary search in the hashes followed by a comparison with the line
 itself, so a collision of hashes costs one more read and never gives a wrong record. The arrays are cached
-(see `array_files`) and memory-mapped: opening 8.8 million lines again reads a kilobyte.
+(see `cache`) and memory-mapped: opening 8.8 million lines again reads a kilobyte.
 """
 
 import hashlib
@@ -13,27 +13,20 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from splade.errors import DataError
 from splade.progress import progress_bar
-from splade.storage.array_files import (
-    CACHE_FROM_BYTES,
-    Arrays,
-    cache_candidates,
-    cache_target,
-    fingerprint,
-    open_arrays,
-    write_arrays,
-)
+from splade.storage.arrays import Arrays, Layout
 from splade.storage.atomic import replacing
+from splade.storage.cache import CACHE_FROM_BYTES, cache_candidates, cache_target, fingerprint, open_cache, write_cache
 from splade.storage.text_files import BOM, decode_line, is_gzip, raw_lines, without_line_end
 
 INDEX_SUFFIX = ".splade-lines"
 TEXT_SUFFIX = ".splade-text"
 _BAR_STEP = 50_000
+_LAYOUT = Layout("line index", {"offsets": "<i8", "hashes": "<u8", "rows": "<i8"})
 
 ReadId = Callable[[str, Path, int], str | None]
 """(line, file, line number) to the record's id, None for records without; raises `DataError` for a wrong line."""
@@ -73,7 +66,7 @@ class LineSource:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in self.files)
 
-    def state(self, kind: str) -> dict[str, Any]:
+    def state(self, kind: str) -> dict[str, object]:
         """Return what must be unchanged for a cached index to be valid."""
         return {"kind": kind, "files": [fingerprint(file) for file in self.files]}
 
@@ -133,14 +126,14 @@ class LineIndex:
         indexes = cache_candidates(source.path, INDEX_SUFFIX)
         copies = cache_candidates(source.path, TEXT_SUFFIX)
         for index, copy in zip(indexes, copies, strict=True):
-            cached = open_arrays(index, state)
+            cached = open_cache(index, _LAYOUT, state)
             lines = source.files[0] if source.addressable else copy
             if cached is not None and lines.is_file() and lines.stat().st_size == cached["offsets"][-1]:
                 return cls(source, kind, read_id, lines, cached)
         return cls._build(source, kind, read_id, state)
 
     @classmethod
-    def _build(cls, source: LineSource, kind: str, read_id: ReadId, state: dict[str, Any]) -> "LineIndex":
+    def _build(cls, source: LineSource, kind: str, read_id: ReadId, state: object) -> "LineIndex":
         if source.addressable:
             lines = source.files[0]
             arrays = _scan(source, read_id, write=None)
@@ -149,7 +142,7 @@ class LineIndex:
             with replacing(lines) as temporary, open(temporary, "wb") as stream:
                 arrays = _scan(source, read_id, write=stream.write)
         index = cls(source, kind, read_id, lines, arrays)._without_duplicates()
-        write_arrays(cache_target(source.path, INDEX_SUFFIX), arrays, state)
+        write_cache(cache_target(source.path, INDEX_SUFFIX), _LAYOUT, arrays, state)
         return index
 
     def __len__(self) -> int:
@@ -173,7 +166,7 @@ class LineIndex:
 
     def rows(self, record_ids: Sequence[str]) -> np.ndarray:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""
-        hashes = np.fromiter(map(_hash, record_ids), np.uint64, len(record_ids))
+        hashes = np.fromiter(map(_hash_id, record_ids), np.uint64, len(record_ids))
         places = np.searchsorted(self._hashes, hashes)
         found = np.full(len(record_ids), -1, np.int64)
         there = np.flatnonzero(places < len(self._hashes))
@@ -214,11 +207,11 @@ class LineIndex:
                 return f"line {line_number}" if len(self.source.files) == 1 else f"{file.name} line {line_number}"
         raise DataError(f"{self.source.name}: changed while it was read")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return LineIndex.open, (self.source, self._kind, self._read_id)
 
 
-def _scan(source: LineSource, read_id: ReadId, write: Callable[[bytes], Any] | None) -> Arrays:
+def _scan(source: LineSource, read_id: ReadId, write: Callable[[bytes], object] | None) -> Arrays:
     """Read every line once: check it, note where its record starts and hash its id.
 
     With `write`, the records are copied, one a line, and the offsets are those in the copy.
@@ -231,7 +224,7 @@ def _scan(source: LineSource, read_id: ReadId, write: Callable[[bytes], Any] | N
             if line:
                 record_id = read_id(decode_line(line, file, line_number), file, line_number)
                 if record_id is not None:
-                    hashes.append(_hash(record_id))
+                    hashes.append(_hash_id(record_id))
                 begins_with_bom = write is None and line_number == 1 and raw.startswith(BOM)
                 offsets.append(position + len(BOM) if begins_with_bom else position)
                 if write is not None:
@@ -245,6 +238,6 @@ def _scan(source: LineSource, read_id: ReadId, write: Callable[[bytes], Any] | N
     return {"offsets": np.frombuffer(offsets, np.int64), "hashes": unsorted[rows], "rows": rows}
 
 
-def _hash(record_id: str) -> int:
+def _hash_id(record_id: str) -> int:
     encoded = record_id.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")

@@ -5,7 +5,6 @@ import string
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,7 @@ from splade.datasets import teacher_scores as scores
 from splade.datasets.collections import open_collection
 from splade.datasets.runs import in_rank_order, read_run, write_run_json, write_run_trec
 from splade.datasets.teacher_scores import open_scores
-from splade.storage import array_files, line_index
+from splade.storage import line_index
 from splade.storage.line_index import LineIndex, LineSource
 from splade.storage.text_files import write_tsv
 
@@ -105,16 +104,6 @@ def test_teacher_scores_are_read_back(value):
                 scores.CACHE_FROM_BYTES = before
             read = {q: dict(zip(teacher[q][0], teacher[q][1].tolist(), strict=True)) for q in teacher.query_ids}
             assert read == value
-
-
-@given(st.lists(st.lists(st.integers(-100, 100), max_size=40), max_size=5))
-def test_array_files_are_read_back(columns):
-    arrays = {f"column {i}": np.array(column, np.int32) for i, column in enumerate(columns)}
-    with tempfile.TemporaryDirectory() as folder:
-        array_files.write_arrays(Path(folder) / "x", arrays, {})
-        opened = array_files.open_arrays(Path(folder) / "x", {})
-        assert opened is not None and set(opened) == set(arrays)
-        assert all(np.array_equal(opened[name], array) for name, array in arrays.items())
 
 
 class _cache_from:

@@ -4,14 +4,12 @@ import gzip
 import json
 import os
 import pickle
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from splade.datasets.collections import open_collection, open_queries
 from splade.errors import DataError
-from splade.storage import array_files, line_index
+from splade.storage import cache, line_index
 from splade.storage.line_index import INDEX_SUFFIX, TEXT_SUFFIX
 from splade.storage.paths import resolve_path
 from splade.storage.text_files import find_text_file, iterate_lines, write_tsv
@@ -264,7 +262,8 @@ def test_damaged_cache_is_rebuilt(tmp_path, always_cache):
     len(open_collection(tmp_path))
     cache = tmp_path / f"raw.tsv{INDEX_SUFFIX}"
     whole = cache.read_bytes()
-    for damaged in (whole[:-1], b"", b"{}\n", b"not json\n", whole[:20]):
+    flipped = bytes([*whole[:-1], whole[-1] ^ 1])
+    for damaged in (whole[:-1], b"", b"{}\n", flipped, whole[:20]):
         cache.write_bytes(damaged)
         assert open_collection(tmp_path).text("d3") == "text 3"
         assert cache.read_bytes() == whole
@@ -274,7 +273,7 @@ def test_read_only_folder_uses_the_user_cache(tmp_path, always_cache, monkeypatc
     folder = tmp_path / "data"
     write_tsv(folder / "raw.tsv", rows_of(5))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(array_files.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
     assert open_collection(folder).text("d4") == "text 4"
     assert [entry.name for entry in folder.iterdir()] == ["raw.tsv"]
     (cached,) = (tmp_path / "cache" / "splade").iterdir()
@@ -306,7 +305,7 @@ def test_collection_survives_pickling(tmp_path, monkeypatch, cache_from):
 
 
 def test_equal_hashes_of_different_ids_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(line_index, "_hash", lambda record_id: len(record_id))
+    monkeypatch.setattr(line_index, "_hash_id", lambda record_id: len(record_id))
     write_tsv(tmp_path / "raw.tsv", [("a", "1"), ("b", "2"), ("cc", "3"), ("d", "4")])
     collection = open_collection(tmp_path)
     assert [collection.text(i) for i in ("a", "b", "cc", "d")] == ["1", "2", "3", "4"]
@@ -314,16 +313,3 @@ def test_equal_hashes_of_different_ids_are_told_apart(tmp_path, monkeypatch):
     write_tsv(tmp_path / "raw.tsv", [("a", "1"), ("b", "2"), ("c", "3"), ("a", "4")])
     with pytest.raises(DataError, match="'a' occurs twice: line 1 and line 4"):
         len(open_collection(tmp_path))
-
-
-def test_array_file_round_trip(tmp_path):
-    path = Path(tmp_path / "x.arrays")
-    arrays = {"a": np.arange(5), "empty": np.zeros(0, np.float32), "b": np.array([1.5, -2], np.float32)}
-    array_files.write_arrays(path, arrays, {"of": [1, "x"]})
-    opened = array_files.open_arrays(path, {"of": [1, "x"]})
-    assert opened is not None
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(opened[name], array)
-        assert opened[name].dtype == array.dtype
-    assert array_files.open_arrays(path, {"of": [2, "x"]}) is None
-    assert array_files.open_arrays(tmp_path / "missing", {}) is None

@@ -1,17 +1,18 @@
 """Top-k search over windows of documents, exact and approximate.
 
-The algorithm is MaxScore (Turtle and Flood, 1995) applied window by window. The terms of a query are ordered once by
-how much of the possible score they settle per posting read: largest contribution / length of the posting list. In
-each window the first terms are read in full, until the largest contributions of the remaining terms add up to well
-below the score that a document must reach. Then only documents whose partial score can still reach it are completed,
-by looking them up in the remaining slices. Those are the long lists of light terms, most of a query's postings.
+The algorithm is MaxScore (Turtle and Flood, 1995) applied window by window, with block-max upper bounds (Ding and Suel,
+2011). The terms of a query are ordered once by how much of the possible score they settle per posting read: upper bound
+/ length of the posting list. In each window the first posting blocks, the essential ones, are read in full, until the
+upper bounds of the others add up to well below the threshold, the score that a document must exceed. Then only
+documents whose partial score can still exceed it are completed, by looking them up in the non-essential blocks. Those
+belong to the long lists of light terms, most of a query's postings.
 
-Approximate search is the same, but takes into account only a share (`effort`) of what remaining terms can contribute
-at most: a document hardly ever has the largest weight of all of them.
+Approximate search is the same, but takes into account only a share (`effort`) of what non-essential lists can
+contribute at most: a document hardly ever has the largest impact of all of them.
 
-The score to reach is at first that of the documents found so far, which is low: the best of a tenth of the collection
-are worse than the best of all. So it is guessed from them as if documents came in random order, and where the result
-does not confirm the guess, because fewer documents than asked for are above it, the query is searched again without.
+The threshold is at first that of the documents found so far, which is low: the best of a tenth of the collection are
+worse than the best of all. So it is estimated from them as if documents came in random order, and where the result
+does not confirm the estimate, because fewer documents than asked for are above it, the query is searched again without.
 
 A document's contributions are added in the same order of terms on every way, so equal documents get equal scores.
 """
@@ -22,33 +23,30 @@ import numba
 import numpy as np
 
 from splade.inverted_index.kernels.block_kernels import (
-    BLOCK,
-    add_slice,
+    LANES,
+    add_block,
     collect,
-    collect_from_slice,
-    complete,
-    safe_bar,
+    collect_from_block,
+    complete_scores,
+    safe_threshold,
 )
 from splade.inverted_index.kernels.top_k import keep_best, key_score, ranking_key, write_ranking
-from splade.inverted_index.merge import WINDOW_BITS
+from splade.inverted_index.layout import WINDOW_BITS, PostingLists
 
 _WINDOW = 1 << WINDOW_BITS
 _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
 _ROUNDING = np.float32(1 - 1e-5)  # float32 sums of any order differ by less than this factor
-_LOOKUP_COST = 100  # of looking a document up in a slice, in postings read: cache misses, mostly
-_CAUTION = 2.0  # standard deviations between what is expected of the documents to come and what is guessed
+_LOOKUP_COST = 100  # of looking a document up in a block, in postings read: cache misses, mostly
+_CAUTION = 2.0  # standard deviations between what is expected of the documents to come and the threshold estimate
 
 
-class PostingLists(NamedTuple):
-    """The arrays of an index that a search reads; see `merging` for the layout."""
+class QueryBlocks(NamedTuple):
+    """The posting blocks of a query's terms in one window; only the first ones are in use."""
 
-    offsets: np.ndarray  # uint16
-    weights: np.ndarray  # float32
-    slice_starts: np.ndarray  # int64, by term
-    slice_windows: np.ndarray  # uint16
-    slice_begins: np.ndarray  # int64
-    slice_maxima: np.ndarray  # float32
-    term_maxima: np.ndarray  # float32, by term
+    begins: np.ndarray  # int64
+    ends: np.ndarray  # int64
+    weights: np.ndarray  # float32, of the terms in the query
+    bounds: np.ndarray  # float64, the most that the blocks from each on can add to a score
 
 
 class Workspace(NamedTuple):
@@ -67,9 +65,9 @@ def search_batch(
     indptr: np.ndarray,
     term_ids: np.ndarray,
     query_weights: np.ndarray,
-    threshold: np.float32,
+    min_score: np.float32,
     effort: float,
-    docs: np.ndarray,
+    doc_idx: np.ndarray,
     scores: np.ndarray,
     counts: np.ndarray,
 ) -> None:
@@ -81,14 +79,14 @@ def search_batch(
         indptr: of the queries, as in `SparseVectors`.
         term_ids: of the queries, int32.
         query_weights: of the queries, float32.
-        threshold: only documents with a greater score are returned; not negative.
-        effort: share of the remaining terms' largest contributions that is taken into account; 1 is exact search.
-        docs: (n_queries, top_k) int32, receives document numbers, best first.
+        min_score: only documents with a greater score are returned; not negative.
+        effort: share of the non-essential lists' upper bounds that is taken into account; 1 is exact search.
+        doc_idx: (n_queries, top_k) int32, receives document numbers, best first.
         scores: (n_queries, top_k) float32, receives their scores.
         counts: (n_queries,) int64, receives the number of documents found.
     """
-    top_k = docs.shape[1]
-    window = min(_WINDOW, (n_docs + BLOCK - 1) // BLOCK * BLOCK)
+    top_k = doc_idx.shape[1]
+    window = min(_WINDOW, (n_docs + LANES - 1) // LANES * LANES)
     space = Workspace(
         np.zeros(window, np.float32),
         np.empty(window, np.int64),
@@ -98,20 +96,22 @@ def search_batch(
     for query in range(len(indptr) - 1):
         span = slice(indptr[query], indptr[query + 1])
         terms, weights = _order_terms(lists, term_ids[span], query_weights[span])
-        size, guess = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space, np.float32(0), True)
+        size, estimate = _search_one(
+            lists, n_docs, terms, weights, min_score, effort, top_k, space, np.float32(0), True
+        )
         lowest = key_score(space.keys[0]) if size == top_k else np.float32(0)
         # Not ">=": of equal scores, the one that was passed over may belong to an earlier document.
-        if guess > 0 and not lowest > guess:
+        if estimate > 0 and not lowest > estimate:
             # With less effort, what was found once may be passed over for its own score.
             floor = lowest if effort == 1 else np.float32(0)
-            size, _ = _search_one(lists, n_docs, terms, weights, threshold, effort, top_k, space, floor, False)
+            size, _ = _search_one(lists, n_docs, terms, weights, min_score, effort, top_k, space, floor, False)
         counts[query] = size
-        write_ranking(space.keys[:size], docs[query], scores[query])
+        write_ranking(space.keys[:size], doc_idx[query], scores[query])
 
 
 @numba.njit(nogil=True, cache=True)
-def _length(lists: PostingLists, term: int) -> int:
-    return lists.slice_begins[lists.slice_starts[term + 1]] - lists.slice_begins[lists.slice_starts[term]]
+def _list_length(lists: PostingLists, term: int) -> int:
+    return lists.block_postings[lists.term_blocks[term + 1]] - lists.block_postings[lists.term_blocks[term]]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -120,8 +120,8 @@ def _order_terms(lists: PostingLists, term_ids: np.ndarray, query_weights: np.nd
     gains = np.empty(len(term_ids), np.float64)
     n_terms = 0
     for i in range(len(term_ids)):
-        length = _length(lists, term_ids[i])
-        gains[i] = -query_weights[i] * lists.term_maxima[term_ids[i]] / length if length > 0 else 1
+        length = _list_length(lists, term_ids[i])
+        gains[i] = -query_weights[i] * lists.term_max[term_ids[i]] / length if length > 0 else 1
         n_terms += length > 0
     order = np.argsort(gains, kind="mergesort")[:n_terms]
     return term_ids[order].astype(np.int64), query_weights[order]
@@ -133,73 +133,86 @@ def _search_one(
     n_docs: int,
     terms: np.ndarray,
     weights: np.ndarray,
-    threshold: np.float32,
+    min_score: np.float32,
     effort: float,
     top_k: int,
     space: Workspace,
     floor: np.float32,
-    guessing: bool,
+    estimating: bool,
 ) -> tuple[int, np.float32]:
     """Find the first `top_k` documents of one query's ranking.
 
-    `floor` is a score that `top_k` documents are known to reach, or 0; with `guessing`, such scores are guessed, too.
+    `floor` is a score that `top_k` documents are known to reach, or 0; with `estimating`, such scores are estimated.
 
     Returns:
         Their number; their keys are the first of `space.keys`, in no order but with the last of the ranking first.
-        And the highest guess: documents that do not exceed it may have been passed over.
+        And the highest estimate: documents that do not exceed it may have been passed over.
     """
-    n_terms, size, share, guess = len(terms), 0, 0.5, np.float32(0)
+    n_terms, size, share, estimate = len(terms), 0, 0.5, np.float32(0)
+    blocks = QueryBlocks(
+        np.empty(n_terms, np.int64),
+        np.empty(n_terms, np.int64),
+        np.empty(n_terms, np.float32),
+        np.empty(n_terms + 1, np.float64),
+    )
     cursors = np.empty(n_terms, np.int64)
     for i in range(n_terms):
-        cursors[i] = lists.slice_starts[terms[i]]
-    begins, ends = np.empty(n_terms, np.int64), np.empty(n_terms, np.int64)
-    present = np.empty(n_terms, np.float32)  # query weights of the terms that occur in the window
-    remaining = np.empty(n_terms + 1, np.float64)  # largest contribution of the terms from each on
+        cursors[i] = lists.term_blocks[terms[i]]
     for window in range((n_docs + _WINDOW - 1) >> WINDOW_BITS):
-        n_present, n_postings = 0, 0
-        for i in range(n_terms):
-            cursor = cursors[i]
-            if cursor < lists.slice_starts[terms[i] + 1] and lists.slice_windows[cursor] == window:
-                begins[n_present], ends[n_present] = lists.slice_begins[cursor], lists.slice_begins[cursor + 1]
-                present[n_present] = weights[i]
-                remaining[n_present] = effort * weights[i] * lists.slice_maxima[cursor]
-                n_postings += ends[n_present] - begins[n_present]
-                n_present += 1
-                cursors[i] = cursor + 1
-        remaining[n_present] = 0
-        for i in range(n_present - 1, -1, -1):
-            remaining[i] += remaining[i + 1]
-        bar = max(threshold, floor)
+        n_blocks, n_postings = _blocks_of_window(lists, terms, weights, effort, window, cursors, blocks)
+        threshold = max(min_score, floor)
         if size == top_k:
-            bar = max(bar, key_score(space.keys[0]))
-        if guessing and window > 0:
-            guess = max(guess, _likely_score(space.keys[:size], top_k, (window << WINDOW_BITS) / n_docs))
-            bar = max(bar, guess)
-        bar *= _ROUNDING
-        if n_present == 0 or remaining[0] < bar:
+            threshold = max(threshold, key_score(space.keys[0]))
+        if estimating and window > 0:
+            estimate = max(estimate, _estimate_threshold(space.keys[:size], top_k, (window << WINDOW_BITS) / n_docs))
+            threshold = max(threshold, estimate)
+        threshold *= _ROUNDING
+        if n_blocks == 0 or blocks.bounds[0] < threshold:
             continue
         if n_postings < _SPARSE:
-            for i in range(n_present):
-                add_slice(lists.offsets, lists.weights, begins[i], ends[i], present[i], space.window_scores)
-            count = 0
-            for i in range(n_present):
-                count = collect_from_slice(
-                    lists.offsets, begins[i], ends[i], space.window_scores, bar, space.found, space.found_scores, count
-                )
+            count = _read_sparse_window(lists, blocks, n_blocks, threshold, space)
         else:
-            count, share = _read_window(lists, begins, ends, present, remaining, n_present, bar, share, top_k, space)
+            count, share = _read_window(lists, blocks, n_blocks, threshold, share, top_k, space)
         for i in range(count):
-            if space.found_scores[i] > threshold:
+            if space.found_scores[i] > min_score:
                 space.keys[size] = ranking_key(space.found_scores[i], (window << WINDOW_BITS) + space.found[i])
                 size += 1
                 if size == len(space.keys):
                     size = keep_best(space.keys, size, top_k)
         size = keep_best(space.keys, size, top_k)
-    return size, guess
+    return size, estimate
 
 
 @numba.njit(nogil=True, cache=True)
-def _likely_score(keys: np.ndarray, top_k: int, seen: float) -> np.float32:
+def _blocks_of_window(
+    lists: PostingLists,
+    terms: np.ndarray,
+    weights: np.ndarray,
+    effort: float,
+    window: int,
+    cursors: np.ndarray,
+    blocks: QueryBlocks,
+) -> tuple[int, int]:
+    """Gather the blocks of the terms that occur in a window; return the number of blocks and of their postings."""
+    n_blocks, n_postings = 0, 0
+    for i in range(len(terms)):
+        cursor = cursors[i]
+        if cursor < lists.term_blocks[terms[i] + 1] and lists.block_windows[cursor] == window:
+            begin, end = lists.block_postings[cursor], lists.block_postings[cursor + 1]
+            blocks.begins[n_blocks], blocks.ends[n_blocks] = begin, end
+            blocks.weights[n_blocks] = weights[i]
+            blocks.bounds[n_blocks] = effort * weights[i] * lists.block_max[cursor]
+            n_postings += end - begin
+            n_blocks += 1
+            cursors[i] = cursor + 1
+    blocks.bounds[n_blocks] = 0
+    for i in range(n_blocks - 1, -1, -1):
+        blocks.bounds[i] += blocks.bounds[i + 1]
+    return n_blocks, n_postings
+
+
+@numba.njit(nogil=True, cache=True)
+def _estimate_threshold(keys: np.ndarray, top_k: int, seen: float) -> np.float32:
     """Return a score that `top_k` documents probably reach, 0 if there is none above that of the last key.
 
     In random order, the number of the `top_k` best documents that are among a share `seen` of the collection has a
@@ -213,57 +226,64 @@ def _likely_score(keys: np.ndarray, top_k: int, seen: float) -> np.float32:
 
 
 @numba.njit(nogil=True, cache=True)
+def _read_sparse_window(
+    lists: PostingLists, blocks: QueryBlocks, n_blocks: int, threshold: np.float32, space: Workspace
+) -> int:
+    """List all documents of a window with a score above `threshold`, at a cost that depends on the postings alone."""
+    begins, ends, scores = blocks.begins, blocks.ends, space.window_scores
+    for i in range(n_blocks):
+        add_block(lists.offsets, lists.impacts, begins[i], ends[i], blocks.weights[i], scores)
+    count = 0
+    for i in range(n_blocks):
+        count = collect_from_block(
+            lists.offsets, begins[i], ends[i], scores, threshold, space.found, space.found_scores, count
+        )
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
 def _read_window(
     lists: PostingLists,
-    begins: np.ndarray,
-    ends: np.ndarray,
-    present: np.ndarray,
-    remaining: np.ndarray,
-    n_present: int,
-    bar: np.float32,
+    blocks: QueryBlocks,
+    n_blocks: int,
+    threshold: np.float32,
     share: float,
     top_k: int,
     space: Workspace,
 ) -> tuple[int, float]:
-    """List all documents of a window with a score above `bar`, perhaps a few below.
+    """List all documents of a window with a score above `threshold`, perhaps a few below.
 
-    Terms are read in full until the rest can contribute `share` of the bar; the others are looked up.
+    Blocks are essential, read in full, until the rest can contribute `share` of the threshold; in the others, documents
+    are looked up.
 
     Returns:
         Number of documents listed, and the share to try in the next window: looking up should cost a third of reading.
     """
+    offsets, impacts, begins, ends = lists.offsets, lists.impacts, blocks.begins, blocks.ends
     window_scores, found, found_scores = space.window_scores, space.found, space.found_scores
-    n_read, read = 0, 0
-    while n_read < n_present and remaining[n_read] > share * bar:
-        add_slice(lists.offsets, lists.weights, begins[n_read], ends[n_read], present[n_read], window_scores)
-        read += ends[n_read] - begins[n_read]
-        n_read += 1
-    unread = 0
-    for i in range(n_read, n_present):
+    first, read, unread = 0, 0, 0
+    while first < n_blocks and blocks.bounds[first] > share * threshold:
+        add_block(offsets, impacts, begins[first], ends[first], blocks.weights[first], window_scores)
+        read += ends[first] - begins[first]
+        first += 1
+    for i in range(first, n_blocks):
         unread += ends[i] - begins[i]
-    if bar == 0:
-        bar = safe_bar(window_scores, top_k)
-    count = collect(window_scores, np.float32(bar - remaining[n_read]), found, found_scores)
+    if threshold == 0:
+        threshold = safe_threshold(window_scores, top_k)
+    count = collect(window_scores, np.float32(threshold - blocks.bounds[first]), found, found_scores)
     if count * _LOOKUP_COST > unread:
-        for i in range(n_read, n_present):
-            add_slice(lists.offsets, lists.weights, begins[i], ends[i], present[i], window_scores)
-        count = collect(window_scores, bar, found, found_scores)
+        for i in range(first, n_blocks):
+            add_block(offsets, impacts, begins[i], ends[i], blocks.weights[i], window_scores)
+        count = collect(window_scores, threshold, found, found_scores)
         window_scores[:] = 0
         return count, share * 0.8 if unread > 0 else share
     window_scores[:] = 0
     lookups = 0
-    for i in range(n_read, n_present):
+    for i in range(first, n_blocks):
         lookups += count
-        count = complete(
-            lists.offsets,
-            lists.weights,
-            begins[i],
-            ends[i],
-            present[i],
-            found,
-            found_scores,
-            count,
-            np.float32(bar - remaining[i + 1]),
+        least = np.float32(threshold - blocks.bounds[i + 1])
+        count = complete_scores(
+            offsets, impacts, begins[i], ends[i], blocks.weights[i], found, found_scores, count, least
         )
     work = lookups * _LOOKUP_COST
     if work > 0.6 * read:

@@ -62,10 +62,10 @@ def keep_best(keys: np.ndarray, size: int, top_k: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def write_ranking(keys: np.ndarray, docs: np.ndarray, scores: np.ndarray) -> None:
+def write_ranking(keys: np.ndarray, doc_idx: np.ndarray, scores: np.ndarray) -> None:
     """Sort keys and write their documents and scores, best first."""
     keys.sort()
     last = len(keys) - 1
     for rank in range(len(keys)):
-        docs[rank] = key_doc(keys[last - rank])
+        doc_idx[rank] = key_doc(keys[last - rank])
         scores[rank] = key_score(keys[last - rank])
