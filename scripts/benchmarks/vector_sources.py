@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from bench_common import Encoder, read_texts
 
-from splade.inverted_index import read_npz_vectors
 from splade.vectors import SparseVectors
 
 TOY_DOCS = 20_000
@@ -15,8 +14,12 @@ _CHUNK = 20_000
 
 def read_vectors(path: Path) -> SparseVectors:
     """Read all vectors of an .npz file with the arrays of a CSR matrix: `indptr`, `indices`, `data`, `shape`."""
-    batches = [vectors for _, vectors in read_npz_vectors(path)]
-    return SparseVectors.concatenate(batches, batches[0].vocab_size)
+    with np.load(path, allow_pickle=False) as file:
+        indptr, term_ids, weights = (file[name] for name in ("indptr", "indices", "data"))
+        vocab_size = int(file["shape"][1])
+    vectors = SparseVectors(indptr.astype(np.int64), term_ids.astype(np.int32), weights.astype(np.float32), vocab_size)
+    vectors.check(vocab_size)
+    return vectors
 
 
 def toy_vectors(model: str) -> tuple[SparseVectors, SparseVectors]:
