@@ -176,6 +176,7 @@ class EngineProcess:
             self._process.join()
             raise SystemExit(f"{self.name}: its process ended with code {self._process.exitcode}") from None
         if failure is not None:
+            self._process.join()
             raise SystemExit(f"{self.name}: {failure}")
         return value
 

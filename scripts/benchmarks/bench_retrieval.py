@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402  (numbers of threads are read at import)
 import results  # noqa: E402
 from bench_common import choose, make_parser  # noqa: E402
 from retrieval_engines import ENGINES, RetrievalEngine, Splade  # noqa: E402
-from vector_sources import TOY_DOCS, read_vectors, resize, toy_vectors  # noqa: E402
+from vector_sources import TOY_DOCS, describe, read_vectors, resize, toy_vectors  # noqa: E402
 
 from splade.inverted_index import InvertedIndex  # noqa: E402
 from splade.vectors import SparseVectors  # noqa: E402
@@ -46,6 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--vectors", type=Path, metavar="NPZ", help="documents; with --queries")
     parser.add_argument("--queries", type=Path, metavar="NPZ", help="queries; with --vectors")
     parser.add_argument("--docs", type=int, nargs="+", help=f"sizes; the whole file, or {TOY_DOCS}")
+    parser.add_argument("--name", help="what the vectors are called in the results; the file's name")
     parser.add_argument("--k", type=int, nargs="+", default=[10], help="how many documents to find (10)")
     parser.add_argument("--threads", type=int, nargs="+", default=[], help="also search batches with so many threads")
     parser.add_argument("--efforts", type=float, nargs="+", help="values of search_effort for splade")
@@ -66,9 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.vectors is None:
         name, (documents, queries) = "toy", toy_vectors(given.model)
     else:
-        name, documents, queries = given.vectors.stem, read_vectors(given.vectors), read_vectors(given.queries)
+        name, documents, queries = (
+            given.name or given.vectors.stem,
+            read_vectors(given.vectors),
+            read_vectors(given.queries),
+        )
     sizes = given.docs or [TOY_DOCS if given.vectors is None else len(documents)]
-    documents = resize(documents, max(sizes))
+    name, documents = describe(name, documents, max(sizes)), resize(documents, max(sizes))
     means = f"{documents.nnz / len(documents):.0f} terms, {len(queries)} queries of {queries.nnz / len(queries):.0f}"
     entry["rows"] = [
         row for size in sizes for row in compare(engines, documents.rows(0, min(size, len(documents))), queries, given)

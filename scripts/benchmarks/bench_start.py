@@ -24,7 +24,7 @@ import numpy as np
 import results
 from bench_common import MEBIBYTE, ROOT, EngineProcess, make_parser
 from retrieval_engines import build_index
-from vector_sources import TOY_DOCS, read_vectors, resize, toy_vectors
+from vector_sources import TOY_DOCS, describe, read_vectors, resize, toy_vectors
 
 from splade.inverted_index import InvertedIndex
 from splade.vectors import SparseVectors
@@ -72,6 +72,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = make_parser(__doc__)
     parser.add_argument("--vectors", type=Path, metavar="NPZ", help="documents of the index")
     parser.add_argument("--docs", type=int, help=f"how many; the whole file, or {TOY_DOCS}")
+    parser.add_argument("--name", help="what the vectors are called in the results; the file's name")
     parser.add_argument("--repeats", type=int, default=5, help="new processes for each row (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="also the first search on a machine (12 s or more)")
     return parser.parse_args(arguments)
@@ -82,10 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parse_arguments(arguments)
     entry = results.begin(os.cpu_count() or 1)
     if given.vectors is None:
-        vectors = resize(toy_vectors(given.model)[0], given.docs or TOY_DOCS)
+        name, vectors, docs = "toy", toy_vectors(given.model)[0], given.docs or TOY_DOCS
     else:
-        vectors = read_vectors(given.vectors)
-        vectors = resize(vectors, given.docs or len(vectors))
+        name, vectors = given.name or given.vectors.stem, read_vectors(given.vectors)
+        docs = given.docs or len(vectors)
+    name, vectors = describe(name, vectors, docs), resize(vectors, docs)
     with tempfile.TemporaryDirectory(prefix="bench-start-") as folder:
         index = Path(folder) / "index"
         entry["index"] = build_and_open(vectors, index)
@@ -97,7 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             base = entry["processes"][0]["median_s"]
             row = {"what": "first search on a machine: kernels are compiled", "median_s": took, "fastest_s": took}
             entry["processes"].append(row | {"ratio": took / base, "load": results.load()})
-    name = "toy" if given.vectors is None else given.vectors.stem
     results.save(given.results, "start", f"{name}, an index of {len(vectors):,} documents, {given.model}", entry)
 
 

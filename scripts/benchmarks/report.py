@@ -30,6 +30,7 @@ All figures were measured by the scripts in `scripts/benchmarks`. They run from 
 `data/toy`, in a minute or two each; what they need for the full figures stands at the top of each script. Each run
 replaces its entry in `scripts/benchmarks/results.json`, from which this page is made.
 
+<!-- not run: minutes each; tests/unit/test_benchmarks.py runs them on less -->
 ```bash
 python scripts/benchmarks/bench_encoding.py     # --beir data/beir/scifact for the full figures
 python scripts/benchmarks/bench_training.py     # --beir data/beir/scifact

@@ -28,6 +28,11 @@ def toy_vectors(model: str) -> tuple[SparseVectors, SparseVectors]:
     return encoder.encode(texts.documents), encoder.encode(texts.queries)
 
 
+def describe(name: str, vectors: SparseVectors, n: int) -> str:
+    """Say what `resize(vectors, n)` is."""
+    return f"{name}, mixed from {len(vectors):,} vectors" if n > len(vectors) else name
+
+
 def resize(vectors: SparseVectors, n: int, seed: int = 0) -> SparseVectors:
     """Return the first n vectors, or if there are fewer, n that are mixed from pairs of them.
 

@@ -87,19 +87,25 @@ def test_retrieval(scripts, model, tmp_path):
 
 
 def test_start(scripts, model, tmp_path, monkeypatch):
-    commands = scripts["bench_start"].commands
-    some = ("Python itself", "open an index, load the model, search for a text")
-    monkeypatch.setattr(
-        scripts["bench_start"],
-        "commands",
-        lambda *given: {what: command for what, command in commands(*given).items() if what in some},
-    )
-    reduced = ("--model", model, "--docs", 300, "--repeats", 1)
-    _, entry, report = run(scripts, "bench_start", tmp_path / "r.json", *reduced)
-    assert [row["what"] for row in entry["processes"]] == list(some)
+    start = scripts["bench_start"]
+    monkeypatch.setattr(start, "commands", lambda *given: {"Python itself": ["-c", "pass"]})
+    _, entry, report = run(scripts, "bench_start", tmp_path / "r.json", "--model", model, "--docs", 300, "--repeats", 1)
+    assert [(row["what"], row["ratio"]) for row in entry["processes"]] == [("Python itself", 1.0)]
     assert entry["index"]["documents"] == 300
     assert entry["index"]["peak_mib"] > entry["index"]["arrays_mib"] > 0
     assert "open a copy ms" in report
+
+
+def test_what_new_processes_do(scripts, model, tmp_path, monkeypatch):
+    encoder = scripts["bench_common"].Encoder(model, 24)
+    build_index = import_module("retrieval_engines").build_index
+    build_index(encoder.encode(["why is the sky blue", "a cup of tea"]), tmp_path / "index")
+    commands = scripts["bench_start"].commands(tmp_path / "index", model)
+    assert list(commands)[0] == "Python itself"
+    for option, code, *arguments in commands.values():
+        if option == "-c":
+            monkeypatch.setattr(sys, "argv", ["-c", *arguments])
+            exec(code, {})
 
 
 def test_an_entry_replaces_the_one_of_the_same_setting(scripts, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-import importlib.util
+import importlib
 import io
 import json
 import pickle
@@ -24,18 +24,14 @@ from splade.datasets.qrels import read_qrels
 from splade.errors import DataError
 from splade.training.data import load_full_ranking, open_training_set
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "download_msmarco.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("download_msmarco", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["download_msmarco"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["download_msmarco"]
+    sys.path.insert(0, str(SCRIPTS))
+    yield importlib.import_module("download_msmarco")
+    sys.path.remove(str(SCRIPTS))
 
 
 class Server:
@@ -174,9 +170,9 @@ def test_everything_that_the_configurations_name_is_made(
         assert set(dict(open_queries(queries))) == set(read_qrels(str(qrels)))
     assert read_qrels(str(data.EVAL_QREL_PATH[1]))["4003"] == {"3": 3}
     ranking = load_full_ranking(data.VALIDATION_FULL_RANKING, ["MRR@10"])
-    assert ranking is not None and len(ranking.queries) == 5
-    assert all(query_id.startswith("30") for query_id, _ in ranking.queries), "dev small has no part in validation"
-    assert 50 <= len(ranking.documents) <= 55
+    assert ranking is not None and len(ranking.dataset.queries) == 5
+    assert all(query_id.startswith("30") for query_id in ranking.dataset.queries), "dev small has no part in validation"
+    assert ranking.dataset.corpus is not None and 50 <= len(ranking.dataset.corpus) <= 55
     for name in ("config_splade++_max", "config_splade++_msedistil", "config_splade++_ensembledistil"):
         assert len(open_training_set(compose_experiment(name))) in (2, 20)
     vienna = open_training_set(compose_experiment("config_splade++_msedistil")).example(3)
@@ -203,7 +199,7 @@ def test_the_validation_set_is_the_same_every_time(script: ModuleType, server: S
 def test_a_broken_transfer_goes_on_where_it_stopped(
     script: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(script, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(sys.modules["downloads"], "CHUNK_BYTES", 100)
     name = "collectionandqueries.tar.gz"
     server.cut[name] = [300, 200]
     path = layout_of(script, server, tmp_path).downloads.get("collection")
