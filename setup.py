@@ -12,6 +12,7 @@ EXTRAS = {
     "ir-datasets": ["ir_datasets>=0.5.6"],
     "parquet": ["pyarrow>=15"],
     "notebook": ["jupyter"],
+    "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"],
 }
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test suite in its own virtual environment, with style, types and coverage.
+# The whole test suite in its own virtual environment, with style, types, coverage, and the documentation as a site.
 #   bash scripts/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +13,7 @@ fi
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
+NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet
 # Two processes share the cores; threads within each would only wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$python" -m pytest -n 2 --dist loadfile --durations 10 --cov splade --cov-report term:skip-covered --cov-fail-under 85

@@ -116,7 +116,7 @@ def test_killed_at_random_moments(uninterrupted, work, arguments):
         ("splade.training.trainer.mark_complete", 1),
         ("splade.training.trainer.mark_complete", 6),
         ("splade.training.checkpoints.shutil.rmtree", 2),
-        ("splade.train.save_config", 1),
+        ("splade.training.run.save_config", 1),
         ("splade.models.save._write_sentence_transformers_files", 1),
         ("splade.models.save.shutil.rmtree", 2),
         ("splade.training.run_folder.RunFolder.finish", 1),
