@@ -40,13 +40,13 @@ def adapt(experiment: Experiment) -> AdaptResult:
     require(experiment, "config.out_dir", "beir.dataset")
     out_dir, dataset = Path(str(experiment.config.out_dir)), str(experiment.beir.dataset)
     folders = {when: out_dir / when / "beir" / dataset for when in (BEFORE, AFTER)}
+    metrics = {when: read_json(folder / PERF_FILE) for when, folder in folders.items()}
     stats = {when: read_json(folder / STATS_FILE) for when, folder in folders.items()}
     if stats[BEFORE]["split"] != stats[AFTER]["split"]:
         raise DataError(
             f"{out_dir}: the evaluation before is of the split '{stats[BEFORE]['split']}', the one after of "
             f"'{stats[AFTER]['split']}': run scripts/adapt.sh with the same beir.split for both"
         )
-    metrics = {when: read_json(folder / PERF_FILE) for when, folder in folders.items()}
     figures = {name: {when: metrics[when][metric] for when in folders} for name, metric in METRICS.items()}
     figures |= {name: {when: stats[when][name] for when in folders} for name in COSTS}
     write_json(out_dir / SUMMARY_FILE, figures)
