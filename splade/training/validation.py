@@ -4,9 +4,9 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 
 from splade.datasets.dataset import Dataset
 from splade.encoding.sparse_model import SparseModel
@@ -17,6 +17,9 @@ from splade.progress import progress
 from splade.retrieval.collection_index import build_index
 from splade.retrieval.evaluate_retriever import evaluate_retriever
 from splade.retrieval.sparse import SparseRetriever
+from splade.training.collator import Collator
+from splade.training.objective import Objective
+from splade.training.sampler import HeldOut
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,12 @@ class Validation:
     """
 
     def __init__(
-        self, held_out: Any, collator: Any, full_ranking: FullRankingData | None, max_length: int, batch_size: int
+        self,
+        held_out: HeldOut | None,
+        collator: Collator,
+        full_ranking: FullRankingData | None,
+        max_length: int,
+        batch_size: int,
     ):
         self.held_out = held_out
         self.collator = collator
@@ -54,26 +62,26 @@ class Validation:
         self.max_length = max_length
         self.batch_size = batch_size
 
-    def __call__(self, model: Splade, objective: Any) -> dict[str, float]:
+    def __call__(self, model: Splade, objective: Objective) -> dict[str, float]:
         """Return `loss` and its terms, and the full-ranking metrics with mean terms per query and document.
 
         The regularisers have their final weight in `loss`, whatever it is in training at the time: otherwise the loss
         would grow with the weight, and the best checkpoint would be an early one.
         """
-        values = self._loss(model, objective) if self.held_out is not None else {}
+        values = self._loss(model, objective, self.held_out) if self.held_out is not None else {}
         return values | (self._ranking(model, self.full_ranking) if self.full_ranking is not None else {})
 
     @torch.no_grad()
-    def _loss(self, model: Splade, objective: Any) -> dict[str, float]:
+    def _loss(self, model: Splade, objective: Objective, held_out: HeldOut) -> dict[str, float]:
         device = next(model.parameters()).device
         sums: dict[str, float] = {}
-        for start in progress(range(0, len(self.held_out), self.batch_size), "validation loss", unit="batch"):
-            rows = range(start, min(start + self.batch_size, len(self.held_out)))
-            batch = to_device(self.collator([self.held_out[row] for row in rows]), device)
+        for start in progress(range(0, len(held_out), self.batch_size), "validation loss", unit="batch"):
+            rows = range(start, min(start + self.batch_size, len(held_out)))
+            batch = send_to_device(self.collator([held_out[row] for row in rows]), device)
             loss, terms = objective(model, batch, step=math.inf, gather=False)
             for name, value in (terms | {"loss": loss}).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
-        return {name: total / len(self.held_out) for name, total in sums.items()}
+        return {name: total / len(held_out) for name, total in sums.items()}
 
     def _ranking(self, network: Splade, data: FullRankingData) -> dict[str, float]:
         model = SparseModel(network, self.max_length, self.batch_size)
@@ -91,10 +99,3 @@ class Validation:
         costs = found.costs
         known = {"ranking_L0_q": costs.L0_q, "ranking_L0_d": costs.L0_d, "ranking_flops": costs.flops}
         return found.metrics | {name: value for name, value in known.items() if value is not None}
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a nested batch to a device."""
-    if isinstance(batch, dict):
-        return {name: to_device(value, device) for name, value in batch.items()}
-    return batch.to(device)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from splade.errors import ConfigError
-from splade.models.head import blocks as pooling_blocks
+from splade.models.head import blocks
 from splade.models.head.pooling import AGGREGATIONS, pooled_blocks, sparse_head
 
 
@@ -26,11 +26,12 @@ def factors(batch=5, length=7, dim=6, vocab_size=50, dtype=torch.float64, seed=0
 def layout(request, monkeypatch):
     """Run the blocks of the CPU, and those of other devices, on the CPU; small enough for several blocks and pieces."""
     if request.param == "padded":
-        monkeypatch.setattr(pooling_blocks, "_packed", pooling_blocks._padded)
-    monkeypatch.setattr(pooling_blocks, "CPU_BLOCK_TOKENS", 8)
-    monkeypatch.setattr(pooling_blocks.PackedBlock, "tile_logits", 8 * 16)
-    monkeypatch.setattr(pooling_blocks, "DEVICE_BLOCK_TOKENS", 16)
-    monkeypatch.setattr(pooling_blocks.PaddedBlock, "tile_logits", 16 * 16)
+        padded = blocks._padded_blocks
+        monkeypatch.setattr("splade.models.head.pooling.token_blocks", lambda hidden, mask: padded(hidden, mask.bool()))
+    monkeypatch.setattr(blocks, "CPU_BLOCK_TOKENS", 8)
+    monkeypatch.setattr(blocks.PackedBlock, "tile_logits", 8 * 16)
+    monkeypatch.setattr(blocks, "DEVICE_BLOCK_TOKENS", 16)
+    monkeypatch.setattr(blocks.PaddedBlock, "tile_logits", 16 * 16)
 
 
 @pytest.mark.parametrize("agg", AGGREGATIONS)
@@ -157,11 +158,11 @@ def test_blocks_without_autograd_give_the_same_weights(layout, agg):
     hidden, mask, weight, bias = factors()
     weight.requires_grad_()
     whole = sparse_head(hidden, mask, weight, bias, agg).detach()
-    blocks = pooled_blocks(hidden, mask, weight, bias, agg, lambda passages, weights: (passages, weights))
-    assert len(blocks) > 1
-    assert [passages.start for passages, _ in blocks[1:]] == [passages.stop for passages, _ in blocks[:-1]]
-    assert not any(weights.requires_grad for _, weights in blocks)
-    torch.testing.assert_close(torch.cat([weights for _, weights in blocks]), whole, rtol=1e-12, atol=1e-12)
+    pieces = pooled_blocks(hidden, mask, weight, bias, agg, lambda passages, weights: (passages, weights))
+    assert len(pieces) > 1
+    assert [passages.start for passages, _ in pieces[1:]] == [passages.stop for passages, _ in pieces[:-1]]
+    assert not any(weights.requires_grad for _, weights in pieces)
+    torch.testing.assert_close(torch.cat([weights for _, weights in pieces]), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_only_what_needs_a_gradient_gets_one(layout):

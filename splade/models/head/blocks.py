@@ -260,7 +260,11 @@ def token_blocks(hidden: Tensor, attention_mask: Tensor) -> Iterator[TokenBlock]
         attention_mask: (batch, length), zero for tokens that are left out.
     """
     mask = attention_mask.bool()
-    return _packed(hidden, mask) if hidden.device.type == "cpu" else _padded(hidden, mask)
+    if hidden.device.type != "cpu":
+        return _padded_blocks(hidden, mask)
+    if len(hidden) == 1 and 0 < mask.sum() <= ShortPassage.most_tokens:
+        return iter([ShortPassage(slice(0, 1), hidden[0], mask[0].nonzero().squeeze(1))])
+    return packed_blocks(hidden, mask, PackedBlock)
 
 
 def each_block(blocks: Iterable[Block], work: Callable[[Block], Result]) -> list[Result]:
@@ -290,13 +294,6 @@ def each_block(blocks: Iterable[Block], work: Callable[[Block], Result]) -> list
             torch.set_num_threads(restored)
 
 
-def _packed(hidden: Tensor, mask: Tensor) -> Iterator[TokenBlock]:
-    if len(hidden) == 1 and 0 < mask.sum() <= ShortPassage.most_tokens:
-        yield ShortPassage(slice(0, 1), hidden[0], mask[0].nonzero().squeeze(1))
-    else:
-        yield from packed_blocks(hidden, mask, PackedBlock)
-
-
 def packed_blocks(hidden: Tensor, mask: Tensor, kind: type[Packed]) -> Iterator[Packed]:
     """Cut a batch in the CPU's memory into blocks without padding.
 
@@ -320,7 +317,7 @@ def packed_blocks(hidden: Tensor, mask: Tensor, kind: type[Packed]) -> Iterator[
         start = stop
 
 
-def _padded(hidden: Tensor, mask: Tensor) -> Iterator[PaddedBlock]:
+def _padded_blocks(hidden: Tensor, mask: Tensor) -> Iterator[PaddedBlock]:
     batch, length, _ = hidden.shape
     step = max(1, DEVICE_BLOCK_TOKENS // max(1, length))
     for start in range(0, batch, step):
