@@ -20,7 +20,7 @@ from splade.datasets.score_pickles import is_pickle, read_pickle
 from splade.errors import DataError
 from splade.progress import progress_bar
 from splade.storage.arrays import Arrays, Layout
-from splade.storage.cache import CACHE_FROM_BYTES, cache_candidates, cache_target, fingerprint, open_cache, write_cache
+from splade.storage.cache import CACHE_FROM_BYTES, cache_candidates, cache_target, open_cache, source_state, write_cache
 from splade.storage.paths import resolve_path
 
 SCORES_SUFFIX = ".splade-scores"
@@ -114,7 +114,7 @@ def open_scores(path: str | Path) -> TeacherScores:
             "scores": np.frombuffer(scores.getbuffer(), np.float32),
         }
         return TeacherScores(file, small | columns)
-    state = fingerprint(file)
+    state = source_state(file)
     for candidate in cache_candidates(file, SCORES_SUFFIX):
         arrays = open_cache(candidate, _LAYOUT, state)
         if arrays is not None:

@@ -45,7 +45,7 @@ def posting_lists(file: ArrayFile) -> PostingLists:
     return PostingLists(*(file.arrays[name] for name in PostingLists._fields))
 
 
-def _check(file: ArrayFile) -> None:
+def _check_positions(file: ArrayFile) -> None:
     """Refuse an index in which a position points outside: compiled loops would follow it out of the memory."""
     n_docs, n_postings, vocab_size = (file.integer(name) for name in ("n_docs", "n_postings", "vocab_size"))
     if not 1 <= n_docs <= MAX_DOCS or vocab_size < 1 or file.integer("window_bits") != WINDOW_BITS:
@@ -89,5 +89,5 @@ INDEX_LAYOUT = Layout(
         "id_text": "|u1",
         "id_ends": "<i8",
     },
-    _check,
+    _check_positions,
 )

@@ -66,7 +66,7 @@ class InvertedIndex:
         self.path, self.n_bytes = file.path, file.n_bytes
         self.n_docs, self.n_empty = file.integer("n_docs"), file.integer("n_empty")
         self.n_postings, self.vocab_size = file.integer("n_postings"), file.integer("vocab_size")
-        self.metadata = file.json("metadata")
+        self.metadata = file.json_object("metadata")
 
     def __repr__(self) -> str:
         return f"InvertedIndex({str(self.path)!r}, {self.n_docs} documents, {self.n_postings} postings)"

@@ -2,8 +2,9 @@
 
 The file is ordinary HDF5: `h5py.File(path)` shows its datasets and attributes. It begins with a "user block", a region
 that HDF5 leaves to the application. Ours is the seal: format version, length of the file and CRC-32 of all that
-follows. Nothing else is read from a file, by HDF5 neither, before the seal was found right: every damaged byte is
-found (`test_any_flipped_byte_is_found`), whatever it would have meant.
+follows. The seal is compared before HDF5 parses anything: so every damaged byte is found, whatever it would have meant
+(`test_any_flipped_byte_is_found`), and the library, which reads some damaged files for ever, never sees one
+(`test_hdf5_is_not_given_a_damaged_file`).
 
 Computing the checksum takes 0.15 s per GB, too long for each opening of a large file, so one that was found whole is
 remembered: `<name>.verified` records its size, inode, and times of last modification and change. No program can set
@@ -62,7 +63,7 @@ class ArrayFile:
         value = self.attributes.get(name)
         return value if isinstance(value, str) else self.refuse(f"its attribute '{name}' is {value!r}, not a string")
 
-    def json(self, name: str) -> dict[str, Any]:
+    def json_object(self, name: str) -> dict[str, Any]:
         """Return an attribute that must be there and be the text of a JSON object."""
         try:
             value = json.loads(self.text(name))
@@ -170,9 +171,9 @@ def open_arrays(path: Path, layout: Layout, verify: bool = False) -> ArrayFile:
     with stream:
         status = os.fstat(stream.fileno())
         if remembered := not verify and _remembered(path, status):
-            return _parse(stream, path, layout)
+            return _map_arrays(stream, path, layout)
         _check_seal(stream, path)
-        file = _parse(stream, path, layout)
+        file = _map_arrays(stream, path, layout)
         layout.check(file)
     if not remembered:
         _remember(path, status)
@@ -202,7 +203,7 @@ def _check_seal(stream: io.FileIO, path: Path) -> None:
         raise IndexFileError(f"{path}: truncated or damaged (its checksum is wrong); build it again")
 
 
-def _parse(stream: io.FileIO, path: Path, layout: Layout) -> ArrayFile:
+def _map_arrays(stream: io.FileIO, path: Path, layout: Layout) -> ArrayFile:
     """Let HDF5 say where the arrays lie, and map them."""
     try:
         with h5py.File(stream, "r") as hdf5:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TypedDict
 
 from splade.errors import IndexFileError
 from splade.storage.arrays import Arrays, Layout, array_writer, open_arrays
@@ -15,16 +14,8 @@ CACHE_FROM_BYTES = 1 << 20
 _STATE = "derived_from"
 
 
-class Fingerprint(TypedDict):
-    """The state of a source file; what was derived from it is stale once this changes."""
-
-    name: str
-    bytes: int
-    mtime_ns: int
-
-
-def fingerprint(source: Path) -> Fingerprint:
-    """Describe the present state of a file."""
+def source_state(source: Path) -> dict[str, str | int]:
+    """Describe the state of a source file; what was derived from it is stale once this changes."""
     state = source.stat()
     return {"name": source.name, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
 

@@ -20,7 +20,7 @@ from splade.errors import DataError
 from splade.progress import progress_bar
 from splade.storage.arrays import Arrays, Layout
 from splade.storage.atomic import replacing
-from splade.storage.cache import CACHE_FROM_BYTES, cache_candidates, cache_target, fingerprint, open_cache, write_cache
+from splade.storage.cache import CACHE_FROM_BYTES, cache_candidates, cache_target, open_cache, source_state, write_cache
 from splade.storage.text_files import BOM, decode_line, is_gzip, raw_lines, without_line_end
 
 INDEX_SUFFIX = ".splade-lines"
@@ -68,7 +68,7 @@ class LineSource:
 
     def state(self, kind: str) -> dict[str, object]:
         """Return what must be unchanged for a cached index to be valid."""
-        return {"kind": kind, "files": [fingerprint(file) for file in self.files]}
+        return {"kind": kind, "files": [source_state(file) for file in self.files]}
 
     def records(self) -> Iterator[tuple[Path, int, bytes, bytes]]:
         """Yield (file, line number, raw line, line without BOM and line end), the empty ones included."""

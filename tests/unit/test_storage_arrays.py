@@ -45,14 +45,19 @@ def always_remember(monkeypatch):
     monkeypatch.setattr(arrays, "REMEMBER_FROM_BYTES", 0)
 
 
+def put(path: Path, position: int, value: int) -> None:
+    """Change one byte in place: much quicker than writing the file anew."""
+    with open(path, "rb+", buffering=0) as stream:
+        stream.seek(position)
+        stream.write(bytes([value]))
+
+
 def test_any_flipped_byte_is_found(path):
-    whole = path.read_bytes()
-    for position in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << position % 8
-        path.write_bytes(damaged)
+    for position, byte in enumerate(path.read_bytes()):
+        put(path, position, byte ^ (1 << position % 8))
         with pytest.raises(IndexFileError, match="damaged|format version"):
             open_arrays(path, LAYOUT)
+        put(path, position, byte)
 
 
 def test_any_missing_or_added_byte_is_found(path):
@@ -64,19 +69,24 @@ def test_any_missing_or_added_byte_is_found(path):
             open_arrays(path, LAYOUT)
 
 
+def test_hdf5_is_not_given_a_damaged_file(path, monkeypatch):
+    path.write_bytes(path.read_bytes()[:-1])
+    monkeypatch.setattr(arrays.h5py, "File", lambda *_: pytest.fail("parsed"))
+    with pytest.raises(IndexFileError, match="damaged"):
+        open_arrays(path, LAYOUT)
+
+
 def test_damage_under_a_right_checksum_does_not_end_the_process(path):
     """The checksum forged, HDF5 parses the damaged file: it must find the fault itself, or there is none."""
-    whole = path.read_bytes()
     rng = np.random.default_rng(0)
-    for position in range(512, len(whole)):
-        damaged = bytearray(whole)
-        damaged[position] = rng.integers(256)
-        path.write_bytes(damaged)
+    for position, byte in enumerate(path.read_bytes()[512:], start=512):
+        put(path, position, rng.integers(256))
         seal(path)
         try:
             assert len(open_arrays(path, LAYOUT).arrays["a"]) == 5
         except IndexFileError:
             pass
+        put(path, position, byte)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +118,7 @@ def test_a_dataset_that_begins_beyond_the_file(path, monkeypatch):
 def test_attributes_that_are_missing_or_of_another_type(path):
     file = open_arrays(path, LAYOUT)
     assert (file.integer("n"), file.text("name")) == (7, "x")
-    for read, name in ((file.integer, "name"), (file.integer, "m"), (file.text, "n"), (file.json, "name")):
+    for read, name in ((file.integer, "name"), (file.integer, "m"), (file.text, "n"), (file.json_object, "name")):
         with pytest.raises(IndexFileError, match=f"its attribute '{name}' is"):
             read(name)
 
