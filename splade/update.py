@@ -1,9 +1,10 @@
 """Delete documents from the index in config.index_dir, then add some to it.
 
-delete=IDS names documents: ids separated by commas, or a file with one id a line. add=PATH is a collection of new ones,
-encoded with the model that made the index. An index changed like this equals one built from the remaining documents.
+delete=[ID,ID,...] names documents; a file among them stands for the ids that are its lines. add=PATH is a collection of
+new ones, encoded with the model that made the index. An index changed like this equals one built from the remaining
+documents.
 
-Example: python -m splade.update config.index_dir=experiments/debug/index delete=d1,d2 add=new_documents.tsv
+Example: python -m splade.update config.index_dir=experiments/debug/index 'delete=[d1,d2]' add=new_documents.tsv
 """
 
 from splade.config import run_task

@@ -286,8 +286,8 @@ class Experiment:
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
     query: str | None = key("search: one query; null: a prompt", affects=NOTHING)
     add: str | None = key("update: collection of documents to add", affects=NOTHING, names_files=True)
-    delete: str | None = key(
-        "update: documents to delete: a file with one id a line, or ids separated by commas", affects=NOTHING
+    delete: list[str] | None = key(
+        "update: documents to delete: [id, id, ...]; a file among them stands for its lines", affects=NOTHING
     )
     quantization_factor_document: int | None = key(
         "create_anserini: document impact = round(factor * weight)", affects=NOTHING, minimum=1

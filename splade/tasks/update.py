@@ -45,7 +45,7 @@ def update(experiment: Experiment) -> UpdateResult:
     """Delete documents (`delete`) from config.index_dir, then add the collection `add` to it."""
     require(experiment, "config.index_dir")
     if experiment.add is None and experiment.delete is None:
-        raise ConfigError("nothing to do: give add=COLLECTION, delete=IDS, or both")
+        raise ConfigError("nothing to do: give add=COLLECTION, delete=[ID,ID,...], or both")
     folder = Path(str(experiment.config.index_dir))
     deleted = [] if experiment.delete is None else _doc_ids(experiment.delete)
     added, model = None, None
@@ -66,17 +66,17 @@ def update(experiment: Experiment) -> UpdateResult:
     return UpdateResult(folder, len(deleted), n_added, len(index), tuple(findings))
 
 
-def _doc_ids(value: str) -> list[str]:
-    """Read document ids: from a file, one a line, or separated by commas.
+def _doc_ids(named: list[str]) -> list[str]:
+    """Return document ids, each once; a file among them stands for its lines.
 
     Raises:
-        DataError: a file without ids.
+        DataError: there are none.
     """
-    if not Path(value).expanduser().is_file():
-        doc_ids = [doc_id.strip() for doc_id in value.split(",")]
-    else:
-        doc_ids = [line for _, line in iterate_lines(resolve_path(value))]
+    doc_ids: list[str] = []
+    for name in named:
+        is_file = Path(name).expanduser().is_file()
+        doc_ids += [line for _, line in iterate_lines(resolve_path(name))] if is_file else [name]
     doc_ids = list(dict.fromkeys(doc_id for doc_id in doc_ids if doc_id))
     if not doc_ids:
-        raise DataError(f"delete={value}: there are no document ids in it")
+        raise DataError(f"delete={named}: there are no document ids in it")
     return doc_ids

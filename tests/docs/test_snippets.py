@@ -82,6 +82,8 @@ def make_data(work: Path) -> None:
     shutil.copy(TOY / "qrels" / "heldout.json", work / "my" / "qrels.json")
     shutil.copy(TOY / "qrels" / "train.json", work / "my" / "train_qrels.json")
     shutil.copy(TOY / "triplets" / "raw.tsv", work / "my" / "triplets.tsv")
+    new = "n1\tBees eat nectar and pollen.\nn2\tAnts keep aphids for honeydew.\n"
+    (work / "my" / "new_documents.tsv").write_text(new, encoding="utf-8")
     shutil.copytree(Path(_spec_folder("cognition")) / "model", work / "my" / "model")
     beir = work / "data" / "beir" / "scifact"
     (beir / "qrels").mkdir(parents=True)
