@@ -65,7 +65,7 @@ class Segment:
         self._marks = [batch.indptr[:-1].copy() for batch in batches]
 
     def postings(self, first: int, last: int) -> Postings:
-        """Return the postings of the terms `first` to `last` (exclusive), going on where the last call ended."""
+        """Return the postings of the terms `first` to `last` (exclusive), from where the last call ended."""
         starts = np.zeros(last - first + 1, np.int64)
         np.cumsum(self.counts[first:last], out=starts[1:])
         ends, pairs = starts[:-1].copy(), np.empty((starts[-1], 2), np.uint32)

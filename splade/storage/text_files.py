@@ -48,7 +48,7 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def head(path: Path, size: int = 4096) -> str:
-    """Return the beginning of a file without BOM and leading blanks, for telling its format."""
+    """Return the beginning of a file without BOM and leading whitespace, for telling its format."""
     try:
         with open_bytes(path) as stream:
             return stream.read(size).removeprefix(BOM).lstrip().decode("utf-8", "replace")
@@ -111,7 +111,7 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def check_id(some_id: str, place: str) -> None:
-    """Refuse an empty id and one with blanks around it, which would match nothing in the other files.
+    """Refuse an empty id and one with whitespace around it, which would match nothing in the other files.
 
     Args:
         some_id: the id of a query or document.
@@ -121,7 +121,7 @@ def check_id(some_id: str, place: str) -> None:
         return
     if not some_id.strip():
         raise DataError(f"{place}: the id is empty")
-    raise DataError(f"{place}: blanks around the id {some_id!r}; it would match no id of another file, remove them")
+    raise DataError(f"{place}: whitespace around the id {some_id!r}; it would match no id of another file, remove them")
 
 
 def write_tsv(path: str | Path, rows: Iterable[tuple[str, ...]]) -> None:

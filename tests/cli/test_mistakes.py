@@ -130,19 +130,19 @@ def test_queries_file_given_as_collection(small, tmp_path):
         ("collection.jsonl", '{"_id": "d1 ", "text": "one"}\n', "data.COLLECTION_PATH={}"),
     ],
 )
-def test_ids_with_stray_blanks_in_the_collection(small, tmp_path, name, content, key):
+def test_ids_with_stray_whitespace_in_the_collection(small, tmp_path, name, content, key):
     (tmp_path / name).write_text(content)
     message = refused(DataError, index, small, tmp_path, key.format(tmp_path / name))
-    assert name in message and "line" in message and "blank" in message
+    assert name in message and "line" in message and "whitespace" in message
     assert not list((tmp_path / "index").glob("*.h5"))
 
 
-def test_ids_with_stray_blanks_in_the_judgements(made, tmp_path):
+def test_ids_with_stray_whitespace_in_the_qrels(made, tmp_path):
     small, folder = made
     qrels = {query: {f"{doc} ": grade for doc, grade in docs.items()} for query, docs in heldout().items()}
     (tmp_path / "qrels.json").write_text(json.dumps(qrels))
     message = refused(DataError, retrieve, small, folder, f"data.EVAL_QREL_PATH=[{tmp_path}/qrels.json]")
-    assert "blank" in message
+    assert "whitespace" in message
 
 
 def test_lower_top_k_than_the_cut_of_a_metric(made, tmp_path, write_beir):

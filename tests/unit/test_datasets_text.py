@@ -135,8 +135,8 @@ def test_further_columns_are_joined_by_a_space(tmp_path):
     [
         ("d1\tx\nd2 no tab\n", "line 2: no tab"),
         ("d1\tx\n\ty\n", "line 2: the id is empty"),
-        ("d1\tx\n\n d2\ty\n", "line 3: blanks around the id ' d2'"),
-        ("d1\tx\nd2\u00a0\ty\n", "line 2: blanks around"),
+        ("d1\tx\n\n d2\ty\n", "line 3: whitespace around the id ' d2'"),
+        ("d1\tx\nd2\u00a0\ty\n", "line 2: whitespace around"),
         ("d1\tx\n\nd2\ty\nd1\tz\n", "'d1' occurs twice: line 1 and line 4"),
         ("", "is empty"),
         ("\n\n", "is empty"),
@@ -188,7 +188,7 @@ def test_beir_folder(tmp_path):
         ('{"_id": "1", "text": ', "line 1: not JSON"),
         ('{"id_": "1", "text": "x"}', "no '_id'.*id_, text"),
         ('{"_id": "1", "body": "x"}', "'text'"),
-        ('{"_id": "1 ", "text": "x"}', "blanks around the id '1 '"),
+        ('{"_id": "1 ", "text": "x"}', "whitespace around the id '1 '"),
         ('{"_id": true, "text": "x"}', "no '_id'"),
     ],
 )

@@ -128,7 +128,7 @@ class Malicious:
         (pickle.dumps({1: {2: float("nan")}}), "finite number"),
         (pickle.dumps({1.5: {2: 1.0}}), "an id must be text or an integer, got 1.5"),
         (pickle.dumps({True: {2: 1.0}}), "an id must be text or an integer"),
-        (pickle.dumps({" 1": {2: 1.0}}), "blanks around the id"),
+        (pickle.dumps({" 1": {2: 1.0}}), "whitespace around the id"),
         (pickle.dumps(SCORES)[:-9], "unreadable pickle"),
         (b"\x80\x04garbage", "unreadable pickle"),
         (gzip.compress(pickle.dumps({i: {i: 0.5} for i in range(999)}))[:-99], "unreadable pickle"),
