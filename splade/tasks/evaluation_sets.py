@@ -10,7 +10,7 @@ from splade.datasets.qrels import read_qrels
 from splade.datasets.text_collection import FileCollection, TextCollection
 from splade.errors import ConfigError, DataError
 from splade.evaluation.checks import Finding, check_collection_against_queries
-from splade.evaluation.measures import largest_cut, parse_metrics
+from splade.evaluation.measures import largest_cut
 from splade.evaluation.protocols import TrecProtocol
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.storage.atomic import write_json
@@ -68,16 +68,16 @@ def check_evaluation_settings(experiment: Experiment) -> None:
     if twice is not None:
         raise ConfigError(f"config.retrieval_name has '{twice}' twice: the second run would replace the first")
     for metrics in run.eval_metric:
-        parse_metrics(metrics)
         check_depth_asked_for(run.top_k, metrics)
 
 
 def check_depth_asked_for(top_k: int, metrics: Sequence[str]) -> None:
     """Raise a ConfigError for metrics that look deeper than `config.top_k`."""
-    if largest_cut(metrics) > top_k:
+    deepest = largest_cut(metrics)
+    if deepest > top_k:
         raise ConfigError(
-            f"config.top_k={top_k} documents are retrieved, but {', '.join(metrics)} looks at {largest_cut(metrics)}: "
-            "raise config.top_k, or name shallower cuts (recall_100)"
+            f"config.top_k={top_k} documents are retrieved, but {', '.join(metrics)} looks at {deepest}: raise "
+            "config.top_k, or name shallower cuts (recall_100)"
         )
 
 

@@ -25,8 +25,8 @@ def load_model(experiment: Experiment) -> tuple[SparseModel, list[Finding]]:
         ModelError: it cannot be loaded, or has no positions for `config.max_length` tokens.
     """
     findings = check_named_models(experiment)
-    run = experiment.config
-    model = SparseModel(load_for_inference(experiment), run.max_length, run.index_retrieve_batch_size)
+    network = load_for_inference(experiment)
+    model = SparseModel(network, experiment.config.max_length, experiment.config.index_retrieve_batch_size)
     return model, findings + model.findings
 
 
