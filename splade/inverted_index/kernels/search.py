@@ -183,7 +183,7 @@ def _search_one(
     return size, estimate
 
 
-@numba.njit(nogil=True, cache=True, inline="always")  # a call for each window costs 2 % of a search
+@numba.njit(nogil=True, cache=True, inline="always")  # a call for each window takes measurable time
 def _blocks_of_window(
     lists: PostingLists,
     terms: np.ndarray,
@@ -225,7 +225,7 @@ def _estimate_threshold(keys: np.ndarray, top_k: int, seen: float) -> np.float32
     return key_score(np.partition(keys, len(keys) - rank)[len(keys) - rank])
 
 
-@numba.njit(nogil=True, cache=True, inline="always")  # a call for each window costs 2 % of a search
+@numba.njit(nogil=True, cache=True, inline="always")  # a call for each window takes measurable time
 def _read_sparse_window(
     lists: PostingLists, blocks: QueryBlocks, n_blocks: int, threshold: np.float32, space: Workspace
 ) -> int:
