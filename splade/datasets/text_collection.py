@@ -80,6 +80,7 @@ class FileCollection(TextCollection):
 
     Example:
         >>> import tempfile
+        >>> from splade.datasets.collections import open_collection
         >>> path = Path(tempfile.mkdtemp()) / "raw.tsv"
         >>> _ = path.write_text("d1\tone\nd2\ttwo\tmore\n")
         >>> collection = open_collection(path)

@@ -32,7 +32,7 @@ class SparseModel:
         >>> import splade
         >>> model = splade.load("pkg://cognition/model")
         >>> model.encode_documents(["a cat sat", "dogs bark"])
-        SparseVectors(2 vectors of 30522 terms, 200 entries)
+        SparseVectors(2 vectors, 23 entries, 30522 terms)
         >>> [token for token, weight in model.bag_of_words("a cat sat", top=3)]
         ['cat', 'sat', 'cats']
     """

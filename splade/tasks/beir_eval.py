@@ -112,11 +112,9 @@ def after_sweep(results: Iterable[BeirResult]) -> str:
 def _lines(result: EvaluatedRun) -> list[str]:
     earlier = " (evaluated earlier with the same settings)" if result.reused else ""
     dataset = f"{result.dataset.name} ({result.dataset.split})"
-    return [
-        f"{dataset}, {result.system}: {metric_line(result.metrics)}{earlier}",
-        f"  {cost_line(result.costs)}",
-        f"  in {result.folder}",
-    ]
+    lines = [cost_line(result.costs), f"in {result.folder}"]
+    first = f"{dataset}, {result.system}: {metric_line(result.metrics)}{earlier}"
+    return [first, *(f"  {line}" for line in lines if line)]
 
 
 def _compare(baseline: EvaluatedRun, result: EvaluatedRun) -> str:
