@@ -72,7 +72,7 @@ could at most add to a document's score, and the scores of what it finds are exa
 exhaustive search; `bmp` has impacts of 8 bits, `seismic` is approximate. In a *batch*, several threads share the
 queries. Building starts from arrays and ends with an index that answers queries. Mixed vectors have near-duplicates,
 which flatter every search that prunes by a threshold, ours too. *Ratio*: how many times as fast as `exhaustive` at the
-same number of documents and k.
+same number of documents and k; of a batch, as the same batch on its first number of threads.
 """,
     "start": """\
 ## Start

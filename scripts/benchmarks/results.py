@@ -6,6 +6,7 @@ others stay. `docs/speed.md` is made from it, by `report.py`.
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,8 +15,7 @@ from typing import Any
 import report
 from bench_common import RESULTS, ROOT
 
-from splade.config import record
-from splade.storage.atomic import read_json, write_json
+from splade.storage import atomic
 
 PACKAGES = ("torch", "transformers", "numpy", "numba", "h5py", "scipy", "sentence-transformers")
 
@@ -33,12 +33,12 @@ def begin(threads: int, device: str = "cpu", packages: tuple[str, ...] = ()) -> 
     Raises:
         SystemExit: the installed package is another one than that of this checkout.
     """
-    package = Path(record.__file__).resolve().parents[1]
+    package = Path(atomic.__file__).resolve().parents[1]
     if package.parent != ROOT:
         raise SystemExit(f"splade comes from {package}, not from this checkout: pip install -e {ROOT}")
-    git = record.git_state()
-    changed = git is not None and git["uncommitted_changes"]
-    commit = "" if git is None else str(git["commit"])[:12] + (" with changes" if changed else "")
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if commit and _git("status", "--porcelain", "--", "splade", "scripts/benchmarks/*.py"):
+        commit += " with changes"
     machine = {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -58,13 +58,21 @@ def begin(threads: int, device: str = "cpu", packages: tuple[str, ...] = ()) -> 
 def save(path: Path, benchmark: str, setting: str, entry: Entry) -> None:
     """Merge an entry into the file, print its tables, and make docs/speed.md again where this is the project's file."""
     entry["machine"]["load_after"] = load()
-    results = read_json(path) if path.is_file() else {}
+    results = atomic.read_json(path) if path.is_file() else {}
     results.setdefault(benchmark, {})[setting] = entry
-    write_json(path, results, indent=1)
+    atomic.write_json(path, results, indent=1)
     print("\n".join(report.entry_lines(benchmark, setting, entry)))
     print(f"\nin {path}: {benchmark} / {setting}")
     if path.resolve() == RESULTS:
         print(f"made {', '.join(str(made) for made in report.write(results, report.DOCS))}")
+
+
+def _git(*arguments: str) -> str:
+    """Return what git says about this checkout; nothing where there is no git or no repository."""
+    try:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _cpu() -> str:
