@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("splade", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("splade")
 
 TOY = Path(__file__).resolve().parents[1] / "data" / "toy"
 

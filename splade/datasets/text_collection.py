@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from splade.errors import DataError
+from splade.storage.cache import file_digest
 from splade.storage.line_index import LineIndex, LineSource
 from splade.storage.text_files import check_id
 
 ParseText = Callable[[str, Path, int], tuple[str, str]]
 
-_EDGE_BYTES = 1 << 20
+CONTENT_MARK = "sha256:"
+"""Begins the digests of whole contents; those of earlier versions looked at the sizes and ends of files only."""
 
 
 class TextCollection(ABC):
@@ -100,15 +102,12 @@ class FileCollection(TextCollection):
         return f"{type(self).__name__}('{self.name}', {self._kind})"
 
     def digest(self) -> str:
-        """Return name and digest of the files: their sizes, and their first and last MiB."""
-        digest = sha256()
-        for path in self.source.files:
-            size = path.stat().st_size
-            with open(path, "rb") as file:
-                digest.update(f"{size}".encode() + file.read(_EDGE_BYTES))
-                file.seek(max(0, size - _EDGE_BYTES))
-                digest.update(file.read(_EDGE_BYTES))
-        return f"{self.name} {digest.hexdigest()[:16]}" if self.source.files else self.name
+        """Return name and digest of the files' content."""
+        if not self.source.files:
+            return self.name
+        digests = "".join(map(file_digest, self.source.files))
+        joined = digests if len(self.source.files) == 1 else sha256(digests.encode()).hexdigest()[:32]
+        return f"{self.name} {CONTENT_MARK}{joined}"
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         empty = True
@@ -173,7 +172,7 @@ class PairCollection(TextCollection):
         digest = sha256()
         for text_id, text in self._pairs:
             digest.update(f"{len(text_id)} {text_id} {len(text)} {text}".encode("utf-8", "surrogatepass"))
-        return f"{self.name} {digest.hexdigest()[:16]}"
+        return f"{self.name} {CONTENT_MARK}{digest.hexdigest()[:32]}"
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._pairs)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from splade.datasets.collections import open_collection
-from splade.datasets.text_collection import PairCollection, TextCollection, checked_pair
+from splade.datasets.text_collection import CONTENT_MARK, PairCollection, TextCollection, checked_pair
 from splade.distributed import n_processes, process_rank, shard_range
 from splade.encoding.batching import WINDOW
 from splade.encoding.sparse_model import SparseModel
-from splade.errors import ConfigError, IndexFileError
+from splade.errors import ConfigError, DataError, IndexFileError
 from splade.inverted_index import IndexBuilder, InvertedIndex, add_documents, delete_documents
 from splade.models.splade import Splade
 from splade.progress import progress_bar
@@ -133,6 +133,8 @@ def build_index(
         folder, model.vocab_size, metadata, source, rank=rank, world_size=world_size, overwrite=overwrite
     )
     _encode_into(builder, model, corpus, share)
+    if isinstance(corpus, TextCollection) and corpus.digest() != source:
+        raise DataError(f"{corpus.name}: changed while it was indexed; start again once it is complete")
     builder.finish()
     return Index(InvertedIndex.open(folder), model)
 
@@ -226,6 +228,8 @@ def _finished(folder: Path, metadata: Metadata, overwrite: bool) -> InvertedInde
     if overwrite:
         return None
     changed = ", changed since by adding or deleting documents" if there.get("updated") else ""
+    if " " in str(there.get("source", "")) and CONTENT_MARK not in str(there["source"]):
+        changed += " (an earlier version wrote it without reading the whole collection: it may or may not be this one)"
     raise IndexFileError(
         f"{folder} holds a finished index of {there.get('source')}{changed}, made with the model "
         f"'{there.get('model')}', max_length {there.get('max_length')}; this is another one. Give another "

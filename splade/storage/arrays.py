@@ -242,13 +242,14 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".verified")
 
 
-def _stamp(status: os.stat_result) -> str:
+def stamp(status: os.stat_result) -> str:
+    """Return what changes whenever anything touches a file."""
     return f"{status.st_size} bytes, inode {status.st_ino}, ns {status.st_mtime_ns} {status.st_ctime_ns}\n"
 
 
 def _remembered(path: Path, status: os.stat_result) -> bool:
     try:
-        return status.st_size >= REMEMBER_FROM_BYTES and _sidecar(path).read_text() == _stamp(status)
+        return status.st_size >= REMEMBER_FROM_BYTES and _sidecar(path).read_text() == stamp(status)
     except (OSError, ValueError):
         return False
 
@@ -258,6 +259,6 @@ def _remember(path: Path, status: os.stat_result) -> None:
     if status.st_size < REMEMBER_FROM_BYTES:
         return
     try:
-        _sidecar(path).write_text(_stamp(status))
+        _sidecar(path).write_text(stamp(status))
     except OSError as error:
         logger.debug("%s: cannot remember that it was verified (%s)", path, error)

@@ -105,7 +105,7 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, str]]:
         DataError: bytes that are not UTF-8, with file and line; a damaged gzip file.
     """
     for line_number, raw in enumerate(raw_lines(path), start=1):
-        line = without_line_end(raw.removeprefix(BOM) if line_number == 1 else raw)
+        line = without_line_end(raw.removeprefix(BOM))
         if line:
             yield line_number, decode_line(line, path, line_number)
 
