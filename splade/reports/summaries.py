@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from splade.evaluation.checks import Finding
 from splade.evaluation.costs import Costs
@@ -16,6 +17,23 @@ COST_COLUMNS = (
     Column("search ms /query", digits=2),
     Column("threads"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """What a task has done, for the user.
+
+    Attributes:
+        text: effectiveness, costs, and where the files are.
+        findings: what looks wrong.
+    """
+
+    text: str
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the text, then the warnings."""
+        return "\n".join([self.text, *warning_block(self.findings)])
 
 
 def metric_line(metrics: Mapping[str, float]) -> str:

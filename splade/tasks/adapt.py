@@ -1,12 +1,11 @@
 """Task: what adapting a model to a collection has brought; the last step of `scripts/adapt.sh`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.errors import DataError
 from splade.evaluation.costs import Costs
-from splade.reports.summaries import before_after_table
+from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import PERF_FILE, STATS_FILE
 from splade.storage.atomic import read_json, write_json
 
@@ -16,26 +15,7 @@ METRICS = {"ndcg@10": "NDCG@10", "recall@100": "Recall@100"}
 COSTS = ("flops", "L0_q", "L0_d", "index_bytes")
 
 
-@dataclass(frozen=True)
-class AdaptResult:
-    """One model on one data set, before and after training on it.
-
-    Attributes:
-        dataset: name and split of the data set.
-        stages: `before` and `after` to metrics and costs.
-        file: the same figures as JSON.
-    """
-
-    dataset: str
-    stages: dict[str, tuple[dict[str, float], Costs]]
-    file: Path
-
-    def summary(self) -> str:
-        """Return one line per figure."""
-        return f"{before_after_table(self.dataset, self.stages)}\n  in {self.file}"
-
-
-def adapt(experiment: Experiment) -> AdaptResult:
+def adapt(experiment: Experiment) -> TaskResult:
     """Compare the two evaluations that splade.beir_eval wrote to config.out_dir/before and config.out_dir/after."""
     require(experiment, "config.out_dir", "beir.dataset")
     out_dir, dataset = Path(str(experiment.config.out_dir)), str(experiment.beir.dataset)
@@ -51,4 +31,5 @@ def adapt(experiment: Experiment) -> AdaptResult:
     figures |= {name: {when: stats[when][name] for when in folders} for name in COSTS}
     write_json(out_dir / SUMMARY_FILE, figures)
     stages = {when: (metrics[when], Costs.from_json(stats[when], str(folders[when]))) for when in folders}
-    return AdaptResult(f"{dataset} ({stats[AFTER]['split']})", stages, out_dir / SUMMARY_FILE)
+    table = before_after_table(f"{dataset} ({stats[AFTER]['split']})", stages)
+    return TaskResult(text=f"{table}\n  in {out_dir / SUMMARY_FILE}")

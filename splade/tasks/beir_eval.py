@@ -12,64 +12,46 @@ from splade.datasets.beir import open_beir
 from splade.datasets.dataset import Dataset
 from splade.datasets.runs import read_run
 from splade.evaluation.beir_protocol import drop_identical_ids
-from splade.evaluation.checks import Finding
 from splade.evaluation.comparison import compare_runs
 from splade.evaluation.protocols import BeirProtocol
 from splade.reports.beir_report import write_beir_table, write_beir_tables
 from splade.reports.comparison_report import differences_table, write_comparison
-from splade.reports.summaries import cost_line, metric_line, warning_block
+from splade.reports.summaries import TaskResult, cost_line, metric_line
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun
 from splade.retrieval.stored_results import store_average
-from splade.tasks.evaluation_sets import check_depth_asked_for
+from splade.tasks.evaluation_sets import all_findings, check_depth_asked_for
 from splade.tasks.systems import Bm25System, System, evaluate_system, open_system
 
 PROTOCOL = BeirProtocol()
 
 
-@dataclass(frozen=True)
-class BeirResult:
+@dataclass(frozen=True, kw_only=True)
+class BeirResult(TaskResult):
     """Metrics and costs of a retriever on a data set, or on all sub-forums of one.
 
     Attributes:
         results: one per data set.
-        average: mean metrics, of several results; empty for one.
-        out_dir: the folder given as `config.out_dir`.
-        comparison: with `beir.baseline`: the table of all systems, and the significance of the differences from BM25.
+        out_dir: the folder given as `config.out_dir`; None: the data are not BEIR's, so there is no table of all.
     """
 
     results: tuple[EvaluatedRun, ...]
-    average: dict[str, float]
-    out_dir: Path
-    comparison: str = ""
-
-    def summary(self) -> str:
-        """Return effectiveness and cost, the comparison with BM25, then the warnings."""
-        lines = [line for result in self.results for line in _lines(result)]
-        if self.average:
-            lines.append(f"average of {len(self.results)}: {metric_line(self.average)}")
-        comparison = ["", self.comparison] if self.comparison else []
-        return "\n".join([*lines, *comparison, *warning_block(self.findings)])
-
-    @property
-    def findings(self) -> list[Finding]:
-        """What looks wrong, each thing once."""
-        return list(dict.fromkeys(finding for result in self.results for finding in result.findings))
+    out_dir: Path | None
 
 
 def beir_eval(experiment: Experiment) -> BeirResult:
-    """Evaluate `retriever` on the BEIR data set beir.dataset."""
+    """Evaluate `retriever` on the BEIR data set beir.dataset; with `beir.baseline`, beside BM25."""
     require(experiment, "beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir")
     beir, out_dir, swept = experiment.beir, Path(str(experiment.config.out_dir)), swept_values()
     datasets = open_beir_datasets(experiment)
     result = evaluate_datasets(experiment, open_system(experiment, swept), datasets)
-    comparison = ""
+    blocks = [result.text]
     if beir.baseline:
         baseline = evaluate_datasets(experiment, Bm25System(experiment, swept), datasets)
-        comparison = "\n\n".join(map(_compare, baseline.results, result.results))
+        blocks += map(_compare, baseline.results, result.results)
     table = write_beir_table(out_dir, beir.reference)
-    if comparison and not swept:
-        comparison = f"{table.summary()}\n\n{comparison}"
-    return replace(result, comparison=comparison)
+    if beir.baseline and not swept:
+        blocks.insert(1, table.summary())
+    return replace(result, text="\n\n".join(blocks))
 
 
 def open_beir_datasets(experiment: Experiment) -> list[Dataset]:
@@ -99,22 +81,27 @@ def evaluate_datasets(experiment: Experiment, system: System, datasets: list[Dat
         )
         for dataset in datasets
     ]
-    average = store_average(results, results[0].folder.parent) if len(results) > 1 else {}
+    lines = [result_lines(result, f"{result.dataset.name} ({result.dataset.split})") for result in results]
+    if len(results) > 1:
+        average = store_average(results, results[0].folder.parent)
+        lines.append(f"average of {len(results)}: {metric_line(average)}")
     save_record(experiment, out_dir, "beir_eval")
-    return BeirResult(tuple(results), average, Path(str(run.out_dir)))
+    return BeirResult(
+        text="\n".join(lines), findings=all_findings(results), results=tuple(results), out_dir=Path(str(run.out_dir))
+    )
 
 
 def after_sweep(results: Iterable[BeirResult]) -> str:
     """Return the table that ends a sweep."""
-    return write_beir_tables([result.out_dir for result in results])
+    return write_beir_tables([result.out_dir for result in results if result.out_dir is not None])
 
 
-def _lines(result: EvaluatedRun) -> list[str]:
+def result_lines(result: EvaluatedRun, dataset: str) -> str:
+    """Return effectiveness, cost and place of a system's result on a data set, a line each."""
+    metrics = f": {metric_line(result.metrics)}" if result.metrics else ""
     earlier = " (evaluated earlier with the same settings)" if result.reused else ""
-    dataset = f"{result.dataset.name} ({result.dataset.split})"
-    lines = [cost_line(result.costs), f"in {result.folder}"]
-    first = f"{dataset}, {result.system}: {metric_line(result.metrics)}{earlier}"
-    return [first, *(f"  {line}" for line in lines if line)]
+    lines = [f"{dataset}, {result.system}{metrics}{earlier}", cost_line(result.costs), f"in {result.folder}"]
+    return "\n  ".join(line for line in lines if line)
 
 
 def _compare(baseline: EvaluatedRun, result: EvaluatedRun) -> str:

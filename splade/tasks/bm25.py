@@ -1,7 +1,6 @@
 """Task: BM25 through the same runs, metrics and tables as a learned model."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from splade.config import Experiment, require
@@ -9,48 +8,20 @@ from splade.config.record import save_record
 from splade.config.sweep import swept_values
 from splade.datasets.collections import open_collection
 from splade.datasets.runs import read_run
-from splade.evaluation.checks import Finding
 from splade.evaluation.comparison import compare_runs
 from splade.evaluation.protocols import EvaluationProtocol
 from splade.reports.beir_report import write_beir_table
 from splade.reports.comparison_report import differences_table, means_table
-from splade.reports.summaries import cost_line, costs_table, metric_line, warning_block
+from splade.reports.summaries import costs_table
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun, evaluate_retriever, stored_costs
-from splade.tasks.beir_eval import BeirResult, evaluate_datasets, open_beir_datasets
-from splade.tasks.beir_eval import after_sweep as beir_table_after_sweep
-from splade.tasks.evaluation_sets import open_evaluation_sets, write_all_metrics
+from splade.tasks.beir_eval import BeirResult, after_sweep, evaluate_datasets, open_beir_datasets, result_lines
+from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
 from splade.tasks.systems import Bm25System
 
-
-@dataclass(frozen=True)
-class Bm25Result:
-    """What BM25 retrieved for one's own queries.
-
-    Attributes:
-        results: one per data set.
-        comparisons: BM25 and the model's runs in the same `out_dir`, side by side.
-    """
-
-    results: tuple[EvaluatedRun, ...]
-    comparisons: tuple[str, ...]
-
-    def summary(self) -> str:
-        """Return effectiveness, cost, comparisons, then the warnings."""
-        lines = []
-        for result in self.results:
-            metrics = f": {metric_line(result.metrics)}" if result.metrics else ""
-            lines += [f"{result.dataset.name}, {result.system}{metrics}", f"  {cost_line(result.costs)}"]
-            lines.append(f"  in {result.folder}")
-        blocks = [block for comparison in self.comparisons for block in ("", comparison)]
-        return "\n".join([*lines, *blocks, *warning_block(self.findings)])
-
-    @property
-    def findings(self) -> list[Finding]:
-        """What looks wrong."""
-        return [finding for result in self.results for finding in result.findings]
+__all__ = ["after_sweep", "bm25"]
 
 
-def bm25(experiment: Experiment) -> BeirResult | Bm25Result:
+def bm25(experiment: Experiment) -> BeirResult:
     """Retrieve with BM25 and evaluate, on a BEIR data set or on one's own data."""
     system = Bm25System(experiment, swept_values())
     if experiment.beir.dataset is None:
@@ -62,12 +33,8 @@ def bm25(experiment: Experiment) -> BeirResult | Bm25Result:
     return result
 
 
-def after_sweep(results: Iterable[BeirResult | Bm25Result]) -> str:
-    """Return the table that ends a sweep over BEIR data sets."""
-    return beir_table_after_sweep(result for result in results if isinstance(result, BeirResult))
-
-
-def _on_own_data(experiment: Experiment, system: Bm25System) -> Bm25Result:
+def _on_own_data(experiment: Experiment, system: Bm25System) -> BeirResult:
+    """Retrieve for one's own queries; compare with the model's runs in the same `out_dir`, where there are some."""
     inputs = ("data.COLLECTION_PATH", "data.Q_COLLECTION_PATH", "config.retrieval_name")
     require(experiment, "config.out_dir", *inputs)
     out_dir, run = Path(str(experiment.config.out_dir)), experiment.config
@@ -83,7 +50,9 @@ def _on_own_data(experiment: Experiment, system: Bm25System) -> Bm25Result:
             comparisons.append(_compare_with_model(results[-1], protocol, out_dir / dataset.name))
     save_record(experiment, root, "bm25")
     write_all_metrics(results, root)
-    return Bm25Result(tuple(results), tuple(comparisons))
+    lines = "\n".join(result_lines(result, result.dataset.name) for result in results)
+    text = "\n\n".join([lines, *comparisons])
+    return BeirResult(text=text, findings=all_findings(results), results=tuple(results), out_dir=None)
 
 
 def _compare_with_model(result: EvaluatedRun, protocol: EvaluationProtocol, model_dir: Path) -> str:

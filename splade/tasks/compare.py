@@ -1,7 +1,6 @@
 """Task: compare runs, also those of other systems."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -17,35 +16,14 @@ from splade.evaluation.comparison import Comparison, TextLookup, compare_runs
 from splade.evaluation.measures import largest_cut, parse_metrics
 from splade.evaluation.significance import Correction, Test
 from splade.reports.comparison_report import write_comparison
-from splade.reports.summaries import warning_block
+from splade.reports.summaries import TaskResult
 from splade.retrieval.evaluate_retriever import stored_costs
 
 # Ids looked up before the texts of a collection are believed to be those of the runs.
 _SAMPLE = 1000
 
 
-@dataclass(frozen=True)
-class CompareResult:
-    """A comparison as text, and its files.
-
-    Attributes:
-        text: effectiveness, differences with their significance, and the queries that differ most.
-        paths: the same as text, Markdown, LaTeX, JSON, and both tables as CSV.
-        warnings: what looks wrong.
-    """
-
-    text: str
-    paths: tuple[Path, ...]
-    warnings: tuple[Finding, ...]
-
-    def summary(self) -> str:
-        """Return the comparison, where its files are, then the warnings."""
-        names = ", ".join(path.name for path in self.paths)
-        place = f"  in {self.paths[0].parent}: {names}"
-        return "\n".join([self.text, "", place, *warning_block(self.warnings)])
-
-
-def compare(experiment: Experiment) -> CompareResult:
+def compare(experiment: Experiment) -> TaskResult:
     """Compare two or more runs: metrics, significance, wins and losses, and the queries that differ most.
 
     Example: python -m splade.compare +runs={bm25: a/run.trec, splade: b/run.json} +qrels=qrels.json
@@ -61,14 +39,16 @@ def compare(experiment: Experiment) -> CompareResult:
     parse_metrics(metrics)
     qrels = read_qrels(qrels_path)
     runs = {name: read_run(path) for name, path in files.items()}
-    warnings = [found for name, run in runs.items() for found in _check(name, files[name], run, qrels, metrics)]
+    findings = [found for name, run in runs.items() for found in _check(name, files[name], run, qrels, metrics)]
     if experiment.compare.drop_identical_ids:
         runs = {name: drop_identical_ids(run) for name, run in runs.items()}
     first = next(iter(runs.values()))
     texts, notes = _document_texts(experiment.data.COLLECTION_PATH, first)
     compared = _compare(experiment, runs, qrels, metrics, texts)
-    text, written = write_comparison(compared, Path(str(experiment.config.out_dir)) / "compare")
-    return CompareResult("\n\n".join([text, *notes]), written, tuple(warnings))
+    out_dir = Path(str(experiment.config.out_dir))
+    text, written = write_comparison(compared, out_dir / "compare")
+    files_written = f"  in {out_dir}: {', '.join(path.name for path in written)}"
+    return TaskResult(text="\n\n".join([text, *notes, files_written]), findings=tuple(findings))
 
 
 def named_runs(runs: object) -> dict[str, str]:

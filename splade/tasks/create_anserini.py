@@ -2,32 +2,18 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection, open_queries
 from splade.encoding.text_encoder import TextEncoder
-from splade.interop.anserini import Exported, SparseVector, write_documents, write_queries
+from splade.interop.anserini import SparseVector, write_documents, write_queries
+from splade.reports.summaries import TaskResult
 from splade.tasks.model_loading import load_model
 
 
-@dataclass(frozen=True)
-class AnseriniResult:
-    """The exported files."""
-
-    exported: tuple[Exported, ...]
-
-    def summary(self) -> str:
-        """Return one line per file."""
-        return "\n".join(
-            f"{item.n_written} vectors, {item.mean_terms:.1f} terms each, {item.n_empty} empty\n  in {item.path}"
-            for item in self.exported
-        )
-
-
-def create_anserini(experiment: Experiment) -> AnseriniResult:
+def create_anserini(experiment: Experiment) -> TaskResult:
     """Write out_dir/docs_anserini.jsonl and out_dir/queries_anserini.tsv with integer weights round(factor * weight).
 
     Several query collections give one file each, queries_anserini.<name>.tsv.
@@ -46,7 +32,11 @@ def create_anserini(experiment: Experiment) -> AnseriniResult:
         pairs = ((query_id, vector) for query_id, _, vector in _with_vectors(collection, model.queries))
         exported.append(write_queries(out_dir / name, pairs, model.tokens, factor))
     save_record(experiment, out_dir, "create_anserini")
-    return AnseriniResult(tuple(exported))
+    lines = [
+        f"{item.n_written} vectors, {item.mean_terms:.1f} terms each, {item.n_empty} empty\n  in {item.path}"
+        for item in exported
+    ]
+    return TaskResult(text="\n".join(lines))
 
 
 def _file_names(experiment: Experiment) -> list[str]:

@@ -12,6 +12,7 @@ from splade.errors import ConfigError, DataError
 from splade.evaluation.checks import Finding, check_collection_against_queries
 from splade.evaluation.measures import largest_cut
 from splade.evaluation.protocols import TrecProtocol
+from splade.reports.summaries import metric_line
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.storage.atomic import write_json
 from splade.storage.paths import IR_DATASETS_SCHEME
@@ -106,11 +107,20 @@ def check_collection(experiment: Experiment, collection: TextCollection) -> list
     return findings
 
 
-def write_all_metrics(runs: Sequence[EvaluatedRun], out_dir: Path) -> None:
-    """Write the metrics of all evaluated data sets to one file."""
-    metrics = {run.dataset.name: run.metrics for run in runs if run.metrics}
-    if metrics:
-        write_json(out_dir / ALL_METRICS_FILE, metrics)
+def write_all_metrics(runs: Sequence[EvaluatedRun], out_dir: Path) -> list[str]:
+    """Write the metrics of all evaluated data sets to one file; return one line per data set, and the file's."""
+    evaluated = {run.dataset.name: run.metrics for run in runs if run.metrics}
+    if not evaluated:
+        return []
+    write_json(out_dir / ALL_METRICS_FILE, evaluated)
+    width = max(map(len, evaluated))
+    lines = [f"{name:{width}}  {metric_line(metrics)}" for name, metrics in evaluated.items()]
+    return [*lines, f"  in {out_dir / ALL_METRICS_FILE}"]
+
+
+def all_findings(runs: Sequence[EvaluatedRun], before: Sequence[Finding] = ()) -> tuple[Finding, ...]:
+    """Return what looks wrong, before and in the evaluations, each thing once."""
+    return tuple(dict.fromkeys([*before, *(finding for run in runs for finding in run.findings)]))
 
 
 def _files(collection: TextCollection) -> list[Path]:

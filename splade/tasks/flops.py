@@ -1,6 +1,5 @@
 """Task: the expected number of multiplications per query-document pair."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require
@@ -8,25 +7,14 @@ from splade.config.record import save_record
 from splade.datasets.collections import open_queries
 from splade.evaluation.expected_flops import flops as expected_multiplications
 from splade.evaluation.expected_flops import term_probabilities
+from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.storage.atomic import write_json
 from splade.tasks.model_loading import load_model
 
 
-@dataclass(frozen=True)
-class FlopsResult:
-    """FLOPS of an index and a set of queries, as defined in the SPLADE papers (SIGIR 2021, section 5)."""
-
-    flops: float
-    path: Path
-
-    def summary(self) -> str:
-        """Return the number and where it is."""
-        return f"flops {self.flops:.4f}\n  in {self.path}"
-
-
-def flops(experiment: Experiment) -> FlopsResult:
-    """Estimate sum over the vocabulary of P(term in query) x P(term in document).
+def flops(experiment: Experiment) -> TaskResult:
+    """Estimate sum over the vocabulary of P(term in query) x P(term in document) (SPLADE, SIGIR 2021, section 5).
 
     The first factor is measured on the queries data.flops_queries, the second on the index config.index_dir.
     """
@@ -40,4 +28,4 @@ def flops(experiment: Experiment) -> FlopsResult:
     out_dir = Path(str(experiment.config.out_dir))
     write_json(out_dir / "flops.json", {"flops": value})
     save_record(experiment, out_dir, "flops")
-    return FlopsResult(value, out_dir / "flops.json")
+    return TaskResult(text=f"flops {value:.4f}\n  in {out_dir / 'flops.json'}")

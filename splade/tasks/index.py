@@ -10,34 +10,17 @@ from splade.distributed import process_rank
 from splade.evaluation.checks import Finding, check_vector_counts, raise_errors
 from splade.inverted_index import InvertedIndex
 from splade.reports.index_report import write_index_report
-from splade.reports.summaries import warning_block
+from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.tasks.evaluation_sets import check_collection
 from splade.tasks.model_loading import load_model
 
 
-@dataclass(frozen=True)
-class IndexResult:
-    """A finished index.
-
-    Attributes:
-        postings: the index.
-        findings: what looks wrong.
-    """
+@dataclass(frozen=True, kw_only=True)
+class IndexResult(TaskResult):
+    """A finished index."""
 
     postings: InvertedIndex
-    findings: tuple[Finding, ...] = ()
-
-    def summary(self) -> str:
-        """Return size and place in two lines, then the warnings."""
-        made = self.postings
-        empty = f", {made.n_empty} documents without any term" if made.n_empty else ""
-        lines = [
-            f"index of {made.n_docs} documents, {made.mean_terms:.1f} terms each{empty}, {made.n_postings} postings, "
-            f"{made.n_bytes / 1e6:.1f} MB",
-            f"  in {made.path.parent}",
-        ]
-        return "\n".join([*lines, *warning_block(self.findings)])
 
 
 def index(experiment: Experiment) -> IndexResult:
@@ -53,7 +36,12 @@ def index(experiment: Experiment) -> IndexResult:
     if process_rank() == 0:
         save_record(experiment, Path(str(run.index_dir)), "index")
         write_index_report(made, findings)
-    return IndexResult(made, tuple(findings))
+    empty = f", {made.n_empty} documents without any term" if made.n_empty else ""
+    text = (
+        f"index of {made.n_docs} documents, {made.mean_terms:.1f} terms each{empty}, {made.n_postings} postings, "
+        f"{made.n_bytes / 1e6:.1f} MB\n  in {made.path.parent}"
+    )
+    return IndexResult(text=text, findings=tuple(findings), postings=made)
 
 
 def check_index(postings: InvertedIndex) -> list[Finding]:

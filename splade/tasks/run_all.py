@@ -1,63 +1,42 @@
 """Task: train, index, retrieve and evaluate, flops, figures; one after the other in one process."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.datasets.collections import open_collection, open_queries
-from splade.reports.summaries import before_after_table, warning_block
+from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.tasks.evaluation_sets import open_evaluation_sets
-from splade.tasks.flops import FlopsResult, flops
-from splade.tasks.index import IndexResult, index
-from splade.tasks.retrieve import RetrieveResult, retrieve
+from splade.tasks.flops import flops
+from splade.tasks.index import index
+from splade.tasks.retrieve import retrieve
 from splade.tasks.train import train
-from splade.training.run import TrainResult
 
 # Encoding a collection twice is cheap up to here; beyond, the untrained model is only seen in validation.
 COMPARE_UP_TO_DOCUMENTS = 20_000
 
 
-@dataclass(frozen=True)
-class AllResult:
-    """Everything that `splade.all` did; `before` is the same retrieval with the untrained model, where it was cheap."""
-
-    train: TrainResult | None
-    index: IndexResult
-    retrieve: RetrieveResult
-    flops: FlopsResult | None
-    before: RetrieveResult | None
-
-    def summary(self) -> str:
-        """Return one screen: effectiveness and cost before and after, and where everything is."""
-        lines = [self.train.summary() if self.train is not None else "model used as it is, not trained", ""]
-        before = self.before.runs if self.before is not None else (None,) * len(self.retrieve.runs)
-        lines += [_table(untrained, run) for untrained, run in zip(before, self.retrieve.runs, strict=True)]
-        folders = (self.index.postings.path.parent, self.retrieve.folder)
-        lines += ["", f"index in   {folders[0]}", f"results in {folders[1]}"]
-        return "\n".join([*lines, *warning_block([*self.index.findings, *self.retrieve.findings])])
-
-
-def run_all(experiment: Experiment) -> AllResult:
+def run_all(experiment: Experiment) -> TaskResult:
     """Train, index, retrieve, evaluate, and report effectiveness and cost side by side."""
     trains = not experiment.config.pretrained_no_yamlconfig and experiment.config.regularizer != "eval_only"
     if experiment.config.regularizer == "eval_only":
         experiment = deepcopy(experiment)
         experiment.config.pretrained_no_yamlconfig = True
     n_documents = _check_inputs(experiment)
-    before = None
+    before: tuple[EvaluatedRun, ...] = ()
     if trains and n_documents <= COMPARE_UP_TO_DOCUMENTS:
         untrained = _untrained(experiment)
         index(untrained)
-        before = retrieve(untrained)
-    return AllResult(
-        train=train(experiment) if trains else None,
-        index=index(experiment),
-        retrieve=retrieve(experiment),
-        flops=flops(experiment) if experiment.data.flops_queries else None,
-        before=before,
-    )
+        before = retrieve(untrained).runs
+    lines = [train(experiment).summary() if trains else "model used as it is, not trained", ""]
+    indexed, retrieved = index(experiment), retrieve(experiment)
+    if experiment.data.flops_queries:
+        flops(experiment)
+    lines += [_table(untrained, run) for untrained, run in zip_longest(before, retrieved.runs)]
+    lines += ["", f"index in   {indexed.postings.path.parent}", f"results in {experiment.config.out_dir}"]
+    return TaskResult(text="\n".join(lines), findings=(*indexed.findings, *retrieved.findings))
 
 
 def _check_inputs(experiment: Experiment) -> int:

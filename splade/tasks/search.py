@@ -3,7 +3,6 @@
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require
@@ -11,6 +10,7 @@ from splade.config.command import report
 from splade.datasets.collections import open_collection
 from splade.datasets.text_collection import TextCollection
 from splade.errors import DataError
+from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.retrieval.sparse import Hit, SparseRetriever
 from splade.tasks.model_loading import load_model
@@ -19,22 +19,7 @@ SHOWN = 10
 _WIDTH = 110
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The answer to one query; without a query, to nothing.
-
-    Attributes:
-        text: what is printed.
-    """
-
-    text: str
-
-    def summary(self) -> str:
-        """Return the answer."""
-        return self.text
-
-
-def search(experiment: Experiment) -> SearchResult:
+def search(experiment: Experiment) -> TaskResult:
     """Search config.index_dir for `query`, or for what is typed."""
     require(experiment, "config.index_dir")
     run = experiment.config
@@ -46,11 +31,11 @@ def search(experiment: Experiment) -> SearchResult:
     top_k = SHOWN if run.top_k == type(run)().top_k else run.top_k
     retriever.search("a first query", top_k)  # compiling and first allocations are in no measured query
     if experiment.query is not None:
-        return SearchResult(_answer(retriever, texts, experiment.query, top_k))
+        return TaskResult(text=_answer(retriever, texts, experiment.query, top_k))
     while (query := _ask()) is not None:
         if query:
             report(_answer(retriever, texts, query, top_k))
-    return SearchResult("")
+    return TaskResult(text="")
 
 
 def _ask() -> str | None:

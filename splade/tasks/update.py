@@ -1,6 +1,5 @@
 """Task: add documents to an index and delete some."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require
@@ -9,7 +8,7 @@ from splade.datasets.collections import open_collection
 from splade.errors import ConfigError, DataError
 from splade.evaluation.checks import Finding
 from splade.reports.index_report import write_index_report
-from splade.reports.summaries import warning_block
+from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.storage.paths import resolve_path
 from splade.storage.text_files import iterate_lines
@@ -17,31 +16,7 @@ from splade.tasks.index import check_index
 from splade.tasks.model_loading import load_model
 
 
-@dataclass(frozen=True)
-class UpdateResult:
-    """A changed index.
-
-    Attributes:
-        folder: of the index.
-        n_deleted: documents deleted.
-        n_added: documents added.
-        n_docs: documents that the index holds now.
-        findings: what looks wrong.
-    """
-
-    folder: Path
-    n_deleted: int
-    n_added: int
-    n_docs: int
-    findings: tuple[Finding, ...]
-
-    def summary(self) -> str:
-        """Return what was done, then the warnings."""
-        done = f"{self.n_deleted} documents deleted, {self.n_added} added; the index holds {self.n_docs}"
-        return "\n".join([done, f"  in {self.folder}", *warning_block(self.findings)])
-
-
-def update(experiment: Experiment) -> UpdateResult:
+def update(experiment: Experiment) -> TaskResult:
     """Delete documents (`delete`) from config.index_dir, then add the collection `add` to it."""
     require(experiment, "config.index_dir")
     if experiment.add is None and experiment.delete is None:
@@ -63,7 +38,8 @@ def update(experiment: Experiment) -> UpdateResult:
     write_index_report(index.postings, findings)
     save_record(experiment, folder, "update")
     n_added = len(index) - before + len(deleted)
-    return UpdateResult(folder, len(deleted), n_added, len(index), tuple(findings))
+    text = f"{len(deleted)} documents deleted, {n_added} added; the index holds {len(index)}\n  in {folder}"
+    return TaskResult(text=text, findings=tuple(findings))
 
 
 def _doc_ids(named: list[str]) -> list[str]:

@@ -97,9 +97,8 @@ def test_summary_has_the_figures_of_both_evaluations(tmp_path):
     assert figures["ndcg@10"] == {"before": 0.5, "after": 0.75}
     assert figures["flops"] == {"before": 10.0, "after": 2.5}
     assert set(figures) == {"ndcg@10", "recall@100", "flops", "L0_q", "L0_d", "index_bytes"}
-    assert {when: costs.flops for when, (_, costs) in result.stages.items()} == figures["flops"]
-    line = next(line for line in result.summary().splitlines() if "NDCG@10" in line)
-    assert line.split() == ["NDCG@10", "0.5000", "0.7500"]
+    lines = [line.split() for line in result.summary().splitlines()]
+    assert ["NDCG@10", "0.5000", "0.7500"] in lines and ["flops", "10.000", "2.500"] in lines
 
 
 def test_summary_of_one_evaluation_names_the_missing_file(tmp_path):

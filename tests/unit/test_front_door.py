@@ -201,10 +201,9 @@ def test_update_as_a_command(made, tmp_path):
     (tmp_path / "new.tsv").write_text("n1\tBees are insects.\nn2\tHoney is sweet.\n")
     (tmp_path / "old.txt").write_text("\n".join(splade.Index.open(tmp_path / "index").postings.doc_ids([0, 1])) + "\n")
     done = run(update, *made, f"add={tmp_path / 'new.tsv'}", f"delete={tmp_path / 'old.txt'}")
-    assert (done.n_deleted, done.n_added, done.n_docs) == (2, 2, 240)
-    assert "2 documents deleted, 2 added" in done.summary()
+    assert "2 documents deleted, 2 added; the index holds 240" in done.summary()
     assert json.loads((tmp_path / "index" / "index_stats.json").read_text())["L0_d"] > 0
-    assert run(update, *made, "delete='n1,n2'").n_docs == 238
+    assert "the index holds 238" in run(update, *made, "delete='n1,n2'").summary()
     with pytest.raises(ConfigError, match="nothing to do"):
         run(update, *made)
     with pytest.raises(DataError, match="not in the index"):
