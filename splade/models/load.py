@@ -13,7 +13,7 @@ from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Aggregation
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.pretrained import LoadedModel, load_masked_lm
-from splade.models.save import DONE_FILE, LOOKUP_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER
+from splade.models.save import DONE_FILE, LOOKUP_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import read_json
@@ -67,10 +67,21 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
 
 
 def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
-    """Load the best checkpoint of a finished training run."""
+    """Load the best checkpoint of a finished training run.
+
+    Raises:
+        ConfigError: settings other than those it was trained with.
+        ModelError: training has not ended, or the model's files are not those that it wrote.
+    """
     _check_checkpoint(folder)
+    record = read_done(folder)
+    if fault := model_damage(folder, record):
+        raise ModelError(
+            f"config.checkpoint_dir={folder}: {fault}; give the training command again: it makes the model anew from "
+            "its checkpoints"
+        )
     now = settings_affecting(experiment, Affects.MODEL)
-    for name, value in recorded_settings(read_json(folder / DONE_FILE)["settings"], Affects.MODEL).items():
+    for name, value in recorded_settings(record["settings"], Affects.MODEL).items():
         if now[name] != value:
             raise ConfigError(
                 f"{folder} was trained with {name}={value}, the configuration says {now[name]}; use the configuration "

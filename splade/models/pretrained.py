@@ -1,19 +1,30 @@
 """Loading a masked-language model and its tokenizer, and refusing what would silently give wrong vectors."""
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from splade.errors import ModelError
+from splade.errors import DataError, ModelError
+from splade.models.head.pooling import AGGREGATIONS
 from splade.models.hub import model_folder
-from splade.storage.atomic import read_json
+from splade.storage.atomic import read_json, read_json_object
 
 logger = logging.getLogger(__name__)
+
+# Weights that no masked-language model uses: those of a pooler or another head, and buffers that are made anew.
+UNUSED_WEIGHTS = re.compile(
+    r"(^|\.)(pooler|seq_relationship|sop_classifier|classifier|position_ids|token_type_ids|inv_freq|masked_bias)(\.|$)"
+)
+SIZES = re.compile(
+    r"(n|num)_.*(layers|heads)|.*(hidden|embedding|intermediate|vocab)_(size|dim)|dim|max_position_embeddings"
+)
+LARGEST_SIZE, MOST_LAYERS = 10**8, 1000
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max
         ModelError: no such model, weights of the head missing, or a tokenizer of another model.
     """
     folder = model_folder(name)
+    _check_config(folder, name)
     _check_sentence_transformers(folder, name, agg)
     model = _load_weights(folder, name)
     tokenizer = load_tokenizer(folder, name, tokenizer_name)
@@ -73,11 +85,17 @@ def _load_weights(folder: Path, name: str) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
         model, info = AutoModelForMaskedLM.from_pretrained(
-            str(folder), output_loading_info=True, local_files_only=True, dtype=torch.float32
+            str(folder),
+            output_loading_info=True,
+            local_files_only=True,
+            dtype=torch.float32,
+            trust_remote_code=False,  # left out, the user would be asked
+            weights_only=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ModelError(f"model '{name}' in {folder} does not load as a masked-language model: {reason}") from error
+    except Exception as error:  # a wrong file can end in any error there
+        raise ModelError(
+            f"model '{name}' in {folder} does not load as a masked-language model: {_in_short(error)}"
+        ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     missing = sorted(info["missing_keys"])
@@ -90,7 +108,52 @@ def _load_weights(folder: Path, name: str) -> PreTrainedModel:
     if info["mismatched_keys"]:
         shapes = _some([str(key) for key in info["mismatched_keys"]])
         raise ModelError(f"model '{name}' in {folder}: weights of another shape than config.json says: {shapes}")
+    parts = {part for part, _ in model.named_children()}
+    unused = [key for key in info["unexpected_keys"] if key.split(".")[0] in parts and not UNUSED_WEIGHTS.search(key)]
+    if unused:
+        raise ModelError(
+            f"model '{name}' in {folder} holds weights that {type(model).__name__} with its config.json does not "
+            f"take: {_some(sorted(unused))}. Its vectors would be those of another model; restore config.json "
+            "(number of layers, model_type), or give a model without adapters"
+        )
     return model.eval()
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+
+
+def _check_config(folder: Path, name: str) -> None:
+    """Refuse a configuration that needs code of its own, or has sizes that cannot be."""
+    config = _read_object(folder / "config.json", name)
+    tokenizer = folder / "tokenizer_config.json"
+    for path, settings in ((folder / "config.json", config), (tokenizer, _read_object(tokenizer, name, optional=True))):
+        if "auto_map" in settings:
+            raise ModelError(
+                f"model '{name}': {path} has an auto_map, which names Python code in the folder ({folder}); code of a "
+                "model folder is never run. Give a model of an architecture that transformers has; if this is one, "
+                "remove auto_map"
+            )
+    if config.get("quantization_config") is not None:
+        raise ModelError(
+            f"model '{name}': {folder / 'config.json'}: quantised weights (quantization_config) are not read"
+        )
+    for key, value in config.items():
+        if "attn_implementation" in key and "/" in str(value):  # code from the hub
+            raise ModelError(f"model '{name}': {folder / 'config.json'}: {key}={value} names code to fetch; remove it")
+        if SIZES.fullmatch(key) and value is not None:
+            most = MOST_LAYERS if "layers" in key else LARGEST_SIZE
+            if type(value) is not int or not 0 < value <= most:
+                raise ModelError(
+                    f"model '{name}': {folder / 'config.json'}: {key}={value!r}: must be an integer from 1 to {most}"
+                )
+
+
+def _read_object(path: Path, name: str, optional: bool = False) -> dict[str, Any]:
+    try:
+        return read_json_object(path) if path.is_file() or not optional else {}
+    except DataError as error:
+        raise ModelError(f"model '{name}': {error}; fetch or save the model again") from error
 
 
 def _some(names: list[str]) -> str:
@@ -102,9 +165,9 @@ def _tokenizer_or_none(folder: Path) -> PreTrainedTokenizerBase | None:
     if not any((folder / file).is_file() for file in files):
         return None
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer in {folder} does not load: {' '.join(str(error).split())[:300]}") from error
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a wrong file can end in any error there
+        raise ModelError(f"the tokenizer in {folder} does not load: {_in_short(error)}") from error
 
 
 def _check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -133,11 +196,29 @@ def _check_sentence_transformers(folder: Path, name: str, agg: str) -> None:
     modules = folder / "modules.json"
     if not modules.is_file():
         return
-    for module in read_json(modules):
-        kind = module.get("type", "").rpartition(".")[2]
+    try:
+        entries = read_json(modules)
+    except DataError as error:
+        raise ModelError(f"model '{name}': {error}") from error
+    for module in entries if isinstance(entries, list) else [entries]:
+        fields = module if isinstance(module, dict) else {}
+        kind, part = fields.get("type"), fields.get("path")
+        if not isinstance(kind, str) or not isinstance(part, str):
+            raise ModelError(
+                f"model '{name}': {modules}: must be a list of objects with the strings 'type' and 'path', has "
+                f"{str(module)[:80]!r}"
+            )
+        kind = kind.rpartition(".")[2]
         if kind == "SpladePooling":
-            said = read_json(folder / module["path"] / "config.json").get("pooling_strategy", "max")
+            if Path(part).is_absolute() or ".." in Path(part).parts:
+                raise ModelError(f"model '{name}': {modules}: the path '{part}' leaves the folder of the model")
+            said = _read_object(folder / part / "config.json", name).get("pooling_strategy", "max")
             if said != agg:
+                if said not in AGGREGATIONS:
+                    raise ModelError(
+                        f"model '{name}': {folder / part / 'config.json'}: pooling_strategy is {said!r}; allowed are "
+                        f"{', '.join(AGGREGATIONS)}"
+                    )
                 raise ModelError(f"model '{name}' was trained with pooling '{said}': set init_dict.agg={said}")
         elif kind not in ("MLMTransformer", "Transformer"):
             raise ModelError(

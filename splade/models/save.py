@@ -1,16 +1,20 @@
 """Where a trained model is saved: Hugging Face folders that sentence-transformers also loads."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from splade.errors import DataError, ModelError
 from splade.models.encoder import SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
-from splade.storage.atomic import write_json
+from splade.storage.atomic import read_json_object, write_json
+from splade.storage.checksums import damage
 
 MODEL_FOLDER, QUERY_MODEL_FOLDER, DONE_FILE = "model", "model_q", "training_done.json"
 LOOKUP_FILE = "token_weights.json"
@@ -32,6 +36,35 @@ def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> N
         _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, query_folder, max_length)
     elif (folder / QUERY_MODEL_FOLDER).exists():
         shutil.rmtree(folder / QUERY_MODEL_FOLDER)
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """Return what the end of training wrote down in a folder.
+
+    Returns:
+        `settings`, the configuration; `result`; `files`, the checksums of the model's files (not in folders of earlier
+        versions).
+
+    Raises:
+        ModelError: the file is not what training writes.
+    """
+    try:
+        record = read_json_object(folder / DONE_FILE)
+    except DataError as error:
+        raise ModelError(f"{error}; remove this file and give the training command again") from error
+    for name in ("settings", "result", "files"):
+        if not isinstance(record.setdefault(name, {}), dict):
+            raise ModelError(
+                f"{folder / DONE_FILE}: '{name}' is not an object; remove this file and give the training command again"
+            )
+    return record
+
+
+def model_damage(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the files of a trained model, or None."""
+    return damage(folder, record["files"]) or (
+        None if (folder / MODEL_FOLDER).is_dir() else f"{MODEL_FOLDER} is missing"
+    )
 
 
 def _save_encoder(

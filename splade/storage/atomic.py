@@ -48,6 +48,18 @@ def write_json(path: str | Path, value: object, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that must hold an object.
+
+    Raises:
+        DataError: the file is missing, not JSON, or holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: must be a JSON object ({{...}}), not {type(value).__name__}")
+    return value
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 

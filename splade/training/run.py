@@ -10,9 +10,10 @@ from transformers import set_seed
 from splade.config.record import save_config, save_record
 from splade.config.schema import Experiment
 from splade.distributed import n_processes, on_first_process, process_rank
+from splade.errors import ModelError
 from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.load import build_splade
-from splade.models.save import save_splade
+from splade.models.save import DONE_FILE, save_splade
 from splade.models.splade import Splade
 from splade.training.collator import Collator
 from splade.training.data import TrainingData, check_monitoring, load_training_data
@@ -60,7 +61,12 @@ def train_model(experiment: Experiment) -> TrainResult:
     finished = on_first_process(folder.outcome)
     if finished is not None:
         logger.info("%s is already trained with these settings: nothing to do", folder.path)
-        return TrainResult(folder.path, **finished)
+        try:
+            return TrainResult(folder.path, **finished)
+        except TypeError as error:
+            raise ModelError(
+                f"{folder.path / DONE_FILE}: not what training writes ({error}); remove this file"
+            ) from error
     trainer, data = prepare_training(experiment)
     step = on_first_process(folder.start)
     if process_rank() == 0:

@@ -1,5 +1,6 @@
 """What a checkpoint folder holds of a training run, and which settings it belongs to."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 from splade.config.identity import recorded_settings, settings_affecting
 from splade.config.schema import Affects, Experiment
 from splade.errors import ConfigError
-from splade.models.save import DONE_FILE, MODEL_FOLDER
-from splade.storage.atomic import read_json, write_json
-from splade.training.checkpoints import complete_steps, keep_checkpoints
+from splade.models.save import DONE_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
+from splade.storage.atomic import read_json_object, write_json
+from splade.storage.checksums import checksums
+from splade.training.checkpoints import complete_steps, keep_checkpoints, last_whole_step
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS_FOLDER, SETTINGS_FILE = "model_ckpt", "settings.json"
 
@@ -43,31 +47,41 @@ class RunFolder:
                 f"({_first_difference(before, self.settings)}). Give another config.checkpoint_dir, or replace that "
                 "run with config.overwrite_final=true"
             )
-        done, model = self.path / DONE_FILE, self.path / MODEL_FOLDER
-        finished = before == self.settings and done.is_file() and model.is_dir()
-        return read_json(done)["result"] if finished else None
+        if before != self.settings or not (self.path / DONE_FILE).is_file():
+            return None
+        record = read_done(self.path)
+        if fault := model_damage(self.path, record):
+            logger.warning("%s: %s; it is made anew from the checkpoints", self.path, fault)
+            return None
+        outcome: dict[str, Any] = record["result"]
+        return outcome
 
     def start(self) -> int | None:
-        """Clear away what is of no use, and return the step of the checkpoint to go on from, if there is one."""
+        """Clear away what is of no use, and return the step of the checkpoint to go on from, if there is one.
+
+        Damaged checkpoints are of no use, nor are those after the one to go on from: their steps are done again.
+        """
         (self.path / DONE_FILE).unlink(missing_ok=True)
         if self._settings_before() != self.settings:
             keep_checkpoints(self.checkpoints, ())
             write_json(self.checkpoints / SETTINGS_FILE, self._record)
-        steps = complete_steps(self.checkpoints)
-        keep_checkpoints(self.checkpoints, steps)
-        return steps[-1] if steps else None
+        last = last_whole_step(self.checkpoints)
+        kept = [step for step in complete_steps(self.checkpoints) if last is not None and step <= last]
+        keep_checkpoints(self.checkpoints, kept)
+        return last
 
     def finish(self, outcome: Mapping[str, object]) -> None:
         """Write down that training has ended."""
-        write_json(self.path / DONE_FILE, {"settings": self._record, "result": outcome})
+        files = checksums(self.path, MODEL_FOLDER, QUERY_MODEL_FOLDER)
+        write_json(self.path / DONE_FILE, {"settings": self._record, "result": outcome, "files": files})
 
     def _settings_before(self) -> dict[str, object] | None:
         """Return the settings of the run whose model or checkpoints are here, if there is one."""
         done, started = self.path / DONE_FILE, self.checkpoints / SETTINGS_FILE
         if done.is_file():
-            record = read_json(done)["settings"]
+            record = read_done(self.path)["settings"]
         elif started.is_file() and complete_steps(self.checkpoints):
-            record = read_json(started)
+            record = read_json_object(started)
         else:
             return None
         return recorded_settings(record, Affects.TRAIN, schema=self._schema)

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
 from splade.distributed import LONGEST_WAIT, n_processes, on_first_process
-from splade.errors import ConfigError, SpladeError
+from splade.errors import ConfigError, ModelError, SpladeError
 from splade.models.splade import Splade
 from splade.training.callbacks import (
     TENSORBOARD_FOLDER,
@@ -24,7 +24,7 @@ from splade.training.callbacks import (
     ValidationFile,
     is_training,
 )
-from splade.training.checkpoints import checkpoint_path, complete_steps, keep_checkpoints, mark_complete
+from splade.training.checkpoints import STATE_FILE, checkpoint_path, complete_steps, keep_checkpoints, mark_complete
 from splade.training.collator import Batch, Collator
 from splade.training.early_stopping import EarlyStopping
 from splade.training.meters import RunningMeans, Speedometer
@@ -101,7 +101,7 @@ class SpladeTrainer(Trainer):
         """Train from the start, or resume from the checkpoint of a step; the model ends with its best weights."""
         checkpoint = None if step is None else checkpoint_path(self.checkpoints, step)
         if checkpoint is not None and self._stopped_at(checkpoint):
-            self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
         else:
             self.args.eval_on_start = self.validation is not None and checkpoint is None
             self._speed = Speedometer(step or 0)
@@ -181,13 +181,19 @@ class SpladeTrainer(Trainer):
         load_weights(self.splade, Path(resume_from_checkpoint))
 
     def _stopped_at(self, checkpoint: Path) -> bool:
-        log_history = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).log_history
+        log_history = TrainerState.load_from_json(str(checkpoint / STATE_FILE)).log_history
         return self.stopping is not None and self.stopping.is_due(log_history)
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
     """Load the weights of a training checkpoint into a model of the same architecture."""
-    safetensors.torch.load_model(model, str(checkpoint / WEIGHTS_FILE))
+    try:
+        safetensors.torch.load_model(model, str(checkpoint / WEIGHTS_FILE))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ModelError(
+            f"{checkpoint / WEIGHTS_FILE} cannot be loaded ({str(error)[:300]}); give the training command again: it "
+            "goes on from a checkpoint that is whole"
+        ) from error
 
 
 def training_arguments(run: RunConfig, folder: Path, validates: bool) -> TrainingArguments:
