@@ -22,7 +22,8 @@ UNUSED_WEIGHTS = re.compile(
     r"(^|\.)(pooler|seq_relationship|sop_classifier|classifier|position_ids|token_type_ids|inv_freq|masked_bias)(\.|$)"
 )
 SIZES = re.compile(
-    r"(n|num)_.*(layers|heads)|.*(hidden|embedding|intermediate|vocab)_(size|dim)|dim|max_position_embeddings"
+    r"(n|num)(_hidden)?_layers|(n|num_attention)_heads|(hidden|embedding|intermediate|vocab)_size|(hidden_)?dim|"
+    r"max_position_embeddings"
 )
 LARGEST_SIZE, MOST_LAYERS = 10**8, 1000
 

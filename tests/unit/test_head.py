@@ -80,11 +80,14 @@ def test_gradcheck(layout, agg):
     assert torch.autograd.gradcheck(lambda h, w, b: sparse_head(h, mask, w, b, agg), (hidden, weight, bias))
 
 
-def test_first_of_equal_tokens_takes_the_whole_gradient(layout):
-    hidden = torch.ones(1, 3, 2, requires_grad=True)
-    sparse_head(hidden, torch.tensor([[0, 1, 1]]), torch.ones(4, 2)).sum().backward()
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_first_of_equal_tokens_takes_the_whole_gradient(layout, batch):
+    hidden = torch.ones(batch, 3, 2, requires_grad=True)
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1], [1, 0, 1]]).repeat(3, 1)[:batch]
+    sparse_head(hidden, mask, torch.ones(4, 2)).sum().backward()
     # d/dx log(1 + x) at x = 2, four terms.
-    expected = torch.tensor([[[0.0, 0.0], [4 / 3, 4 / 3], [0.0, 0.0]]])
+    expected = torch.zeros(batch, 3, 2)
+    expected[torch.arange(batch), mask.argmax(1)] = 4 / 3
     torch.testing.assert_close(hidden.grad, expected)
 
 

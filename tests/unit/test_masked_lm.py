@@ -229,6 +229,20 @@ def test_changed_weights_change_the_vectors(model, monkeypatch, pays):
         torch.testing.assert_close(torch.from_numpy(encoder.encode(*batch).to_dense()), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_filter_is_not_used_in_half_precision(model, monkeypatch, dtype):
+    """Its bound is one of float32 products: under autocast all weights would be other ones than without it."""
+    monkeypatch.setattr("splade.models.masked_lm.filter_pays", lambda _weight: True)
+    encoder = MaskedLMEncoder(model)
+    weight, bias = encoder._decoder.parameters(model)
+    assert encoder._int8_filter(weight, bias) is not None
+    with torch.autocast("cpu", dtype=dtype):
+        assert encoder._int8_filter(weight, bias) is None
+        vectors = encoder.encode(*make_batch())
+        expected = encoder(*make_batch()).detach()
+    torch.testing.assert_close(torch.from_numpy(vectors.to_dense()), expected, rtol=0.05, atol=0.05)
+
+
 def test_vectors_do_not_depend_on_the_processor(model, monkeypatch):
     batch = make_batch()
     encoded = []

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from splade.config import compose_experiment
 from splade.config.schema import ModelConfig, RunConfig
-from splade.errors import ConfigError, ModelError
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import ConfigError, IndexFileError, ModelError
 from splade.models.hub import model_folder
 from splade.models.load import build_splade, load_checkpoint, load_for_inference
 from splade.models.pretrained import load_masked_lm
 from splade.models.save import save_splade
+from splade.retrieval.collection_index import check_made_by
 
 TINY = "pkg://cognition/model"
 
@@ -248,11 +251,39 @@ def test_missing_checkpoint_is_an_error(tmp_path):
         load_for_inference(experiment)
 
 
+def test_fingerprint_sees_a_vocabulary_in_another_order(folder):
+    text = (folder / "tokenizer.json").read_text()
+    first, second = '"cat":', '"dog":'
+    assert text.count(first) == text.count(second) == 1
+    (folder / "tokenizer.json").write_text(text.replace(first, "\0").replace(second, first).replace("\0", second))
+    assert build(model_type_or_dir=str(folder)).fingerprint().differences(build().fingerprint().as_dict()) == [
+        "tokenizer"
+    ]
+
+
+@pytest.mark.parametrize("missing", ["all", "tokenizer", "agg"])
+def test_an_index_that_does_not_say_what_made_it_is_refused(tmp_path, missing):
+    model = SparseModel(build())
+    known = {name: value for name, value in model.fingerprint.as_dict().items() if name != missing}
+    metadata = {"fingerprint": known} if missing != "all" else {}
+    index = SimpleNamespace(path=tmp_path / "index.h5", metadata=metadata, vocab_size=model.vocab_size)
+    with pytest.raises(IndexFileError, match="not the same.*None in the index.*index again"):
+        check_made_by(index, model)
+    index.metadata = {"fingerprint": model.fingerprint.as_dict()}
+    check_made_by(index, model)
+
+
 def test_fingerprint_sees_weights_and_settings():
     model = build()
     same, other = build().fingerprint(), build(matching_type="splade_topk", top_d=5)
     assert model.fingerprint() == same
     assert set(same.differences(other.fingerprint().as_dict())) == {"matching_type", "document_encoder"}
+    lexical = build(matching_type="splade_lexical", lexical_type="document")
+    same_name, both = model.fingerprint().as_dict(), build(matching_type="splade_lexical", lexical_type="query")
+    assert set(same.differences(lexical.fingerprint().as_dict())) == {"matching_type", "document_encoder"}
+    assert both.fingerprint().differences(lexical.fingerprint().as_dict()) == ["document_encoder"]
+    assert same.differences(same_name | {"tokenizer": "other"}) == ["tokenizer"]
+    assert same.differences({}) == list(same_name)
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1
     assert model.fingerprint().differences(same.as_dict()) == ["document_encoder"]
