@@ -1,41 +1,53 @@
 """Which configuration a command uses: an environment variable, Hydra's own options, or the default.
 
-The chosen file is not Hydra's primary config itself. It is included by a small generated one, `experiment`, which puts
-the schema underneath, so that every key has a type and a default whatever the file says, and keeps Hydra from
-creating folders of its own.
+The chosen file is not Hydra's primary config itself. It is included by a small generated one, which puts the schema
+underneath, so that every key has a type and a default whatever the file says, and keeps Hydra from creating folders of
+its own. A file handed over by its path is included alone, without its folder: what lies beside it is nobody's choice.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
+from splade.config.files import CheckedFolder, read_handed_over
 from splade.config.keys import help_template
+from splade.config.messages import INTERNAL
 from splade.config.schema import Experiment
-from splade.config.validate import drop_removed_keys, node_class, read_yaml
+from splade.config.validate import node_class
 from splade.errors import ConfigError, nearest
 from splade.storage.paths import resolve_path
 
 NAME_VARIABLE = "SPLADE_CONFIG_NAME"
 PATH_VARIABLE = "SPLADE_CONFIG_FULLPATH"
 DEFAULT_CONFIG = "config_default"
-ROOT = "experiment"
+ROOT, SCHEMA, HANDED_OVER = f"{INTERNAL}experiment", f"{INTERNAL}schema", f"{INTERNAL}handed_over"
 FREE_FORM_KEYS = ("config.loss", "config.regularizer")
+CONFIG_OPTIONS = {"--config-name": "-cn", "--config-path": "-cp", "--config-dir": "-cd"}
 
 
 @dataclass(frozen=True)
 class ConfigChoice:
-    """A config file: its folder, and its name in it without the suffix (a sub-folder is part of the name)."""
+    """A config file.
+
+    Attributes:
+        folder: that Hydra composes from.
+        name: in the folder, without the suffix; a sub-folder is part of it.
+        handed_over: the file lies elsewhere, and is included without what lies beside it.
+    """
 
     folder: Path
     name: str
+    handed_over: Path | None = None
 
     @property
     def path(self) -> Path:
         """The file itself."""
-        return self.folder / f"{self.name}.yaml"
+        return self.handed_over or self.folder / f"{self.name}.yaml"
 
 
 def conf_folder() -> Path:
@@ -54,7 +66,8 @@ def choose_config(environ: Mapping[str, str] | None = None, arguments: Sequence[
         ConfigError: two sources at once, or no such file (the message lists what there is).
     """
     environ = os.environ if environ is None else environ
-    option_name, option_folder = _option(arguments, "--config-name", "-cn"), _option(arguments, "--config-path", "-cp")
+    _check_arguments(arguments)
+    option_name, option_folder = _option(arguments, "--config-name"), _option(arguments, "--config-path")
     given = {
         NAME_VARIABLE: environ.get(NAME_VARIABLE),
         PATH_VARIABLE: environ.get(PATH_VARIABLE),
@@ -67,7 +80,7 @@ def choose_config(environ: Mapping[str, str] | None = None, arguments: Sequence[
     if PATH_VARIABLE in given:
         return _from_path(str(given[PATH_VARIABLE]))
     folder = Path(option_folder).absolute() if option_folder else conf_folder()
-    extra = _option(arguments, "--config-dir", "-cd")
+    extra = _option(arguments, "--config-dir")
     return _from_name(option_name or given.get(NAME_VARIABLE) or DEFAULT_CONFIG, folder, extra)
 
 
@@ -97,26 +110,25 @@ def replacing_sections(overrides: Sequence[str]) -> list[str]:
 
 
 def register(choice: ConfigChoice, description: str = "") -> None:
-    """Register the schema and the primary config `experiment` that includes the chosen file."""
+    """Register the schema and the primary config `ROOT`, which includes the chosen file."""
+    CheckedFolder.install()
+    OmegaConf.register_new_resolver("splade_folder", lambda folder: folder or ".", replace=True)
     store = ConfigStore.instance()
-    store.store(name="schema", node=node_class(Experiment))
-    included = choice.name
-    saved = read_yaml(choice.path) if choice.path.is_file() else None
-    if saved is not None and drop_removed_keys(saved):
-        included = "saved_by_an_earlier_version"
-        store.store(name=included, node=saved)
+    store.store(name=SCHEMA, node=node_class(Experiment))
+    if choice.handed_over is not None:
+        store.store(name=HANDED_OVER, node=read_handed_over(choice.handed_over))
     root: dict[str, object] = {
         "defaults": [
-            "schema",
-            f"{included}@_global_",
+            SCHEMA,
+            "_self_",
+            f"{choice.name}@_global_",
             {"override hydra/job_logging": "stdout"},
             {"override hydra/hydra_logging": "none"},
-            "_self_",
         ],
         "hydra": {
             "searchpath": [f"file://{conf_folder()}"],
             "run": {"dir": "."},
-            "sweep": {"dir": "${oc.select:config.out_dir,.}", "subdir": "."},
+            "sweep": {"dir": "${splade_folder:${oc.select:config.out_dir}}", "subdir": "."},
             "output_subdir": None,
             "help": {"template": help_template(description)},
             "job_logging": {"formatters": {"simple": {"format": "%(asctime)s %(levelname)s %(message)s"}}},
@@ -134,29 +146,60 @@ def available_configs(folder: Path) -> list[str]:
     )
 
 
-def _option(arguments: Sequence[str], *names: str) -> str | None:
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what would go around the choice of a config, or take it in a way that can run programs."""
+    known = {*CONFIG_OPTIONS, *CONFIG_OPTIONS.values()}
     for i, argument in enumerate(arguments):
-        option, _, value = argument.partition("=")
-        if option in names:
-            return value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+        option, equals, value = argument.partition("=")
+        if option.startswith("--exp"):
+            raise ConfigError(
+                f"{option}: the pickles of Hydra are not read; give the config.yaml of a run as {PATH_VARIABLE}"
+            )
+        if option.startswith("--con") and option not in known:
+            raise ConfigError(f"{option}: options of a configuration are {', '.join(CONFIG_OPTIONS)}, not shortened")
+        if option in known and not (value if equals else "".join(arguments[i + 1 : i + 2])):
+            raise ConfigError(f"{option}: no value is given")
+        if re.match(r"[^-=][^=]*@[^=]*\bhydra\b", argument):
+            raise ConfigError(f"{argument}: a config cannot be put into the settings of Hydra")
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in (name, CONFIG_OPTIONS[name]):
+            return value if equals else arguments[i + 1]
     return None
 
 
 def _from_path(value: str) -> ConfigChoice:
-    path = Path(value).expanduser().absolute()
-    if not path.is_file():
-        hint = " (it is a folder: give the .yaml file in it)" if path.is_dir() else ""
+    path = Path(os.path.expanduser(value)).absolute()
+    if not os.path.isfile(path):
+        hint = " (it is a folder: give the .yaml file in it)" if os.path.isdir(path) else ""
+        hint = " (it is no regular file)" if os.path.exists(path) and not hint else hint
         raise ConfigError(f"{PATH_VARIABLE}: no such file: {path}{hint}")
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{PATH_VARIABLE}: {path} is not a .yaml file")
-    return ConfigChoice(path.parent, path.stem)
+    if path.suffix != ".yaml":
+        raise ConfigError(f"{PATH_VARIABLE}: {path} is not a .yaml file{_rename_hint(path)}")
+    return ConfigChoice(conf_folder(), HANDED_OVER, path)
 
 
 def _from_name(value: str, folder: Path, extra: str | None) -> ConfigChoice:
     name = value.removesuffix(".yaml")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ConfigError(f"'{value}' is not the name of a configuration in {folder}; {PATH_VARIABLE} takes any path")
+    if not re.fullmatch(r"[\w./+-]+", name):
+        raise ConfigError(f"'{value}': the name of a configuration has letters, digits, '/' and any of '_.+-'")
     choice = ConfigChoice(folder, name)
-    if choice.path.is_file() or (extra is not None and (Path(extra) / f"{name}.yaml").is_file()):
+    folders = [folder] if extra is None else [folder, Path(extra)]
+    if any(os.path.isfile(place / f"{name}.yaml") for place in folders):
         return choice
     there = available_configs(folder)
     listing = "\n  ".join(there) or "(none)"
-    raise ConfigError(f"no configuration '{value}'{nearest(name, there)}\nIn {folder} there are:\n  {listing}")
+    rename = "".join(_rename_hint(place / name) for place in folders)
+    raise ConfigError(
+        f"no configuration '{value}'{rename or nearest(name, there)}\nIn {folder} there are:\n  {listing}"
+    )
+
+
+def _rename_hint(path: Path) -> str:
+    found = path if path.suffix == ".yml" else path.with_name(f"{path.name}.yml")
+    return f"; rename {found} to {found.with_suffix('.yaml').name}" if os.path.isfile(found) else ""

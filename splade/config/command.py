@@ -1,10 +1,15 @@
 """From the command line to a task: compose the config, run the task, report its result or its error."""
 
+import ast
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from hydra import compose, initialize_config_dir
@@ -21,7 +26,7 @@ from splade.config.choose import (
     replacing_sections,
     without_config_options,
 )
-from splade.config.messages import explain_composition_error
+from splade.config.messages import explain_composition_error, explain_machine_error
 from splade.config.schema import Experiment
 from splade.config.validate import to_experiment
 from splade.distributed import process_rank
@@ -49,7 +54,7 @@ def compose_experiment(config_name: str = "config_default", overrides: Sequence[
     try:
         with initialize_config_dir(str(choice.folder), version_base="1.3"):
             return to_experiment(compose(ROOT, replacing_sections(overrides)))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise explain_composition_error(error, choice.path) from error
 
 
@@ -70,31 +75,46 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     choice: ConfigChoice | None = None
     errors: list[SpladeError] = []
+    defects: list[Exception] = []
     results: list[Result] = []
 
-    def job(cfg: DictConfig) -> None:
+    def attempt(work: Callable[[], None]) -> None:
         try:
-            experiment = to_experiment(cfg)
-            results.append(task_function(task_module)(experiment))
-            report(results[-1].summary())
-        except SpladeError as error:
-            errors.append(error)
+            work()
+        except Exception as error:
+            failure = error if isinstance(error, SpladeError) else explain_machine_error(error)
+            if failure is None:
+                defects.append(error)
+                raise
+            errors.append(failure)
 
+    def run(cfg: DictConfig) -> None:
+        experiment = to_experiment(cfg)
+        results.append(task_function(task_module)(experiment))
+        report(results[-1].summary())
+
+    def job(cfg: DictConfig) -> None:
+        attempt(partial(run, cfg))
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal knows every character
     try:
         choice = choose_config(arguments=arguments)
-        register(choice, description or "")
+        register(choice, description or _docstring(sys.argv[0]))
         sys.argv = [sys.argv[0], *replacing_sections(without_config_options(arguments))]
         logging.captureWarnings(True)
         hydra_main(version_base="1.3", config_path=str(choice.folder), config_name=ROOT)(job)()
         if len(results) > 1 and hasattr(importlib.import_module(task_module), "after_sweep"):
-            report(importlib.import_module(task_module).after_sweep(results))
-    except SpladeError as error:
-        errors.append(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        errors.append(explain_composition_error(error, choice.path if choice is not None else None))
+            attempt(lambda: report(importlib.import_module(task_module).after_sweep(results)))
     except KeyboardInterrupt:
         report_error("interrupted; the same command goes on where it was, or starts clean")
         sys.exit(130)
+    except Exception as error:
+        if defects:
+            raise
+        errors.append(explain_composition_error(error, choice.path if choice is not None else None))
+    finally:
+        _end_output()
     for failure in errors:
         report_error(str(failure))
     if errors and traceback_wanted:
@@ -111,7 +131,28 @@ def task_function(task_module: str) -> Callable[[Experiment], Result]:
 def report(text: str) -> None:
     """Print a result for the user; of several processes only the first does."""
     if text and process_rank() == 0:
-        print(text, flush=True)
+        with suppress(BrokenPipeError):  # `_end_output` deals with it
+            print(text, flush=True)
+
+
+def _end_output() -> None:
+    """Write what is still to be printed; a reader that has closed the other end, such as `head`, wants no more."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            report_error(str(explain_machine_error(error)))
+            sys.exit(1)
+
+
+def _docstring(file: str) -> str:
+    """Return the docstring of a command from its source, where Python has dropped docstrings (`-OO`)."""
+    try:
+        return ast.get_docstring(ast.parse(Path(file).read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError, ValueError):
+        return ""
 
 
 def report_error(text: str) -> None:

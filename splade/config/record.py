@@ -11,8 +11,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from splade.config.files import read_yaml
 from splade.config.schema import Experiment
-from splade.config.validate import read_yaml, to_experiment
+from splade.config.validate import to_experiment
 from splade.storage.atomic import write_json, write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]

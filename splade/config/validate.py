@@ -1,19 +1,18 @@
 """From Hydra's composed config to a checked `Experiment`."""
 
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
 from functools import cache
-from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from splade.config.files import drop_removed_keys
 from splade.config.keys import Section, allowed_values, choices, members, section_class
-from splade.config.messages import REMOVED_KEYS, explain_composition_error, nearest_key
+from splade.config.messages import explain_composition_error
 from splade.config.schema import LARGEST_INT, Bounds, Experiment
 from splade.errors import ConfigError, nearest
 
@@ -35,38 +34,6 @@ def to_experiment(cfg: DictConfig) -> Experiment:
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}: give it as an override, {missing[0]}=VALUE")
     return _typed_section(Experiment, values, "")
-
-
-def read_yaml(path: Path) -> DictConfig:
-    """Read a configuration file as it is.
-
-    Raises:
-        ConfigError: the file is missing, or has no sections.
-    """
-    try:
-        content = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, DictConfig):
-        raise ConfigError(f"{path}: not a configuration, which holds sections such as init_dict and config")
-    return content
-
-
-def drop_removed_keys(values: Mapping[str, object]) -> bool:
-    """Drop keys of earlier versions that have no effect; return whether there were any.
-
-    Raises:
-        ConfigError: one has an effect.
-    """
-    found = False
-    for name in REMOVED_KEYS:
-        section, _, leaf = name.partition(".")
-        holder = values.get(section)
-        if isinstance(holder, MutableMapping) and leaf in holder:
-            found = True
-            if holder.pop(leaf):
-                raise ConfigError(f"unknown key '{name}'{nearest_key(name)}; leave it out")
-    return found
 
 
 def require(experiment: Experiment, *keys: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from splade.config import Experiment
+from splade.config.files import read_yaml
 from splade.config.record import CONFIG_FILE
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError
@@ -46,7 +47,7 @@ def _check_checkpoint_is_meant(experiment: Experiment) -> None:
     saved = Path(experiment.config.checkpoint_dir) / CONFIG_FILE
     if not saved.is_file():
         return
-    trained_from = OmegaConf.select(OmegaConf.load(saved), "init_dict.model_type_or_dir")
+    trained_from = OmegaConf.select(read_yaml(saved), "init_dict.model_type_or_dir")
     given = experiment.init_dict.model_type_or_dir
     if trained_from is not None and trained_from != given:
         raise ConfigError(
