@@ -1,5 +1,6 @@
 """Training on top of `transformers.Trainer`: our objective, our validation, and checkpoints that are complete."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -157,6 +158,12 @@ class SpladeTrainer(Trainer):
         self.splade.eval()
         values = self.validation(self.splade, self.objective)
         self.splade.train()
+        wrong = ", ".join(f"{name}={value}" for name, value in values.items() if not math.isfinite(value))
+        if wrong:
+            raise SpladeError(
+                f"validation at step {self.state.global_step} gave {wrong}. Lower config.lr, use bf16 instead of fp16, "
+                "and check the scores of the held-out examples."
+            )
         return values
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
