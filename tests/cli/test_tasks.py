@@ -96,7 +96,7 @@ def test_saved_config_runs_the_other_tasks(everything, work):
 
 def test_index_info_verifies(everything, work):
     done = run("index_info", "index_dir=experiments/debug/index", cwd=work)
-    assert "240" in done.stdout and "checksums are right" in done.stdout
+    assert "240" in done.stdout and "the checksum is right" in done.stdout
 
 
 def test_beir_eval_on_a_local_folder(work):

@@ -124,7 +124,7 @@ def test_an_iterator_of_pairs_is_read_once_and_never_taken_for_another(model, tm
         ([("d1", "one"), ("d1", "two")], "occurs twice"),
         ([("d1", None)], r"expected a pair \(id, text\)"),
         ([("d1", "one", "more")], r"expected a pair \(id, text\)"),
-        ([(" d1", "one")], "blanks"),
+        ([(" d1", "one")], "whitespace"),
         ([], "empty"),
     ],
 )
@@ -200,14 +200,14 @@ def _end():
 def test_update_as_a_command(made, tmp_path):
     (tmp_path / "new.tsv").write_text("n1\tBees are insects.\nn2\tHoney is sweet.\n")
     (tmp_path / "old.txt").write_text("\n".join(splade.Index.open(tmp_path / "index").postings.doc_ids([0, 1])) + "\n")
-    done = run(update, *made, f"add={tmp_path / 'new.tsv'}", f"delete={tmp_path / 'old.txt'}")
+    done = run(update, *made, f"add={tmp_path / 'new.tsv'}", f"delete=[{tmp_path / 'old.txt'}]")
     assert "2 documents deleted, 2 added; the index holds 240" in done.summary()
     assert json.loads((tmp_path / "index" / "index_stats.json").read_text())["L0_d"] > 0
-    assert "the index holds 238" in run(update, *made, "delete='n1,n2'").summary()
+    assert "the index holds 238" in run(update, *made, "delete=[n1,n2]").summary()
     with pytest.raises(ConfigError, match="nothing to do"):
         run(update, *made)
     with pytest.raises(DataError, match="not in the index"):
-        run(update, *made, "delete=nobody")
+        run(update, *made, "delete=[nobody]")
 
 
 class Alphabetical(Retriever):

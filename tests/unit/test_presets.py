@@ -324,7 +324,7 @@ def test_the_example_of_the_readme_composes(tmp_path: Path):
     composed = OmegaConf.create(done.stdout)
     assert composed.config.regularizer.FLOPS.lambda_q == 3e-4
     assert composed.init_dict.model_type_or_dir == "pkg://cognition/model"
-    assert composed.data.TRAIN.DATASET_PATH == "/my/data/triplets.tsv"
+    assert composed.data.TRAIN.DATASET_PATH == "my/triplets.tsv"
     assert composed.data.VALIDATION_FULL_RANKING is None
     assert list(composed.config.retrieval_name) == ["LEGAL"]
 
