@@ -4,7 +4,6 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 from splade.errors import DataError, ModelError
 from splade.models.head.pooling import AGGREGATIONS
 from splade.models.hub import model_folder
-from splade.storage.atomic import read_json, read_json_object
+from splade.storage.atomic import JsonObject, read_json, read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ def _check_config(folder: Path, name: str) -> None:
                 )
 
 
-def _read_object(path: Path, name: str, optional: bool = False) -> dict[str, Any]:
+def _read_object(path: Path, name: str, optional: bool = False) -> JsonObject:
     try:
         return read_json_object(path) if path.is_file() or not optional else {}
     except DataError as error:

@@ -1,9 +1,7 @@
 """Where a trained model is saved: Hugging Face folders that sentence-transformers also loads."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -13,7 +11,7 @@ from splade.models.encoder import SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
-from splade.storage.atomic import read_json_object, write_json
+from splade.storage.atomic import JsonObject, read_json_object, write_json
 from splade.storage.checksums import damage
 
 MODEL_FOLDER, QUERY_MODEL_FOLDER, DONE_FILE = "model", "model_q", "training_done.json"
@@ -38,7 +36,7 @@ def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> N
         shutil.rmtree(folder / QUERY_MODEL_FOLDER)
 
 
-def read_done(folder: Path) -> dict[str, Any]:
+def read_done(folder: Path) -> JsonObject:
     """Return what the end of training wrote down in a folder.
 
     Returns:
@@ -60,7 +58,7 @@ def read_done(folder: Path) -> dict[str, Any]:
     return record
 
 
-def model_damage(folder: Path, record: Mapping[str, Any]) -> str | None:
+def model_damage(folder: Path, record: JsonObject) -> str | None:
     """Return what is wrong with the files of a trained model, or None."""
     return damage(folder, record["files"]) or (
         None if (folder / MODEL_FOLDER).is_dir() else f"{MODEL_FOLDER} is missing"

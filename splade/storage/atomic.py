@@ -9,6 +9,8 @@ from typing import Any
 
 from splade.errors import DataError
 
+JsonObject = dict[str, Any]
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -48,7 +50,7 @@ def write_json(path: str | Path, value: object, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json_object(path: str | Path) -> dict[str, Any]:
+def read_json_object(path: str | Path) -> JsonObject:
     """Read a JSON file that must hold an object.
 
     Raises:

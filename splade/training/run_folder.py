@@ -4,13 +4,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from splade.config.identity import recorded_settings, settings_affecting
 from splade.config.schema import Affects, Experiment
 from splade.errors import ConfigError
 from splade.models.save import DONE_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
-from splade.storage.atomic import read_json_object, write_json
+from splade.storage.atomic import JsonObject, read_json_object, write_json
 from splade.storage.checksums import checksums
 from splade.training.checkpoints import complete_steps, keep_checkpoints, last_whole_step
 
@@ -34,7 +33,7 @@ class RunFolder:
         self.settings = settings_affecting(experiment, Affects.TRAIN)
         self._overwrite = experiment.config.overwrite_final
 
-    def outcome(self) -> dict[str, Any] | None:
+    def outcome(self) -> JsonObject | None:
         """Return what `finish` wrote when these settings were trained to the end, else None.
 
         Raises:
@@ -53,7 +52,7 @@ class RunFolder:
         if fault := model_damage(self.path, record):
             logger.warning("%s: %s; it is made anew from the checkpoints", self.path, fault)
             return None
-        outcome: dict[str, Any] = record["result"]
+        outcome: JsonObject = record["result"]
         return outcome
 
     def start(self) -> int | None:
