@@ -116,6 +116,19 @@ def test_none_is_whole(steps):
     assert last_whole_step(steps) is None and complete_steps(steps) == [2, 4, 6]
 
 
+def test_what_comes_after_the_checkpoint_to_go_on_from_is_removed(settings, tmp_path):
+    """Counted among the last three, it would cost the checkpoints that are written next."""
+    run = RunFolder(experiment(settings, tmp_path))
+    assert run.start() is None
+    for step in (2, 4, 6):
+        write_checkpoint(run.checkpoints, step, best=2)
+    for step in (4, 6):
+        flip(checkpoint_path(run.checkpoints, step) / "optimizer.pt")
+    assert run.start() == 2
+    assert complete_steps(run.checkpoints) == [2]
+    assert not checkpoint_path(run.checkpoints, 6).exists()
+
+
 def test_what_is_removed_loses_its_mark_first(steps, monkeypatch):
     def killed(path):
         assert not (path / "whole.json").exists()
