@@ -1,7 +1,10 @@
 """Fixtures shared by all tests."""
 
 import importlib.util
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from hypothesis import settings
 settings.register_profile("splade", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("splade")
 
-TOY = Path(__file__).resolve().parents[1] / "data" / "toy"
+ROOT = Path(__file__).resolve().parents[1]
+TOY = ROOT / "data" / "toy"
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +24,23 @@ def splade_tiny() -> Path:
     spec = importlib.util.find_spec("cognition")
     assert spec is not None and spec.submodule_search_locations, "install the extra 'tiny': pip install .[tiny]"
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def fast_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A `python` for shell scripts that starts in a fraction of a second, given SNIPPETS=run in the environment."""
+    programs = tmp_path_factory.mktemp("programs")
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/docs/command_server.py"), str(programs / "socket"), str(programs)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    yield programs / "python"
+    server.terminate()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

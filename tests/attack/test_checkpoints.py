@@ -209,6 +209,20 @@ def test_training_goes_on_from_an_older_checkpoint_to_the_same_weights(
     assert f"checkpoint-{step}: {name}" in caplog.text and f"resuming from step {step - 2}" in caplog.text
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_killed_inside_a_file_of_a_checkpoint(settings, reference, finished, name):
+    (finished / "training_done.json").unlink()
+    last = checkpoint_path(finished / "model_ckpt", 6)
+    (last / "whole.json").unlink()
+    for later in FILES[FILES.index(name) + 1 :]:
+        (last / later).unlink()
+    DAMAGES["truncated"](last / name)
+    shutil.copytree(finished / "model", finished / ".model.part")
+    train(experiment(settings, finished))
+    assert_same(finished, reference)
+    assert not (finished / ".model.part").exists()
+
+
 def test_without_any_whole_checkpoint_training_begins_anew(settings, reference, finished, caplog):
     (finished / "training_done.json").unlink()
     for step in (2, 4, 6):

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,20 +31,12 @@ SHELLS, LANGUAGES = ("bash",), ("bash", "python", "yaml", "text", "json", "toml"
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory):
+def shell(fast_python, tmp_path_factory):
     """A function that runs a script by bash, with a fast `python`, in a folder with data."""
-    programs, work = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("work")
+    work = tmp_path_factory.mktemp("work")
     make_data(work)
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("command_server.py")), str(programs / "socket"), str(programs)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None and server.stdout.readline() == "ready\n"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SPLADE_", "HYDRA_"))}
-    clean |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SMALL_SETTINGS": SMALL_SETTINGS}
+    clean |= {"PATH": f"{fast_python.parent}{os.pathsep}{os.environ['PATH']}", "SMALL_SETTINGS": SMALL_SETTINGS}
 
     def run(script: str, action: str = RUN) -> str:
         mode = "compose" if action == COMPOSE else "run"
@@ -62,9 +53,7 @@ def shell(tmp_path_factory):
 
     run.work = work
     run("python -m splade.all")  # the toy pipeline, whose results many pages look at
-    yield run
-    server.terminate()
-    server.wait()
+    return run
 
 
 def make_data(work: Path) -> None:

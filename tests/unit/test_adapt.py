@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "data" / "toy"
 
 
-def run_script(*arguments):
-    """Run scripts/adapt.sh with this interpreter."""
+def run_script(*arguments, python=sys.executable):
+    """Run scripts/adapt.sh with an interpreter."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SPLADE_", "HYDRA_"))}
     return subprocess.run(
         ["bash", str(ROOT / "scripts" / "adapt.sh"), *map(str, arguments)],
-        env=clean | {"PYTHON": sys.executable},
+        env=clean | {"PYTHON": str(python), "SNIPPETS": "run", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -62,12 +62,13 @@ def summarise(out_dir):
     return adapt(compose_experiment("config_domain_adaptation", [f"config.out_dir={out_dir}", "beir.dataset=mine"]))
 
 
-def test_script_from_beginning_to_end(tmp_path, tiny_model):
+def test_script_from_beginning_to_end(tmp_path, tiny_model, fast_python):
     data, out = write_beir(tmp_path / "mine", n_docs=60), tmp_path / "out"
     overrides = ("nb_iterations=4", "record_frequency=2", "warmup_steps=1", "train_batch_size=4", "max_length=24")
     done = run_script(
         *(data, out, f"init_dict.model_type_or_dir={tiny_model()}", "data.VALIDATION_SIZE_FOR_LOSS=4"),
         *(f"config.{override}" for override in overrides),
+        python=fast_python,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
