@@ -28,6 +28,14 @@ class IndexFileError(SpladeError):
     """An index file is damaged, foreign or belongs to another model."""
 
 
+class WriteError(SpladeError):
+    """The operating system refused to write: the disk is full, there is no permission, something is in the way."""
+
+
+class BusyError(SpladeError):
+    """Another process is writing to the same folder."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
     matches = get_close_matches(name, list(allowed), n=1, cutoff=0.5)

@@ -89,8 +89,18 @@ class SparseVectors:
                 f"the vectors are over {self.vocab_size} terms, the index over {vocab_size}: another model made them"
             )
         indptr, terms, weights = self.indptr, self.term_ids, self.weights
-        if len(weights) != self.nnz or indptr[0] != 0 or indptr[-1] != self.nnz or (np.diff(indptr) < 0).any():
+        for name, array, kinds in (("indptr", indptr, "iu"), ("term_ids", terms, "iu"), ("weights", weights, "f")):
+            if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in kinds:
+                wanted = "floating-point numbers" if kinds == "f" else "integers"
+                raise DataError(
+                    f"{name} of the vectors: expected a one-dimensional NumPy array of {wanted}, got {_what(array)}"
+                )
+        fits = len(indptr) and len(weights) == len(terms) == indptr[-1] and indptr[0] == 0
+        if not fits or (indptr[1:] < indptr[:-1]).any():
             raise DataError("the arrays of the vectors do not fit together: indptr must ascend from 0 to their length")
+        if weights.dtype != np.float32:
+            with np.errstate(over="ignore", under="ignore"):
+                weights = weights.astype(np.float32)  # as which they are kept
         if not self.nnz:
             return
         if terms.min() < 0 or terms.max() >= vocab_size:
@@ -110,6 +120,17 @@ class SparseVectors:
             f" {vocab_size} terms; its {len(terms)} entries begin with the term ids {terms[:5].tolist()} and weights"
             f" {weights[:5].tolist()})"
         )
+
+    def check_named(self, vocab_size: int, names: Sequence[str]) -> None:
+        """As `check`, for vectors of which each has a name: a document id.
+
+        Raises:
+            DataError: as `check`; more or fewer names than vectors.
+        """
+        if isinstance(names, str) or len(names) != len(self):
+            given = f"the string {names!r} was" if isinstance(names, str) else f"{len(names)} document ids were"
+            raise DataError(f"{given} given for {len(self)} vectors; expected an id, a string, for each")
+        self.check(vocab_size, names)
 
     def to_dense(self) -> np.ndarray:
         """Return a (n, vocab_size) float32 matrix."""
@@ -133,9 +154,7 @@ class SparseVectors:
         term_ids, weights = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         lengths: list[int] = []
         for row in rows:
-            terms, values = np.asarray(row[0], np.int32), np.asarray(row[1], np.float32)
-            if terms.shape != values.shape or terms.ndim != 1:
-                raise DataError(f"vector number {len(lengths)} has {terms.size} term ids and {values.size} weights")
+            terms, values = _row_arrays(row, f"vector number {len(lengths)}", vocab_size)
             order = np.argsort(terms, kind="stable")
             order = order[values[order] != 0]
             term_ids.append(terms[order])
@@ -165,6 +184,28 @@ class SparseVectors:
         indptr = _indptr(np.concatenate([part.lengths for part in parts]))
         term_ids = np.concatenate([part.term_ids for part in parts])
         return cls(indptr, term_ids, np.concatenate([part.weights for part in parts]), vocab_size)
+
+
+def _row_arrays(row: tuple[ArrayLike, ArrayLike], place: str, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return term ids (int32) and weights (float32) of a (term ids, weights) pair."""
+    try:
+        given, values = row
+        terms, weights = np.asarray(given), np.asarray(values, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{place}: expected (term ids, weights), two sequences of numbers; {error}") from error
+    if terms.shape != weights.shape or terms.ndim != 1:
+        raise DataError(f"{place} has {terms.size} term ids and {weights.size} weights")
+    if len(terms) and terms.dtype.kind not in "iu":
+        raise DataError(f"{place}: term ids are integers, got {_what(terms)}")
+    if len(terms) and (terms.min() < 0 or terms.max() >= vocab_size):
+        raise DataError(f"{place} has a term id outside the vocabulary of {vocab_size} terms: {_what(terms)}")
+    return terms.astype(np.int32), weights
+
+
+def _what(value: object) -> str:
+    if not isinstance(value, np.ndarray):
+        return f"a {type(value).__name__}"
+    return f"{value.dtype} of shape {value.shape}: {np.array2string(value.ravel()[:5])}"[:200]
 
 
 def _indptr(lengths: ArrayLike) -> np.ndarray:

@@ -4,7 +4,7 @@ from splade.inverted_index.build import IndexBuilder
 from splade.inverted_index.layout import INDEX_FILE
 from splade.inverted_index.merge import IndexInfo
 from splade.inverted_index.read import InvertedIndex, SearchResults
-from splade.inverted_index.update import add_documents, delete_documents
+from splade.inverted_index.update import add_documents, delete_documents, update_documents
 
 __all__ = [
     "INDEX_FILE",
@@ -14,4 +14,5 @@ __all__ = [
     "SearchResults",
     "add_documents",
     "delete_documents",
+    "update_documents",
 ]

@@ -18,16 +18,19 @@ from splade.inverted_index.document_ids import DocumentIds
 from splade.inverted_index.layout import INDEX_FILE, open_index_file
 from splade.inverted_index.merge import IndexInfo, merge
 from splade.inverted_index.segments import Segment, SegmentFile
-from splade.storage.atomic import write_json
+from splade.storage.atomic import read_json, write_json
+from splade.storage.locks import FolderLock
 from splade.vectors import SparseVectors
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _SAY_EVERY_SECONDS = 0.2, 60
 
 logger = logging.getLogger(__name__)
 
 
 class IndexBuilder:
     """Collects documents and writes their index; see `InvertedIndex` for an example.
+
+    It holds the folder's lock (of several processes, the first does, and each other that of its part) until `finish`.
 
     Attributes:
         documents_done: documents of this rank that an earlier, killed run has stored; give only those after them.
@@ -59,7 +62,9 @@ class IndexBuilder:
             segment_seconds: age at which they are written anyway: so much work is lost when the build is killed.
 
         Raises:
+            BusyError: another process is writing to the folder.
             IndexFileError: the folder holds an index and `overwrite` is False.
+            WriteError: the folder cannot be written to, or is none.
         """
         if vocab_size < 1 or segment_postings < 1 or not 0 <= rank < world_size:
             raise DataError(
@@ -72,7 +77,9 @@ class IndexBuilder:
         self._segment_seconds, self._flushed = segment_seconds, time.monotonic()
         settings = json.dumps([self._vocab_size, self._metadata, source, world_size], sort_keys=True, allow_nan=False)
         self._folder = self.index_dir / f".build-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        self._lock = FolderLock(self.index_dir, rank)
         if self.path.exists() and not overwrite and not self._folder.exists():
+            self._lock.release()
             raise IndexFileError(f"{self.path} exists already; allow it to be overwritten, or choose another index_dir")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._segments = self._complete_segments()
@@ -96,9 +103,7 @@ class IndexBuilder:
         Raises:
             DataError: an id or a vector is wrong.
         """
-        if len(doc_ids) != len(vectors):
-            raise DataError(f"{len(doc_ids)} document ids were given for {len(vectors)} vectors")
-        vectors.check(self._vocab_size, doc_ids)
+        vectors.check_named(self._vocab_size, doc_ids)
         start = 0
         while start < len(vectors):
             room = vectors.indptr[start] + self._segment_postings - self._buffered
@@ -112,6 +117,12 @@ class IndexBuilder:
         if time.monotonic() - self._flushed > self._segment_seconds and self._batches:
             self._flush()
 
+    def cancel(self) -> None:
+        """Give up the build that was begun, unless it has documents; the folder can be written to by others again."""
+        with self._lock:
+            if not self.documents_done and self._folder.is_dir() and not any(self._folder.iterdir()):
+                self._folder.rmdir()
+
     def finish(self, timeout_s: float = 24 * 3600) -> IndexInfo:
         """Write the index, once all ranks have called this; every rank returns what was written.
 
@@ -119,17 +130,24 @@ class IndexBuilder:
             DataError: no documents, or an id that occurs twice.
             IndexFileError: another rank did not finish in `timeout_s` seconds.
         """
+        with self._lock:
+            return self._finish(timeout_s)
+
+    def _finish(self, timeout_s: float) -> IndexInfo:
         if self._world_size == 1:
             last = [Segment(self._ids, self._batches, self._vocab_size)] if self._batches else []
             return self._merge([*self._segments, *last])
         if self._batches:
             self._flush()
-        write_json(self._done(self._rank), len(self._segments))
+        if self._rank == 0 or self._folder.exists():  # else the first has seen the mark of an earlier run, and is done
+            write_json(self._done(self._rank), len(self._segments))
         if self._rank > 0:
             self._wait([self._folder], there=False, timeout_s=timeout_s)
             return IndexInfo.of(open_index_file(self.path))
-        self._wait([self._done(rank) for rank in range(self._world_size)], there=True, timeout_s=timeout_s)
-        return self._merge([SegmentFile(path) for path in sorted(self._folder.glob("r*-s*.h5"))])
+        marks = [self._done(rank) for rank in range(self._world_size)]
+        self._wait(marks, there=True, timeout_s=timeout_s)
+        paths = [self._segment_path(i, rank) for rank, mark in enumerate(marks) for i in range(read_json(mark))]
+        return self._merge([SegmentFile(path, self._vocab_size) for path in paths])
 
     def _merge(self, segments: Sequence[Segment | SegmentFile]) -> IndexInfo:
         info = merge(segments, self.path, self._vocab_size, self._metadata)
@@ -143,35 +161,41 @@ class IndexBuilder:
         segment = Segment(self._ids, self._batches, self._vocab_size)
         segment.ids.check_unique()
         segment.write(path)
-        self._segments.append(SegmentFile(path))
+        self._segments.append(SegmentFile(path, self._vocab_size))
         self._ids, self._batches, self._buffered = [], [], 0
         self._flushed = time.monotonic()
 
     def _complete_segments(self) -> list[SegmentFile]:
         """Open this rank's segments of an earlier run, up to the first that is missing or damaged."""
+        self._done(self._rank).unlink(missing_ok=True)
         segments: list[SegmentFile] = []
         while (path := self._segment_path(len(segments))).exists():
             try:
-                segments.append(SegmentFile(path))
+                segments.append(SegmentFile(path, self._vocab_size))
             except IndexFileError as error:
                 logger.warning("building again from a damaged segment on: %s", error)
                 break
         for path in self._folder.glob(f"r{self._rank:05d}-s*.h5"):
             if path not in [self._segment_path(i) for i in range(len(segments))]:
                 path.unlink()
-        self._done(self._rank).unlink(missing_ok=True)
         return segments
 
-    def _segment_path(self, number: int) -> Path:
-        return self._folder / f"r{self._rank:05d}-s{number:06d}.h5"
+    def _segment_path(self, number: int, rank: int | None = None) -> Path:
+        return self._folder / f"r{self._rank if rank is None else rank:05d}-s{number:06d}.h5"
 
     def _done(self, rank: int) -> Path:
         return self._folder / f"r{rank:05d}.done"
 
     def _wait(self, paths: Sequence[Path], there: bool, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+        begin = said = time.monotonic()
         while any(path.exists() != there for path in paths):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - said > _SAY_EVERY_SECONDS:
+                said = now
+                logger.warning(
+                    "%s: has waited for the other processes of this build for %.0f s", self.path, now - begin
+                )
+            if now > begin + timeout_s:
                 raise IndexFileError(
                     f"waited {timeout_s:.0f} s for the other processes of this build; see their output"
                 )

@@ -11,9 +11,11 @@ one takes 1.0 ns where reading a float32 takes 1.1, from memory, and no less fro
 second look at every candidate.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from splade.storage.arrays import ArrayFile, Layout, open_arrays
@@ -45,34 +47,92 @@ def posting_lists(file: ArrayFile) -> PostingLists:
     return PostingLists(*(file.arrays[name] for name in PostingLists._fields))
 
 
-def _check_positions(file: ArrayFile) -> None:
-    """Refuse an index in which a position points outside: compiled loops would follow it out of the memory."""
-    n_docs, n_postings, vocab_size = (file.integer(name) for name in ("n_docs", "n_postings", "vocab_size"))
-    if not 1 <= n_docs <= MAX_DOCS or vocab_size < 1 or file.integer("window_bits") != WINDOW_BITS:
-        file.refuse(f"it claims {n_docs} documents and {vocab_size} terms in windows of another size")
-    lists, ends = posting_lists(file), file.arrays["id_ends"]
-    n_blocks = len(lists.block_windows)
-    lengths = {"offsets": n_postings, "impacts": n_postings, "term_blocks": vocab_size + 1, "term_max": vocab_size}
-    lengths |= {"block_postings": n_blocks + 1, "block_max": n_blocks, "doc_lengths": n_docs, "id_ends": n_docs}
+def check_ids(file: ArrayFile, n_docs: int) -> None:
+    """Refuse `id_text`, `id_ends` and `doc_lengths` that do not belong to `n_docs` documents."""
+    text, ends, lengths = (file.arrays[name] for name in ("id_text", "id_ends", "doc_lengths"))
+    check_lengths(file, {"id_ends": n_docs, "doc_lengths": n_docs})
+    if not ascends(ends, ends[0], len(text)) or ends[0] < 0:
+        file.refuse("'id_ends' points outside")
+    try:
+        text.tobytes().decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        file.refuse("'id_text' is not UTF-8")
+    begins = ends[:-1][ends[:-1] < len(text)]
+    if ((text[begins] & 0xC0) == 0x80).any():
+        file.refuse("'id_ends' cuts a character into two")
+    if lengths.min() < 0:
+        file.refuse("'doc_lengths' holds a negative number")
+
+
+def check_lengths(file: ArrayFile, lengths: Mapping[str, int]) -> None:
+    """Refuse arrays of another length."""
     for name, length in lengths.items():
         if len(file.arrays[name]) != length:
             file.refuse(f"its array '{name}' has {len(file.arrays[name])} elements instead of {length}")
-    if not _ascends(lists.term_blocks, 0, n_blocks, strictly=False):
-        file.refuse("'term_blocks' points outside")
-    if not _ascends(lists.block_postings, 0, n_postings, strictly=True):
-        file.refuse("'block_postings' points outside")
-    if not _ascends(ends, ends[0], len(file.arrays["id_text"]), strictly=False) or ends[0] < 0:
-        file.refuse("'id_ends' points outside")
-    if n_blocks:
-        last = np.maximum.reduceat(lists.offsets, lists.block_postings[:-1])
-        if last.max() >> WINDOW_BITS or ((lists.block_windows.astype(np.int64) << WINDOW_BITS) + last).max() >= n_docs:
-            file.refuse("'block_windows' or 'offsets' points outside")
 
 
-def _ascends(positions: np.ndarray, first: int, last: int, strictly: bool) -> bool:
+def ascends(positions: np.ndarray, first: int, last: int, strictly: bool = False) -> bool:
     """Whether positions begin and end as given and never descend."""
-    ascends = np.greater if strictly else np.greater_equal
-    return bool(positions[0] == first and positions[-1] == last and ascends(positions[1:], positions[:-1]).all())
+    compare = np.greater if strictly else np.greater_equal
+    return bool(positions[0] == first and positions[-1] == last and compare(positions[1:], positions[:-1]).all())
+
+
+def _check_index(file: ArrayFile) -> None:
+    """Refuse content that cannot be: compiled loops would follow a wrong position out of the memory."""
+    n_docs, n_postings, vocab_size = (file.integer(name) for name in ("n_docs", "n_postings", "vocab_size"))
+    if not 1 <= n_docs <= MAX_DOCS or vocab_size < 1 or file.integer("window_bits") != WINDOW_BITS:
+        file.refuse(f"it claims {n_docs} documents and {vocab_size} terms in windows of another size")
+    file.json_object("metadata")
+    lists, doc_lengths = posting_lists(file), file.arrays["doc_lengths"]
+    n_blocks = len(lists.block_windows)
+    lengths = {"offsets": n_postings, "impacts": n_postings, "term_blocks": vocab_size + 1, "term_max": vocab_size}
+    check_lengths(file, lengths | {"block_postings": n_blocks + 1, "block_max": n_blocks})
+    if not ascends(lists.term_blocks, 0, n_blocks):
+        file.refuse("'term_blocks' points outside")
+    if not ascends(lists.block_postings, 0, n_postings, strictly=True):
+        file.refuse("'block_postings' points outside")
+    check_ids(file, n_docs)
+    if doc_lengths.sum() != n_postings or (doc_lengths == 0).sum() != file.integer("n_empty"):
+        file.refuse("'doc_lengths' and the number of postings contradict each other")
+    fault = _fault_in_postings(lists, n_docs)
+    if fault:
+        file.refuse(_FAULTS[fault - 1])
+
+
+_FAULTS = (
+    "'block_windows' or 'offsets' points outside",
+    "'block_windows' or 'offsets' does not ascend",
+    "'impacts' holds a number that is not finite and positive",
+    "'block_max' or 'term_max' is not the largest impact",
+)
+
+
+@numba.njit(nogil=True, cache=True)
+def _fault_in_postings(lists: PostingLists, n_docs: int) -> int:
+    """Return 0, or which of `_FAULTS`, counted from 1, there is; the positions of terms and blocks are right."""
+    for term in range(len(lists.term_max)):
+        window_before, term_max = np.int64(-1), np.float32(0)
+        for block in range(lists.term_blocks[term], lists.term_blocks[term + 1]):
+            window = np.int64(lists.block_windows[block])
+            base = window << WINDOW_BITS
+            if window <= window_before:
+                return 2
+            offset_before, block_max = np.int64(-1), np.float32(0)
+            for posting in range(lists.block_postings[block], lists.block_postings[block + 1]):
+                offset, impact = np.int64(lists.offsets[posting]), lists.impacts[posting]
+                if offset >> WINDOW_BITS or base + offset >= n_docs:
+                    return 1
+                if offset <= offset_before:
+                    return 2
+                if not np.float32(0) < impact < np.float32(np.inf):
+                    return 3
+                offset_before, block_max = offset, max(block_max, impact)
+            if block_max != lists.block_max[block]:
+                return 4
+            window_before, term_max = window, max(term_max, block_max)
+        if term_max != lists.term_max[term]:
+            return 4
+    return 0
 
 
 INDEX_LAYOUT = Layout(
@@ -89,5 +149,5 @@ INDEX_LAYOUT = Layout(
         "id_text": "|u1",
         "id_ends": "<i8",
     },
-    _check_positions,
+    _check_index,
 )

@@ -75,8 +75,6 @@ def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadat
         "window_bits": WINDOW_BITS,
         "metadata": json.dumps(metadata, sort_keys=True),
     }
-    for stale in path.parent.glob(f".{path.name}.*.part"):  # of processes that were killed
-        stale.unlink()
     with array_writer(path, INDEX_LAYOUT, attributes) as file:
         _write_postings(file, sources, counts)
         file.write("doc_lengths", lengths)

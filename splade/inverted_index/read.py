@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from splade.vectors import SparseVectors
 
 _BATCH_RESULTS = 1 << 20  # documents that one call of the kernel may return
 _BATCH_QUERIES = 8
+_LARGEST_SCORE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,19 @@ class InvertedIndex:
             DataError: wrong vectors, `top_k`, `effort` or `n_threads`.
         """
         queries.check(self.vocab_size)
-        if top_k < 1 or n_threads < 1 or not 0 < effort <= 1:
+        counts_given = isinstance(top_k, Integral) and isinstance(n_threads, Integral)
+        numbers_given = isinstance(effort, Real) and isinstance(threshold, Real)
+        right = counts_given and numbers_given and top_k >= 1 and n_threads >= 1 and 0 < effort <= 1
+        if not right or np.isnan(threshold):
             raise DataError(
-                f"top_k and n_threads are at least 1, effort is above 0 and at most 1;"
-                f" given top_k={top_k}, n_threads={n_threads}, effort={effort}"
+                "top_k and n_threads are integers of at least 1, threshold is a number, effort is above 0 and at most"
+                f" 1; given top_k={top_k!r}, n_threads={n_threads!r}, threshold={threshold!r}, effort={effort!r}"
+            )
+        highest = queries.weights.astype(np.float64) @ self._lists.term_max[queries.term_ids]
+        if highest >= _LARGEST_SCORE:
+            raise DataError(
+                f"scores of up to {highest:.2g} could occur, float32 numbers end at {_LARGEST_SCORE:.2g}: the weights"
+                " of the queries are too large"
             )
         top_k = min(top_k, self.n_docs)
         size = max(1, min(_BATCH_QUERIES, _BATCH_RESULTS // top_k, -(-len(queries) // n_threads)))

@@ -13,10 +13,9 @@ import numba
 import numpy as np
 
 from splade.inverted_index.document_ids import DocumentIds
+from splade.inverted_index.layout import ascends, check_ids, check_lengths
 from splade.storage.arrays import ArrayFile, Layout, array_writer, open_arrays
 from splade.vectors import SparseVectors
-
-_LAYOUT = Layout("segment", {"starts": "<i8", "pairs": "<u4", "doc_lengths": "<i4", "id_text": "|u1", "id_ends": "<i8"})
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,37 @@ class Segment:
             file.write("id_ends", self.ids.ends)
 
 
-class SegmentFile:
-    """A segment on disk, read piece by piece."""
+def _check_segment(file: ArrayFile) -> None:
+    """Refuse content that cannot be, as for an index."""
+    starts, pairs = file.arrays["starts"], file.arrays["pairs"].reshape(-1)
+    check_ids(file, max(1, len(file.arrays["id_ends"])))
+    if not len(starts) or len(pairs) % 2 or not ascends(starts, 0, len(pairs) // 2):
+        file.refuse("'starts' points outside")
+    if file.arrays["doc_lengths"].sum() != len(pairs) // 2:
+        file.refuse("'doc_lengths' and the number of postings contradict each other")
+    if not _pairs_are_right(
+        starts, pairs.reshape(-1, 2), pairs.view(np.float32).reshape(-1, 2), len(file.arrays["id_ends"])
+    ):
+        file.refuse("'pairs' does not hold postings of its documents")
 
-    def __init__(self, path: Path):
+
+_LAYOUT = Layout(
+    "segment",
+    {"starts": "<i8", "pairs": "<u4", "doc_lengths": "<i4", "id_text": "|u1", "id_ends": "<i8"},
+    _check_segment,
+)
+
+
+class SegmentFile:
+    """A segment on disk, read piece by piece.
+
+    Raises:
+        IndexFileError: it is damaged, or not over `vocab_size` terms.
+    """
+
+    def __init__(self, path: Path, vocab_size: int):
         self._file: ArrayFile = open_arrays(path, _LAYOUT)
+        check_lengths(self._file, {"starts": vocab_size + 1})
         arrays = self._file.arrays
         self.ids = DocumentIds(arrays["id_text"], arrays["id_ends"])
         self.lengths = arrays["doc_lengths"]
@@ -103,6 +128,18 @@ class SegmentFile:
         start, stop = int(self.starts[first]), int(self.starts[last])
         pairs = self._file.copy("pairs", 2 * start, 2 * stop).reshape(-1, 2)
         return Postings(self.starts[first : last + 1] - start, pairs)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pairs_are_right(starts: np.ndarray, pairs: np.ndarray, pairs_as_floats: np.ndarray, n_docs: int) -> bool:
+    for term in range(len(starts) - 1):
+        before = np.int64(-1)
+        for posting in range(starts[term], starts[term + 1]):
+            doc, impact = np.int64(pairs[posting, 0]), pairs_as_floats[posting, 1]
+            if doc <= before or doc >= n_docs or not np.float32(0) < impact < np.float32(np.inf):
+                return False
+            before = doc
+    return True
 
 
 @numba.njit(nogil=True, cache=True)

@@ -6,10 +6,7 @@ the collection that the metadata name. Nothing is left behind that a later compa
 takes a few seconds per 100 million postings.
 """
 
-import fcntl
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numba
@@ -22,66 +19,60 @@ from splade.inverted_index.merge import IndexInfo, merge, term_ranges
 from splade.inverted_index.read import InvertedIndex
 from splade.inverted_index.segments import Postings, PostingSource, Segment
 from splade.storage.arrays import ArrayFile
+from splade.storage.locks import FolderLock
 from splade.vectors import SparseVectors
 
+Batches = Iterable[tuple[Sequence[str], SparseVectors]]
 
-def add_documents(index_dir: str | Path, batches: Iterable[tuple[Sequence[str], SparseVectors]]) -> IndexInfo:
-    """Add documents after those of an index. Indexes that are open go on showing what they held.
+
+def update_documents(index_dir: str | Path, delete: Sequence[str] = (), add: Batches = ()) -> IndexInfo:
+    """Delete documents of an index and add others after those that stay: both or, when killed, none.
+
+    Indexes that are open go on showing what they held.
 
     Args:
         index_dir: folder of the index.
-        batches: document ids and their vectors; all are held in memory.
+        delete: ids of documents.
+        add: document ids and their vectors; all are held in memory.
 
     Raises:
+        BusyError: another process is writing to the folder.
         IndexFileError: no index there.
-        DataError: a wrong vector, or an id that is given twice or is there already.
+        DataError: an id to delete is not there, or none would stay; a wrong vector; an id to add is given twice or is
+            there already.
+        WriteError: the disk is full, or the index cannot be replaced.
     """
-    with _locked_index(index_dir) as index:
+    folder = InvertedIndex.open(index_dir).path.parent
+    with FolderLock(folder):
+        index = InvertedIndex.open(folder)  # as the last writer has left it
+        old = _IndexSource(index.file)
+        if len(delete):
+            keep = np.ones(index.n_docs, np.bool_)
+            keep[old.ids.numbers(delete)] = False
+            old.keep(keep)
         ids, vectors = [], []
-        for doc_ids, batch in batches:
-            if len(doc_ids) != len(batch):
-                raise DataError(f"{len(doc_ids)} document ids were given for {len(batch)} vectors")
-            batch.check(index.vocab_size, doc_ids)
+        for doc_ids, batch in add:
+            batch.check_named(index.vocab_size, doc_ids)
             ids.append(DocumentIds.from_strings(doc_ids))
             vectors.append(batch)
-        if not sum(map(len, ids)):
+        n_added = sum(map(len, ids))
+        if not len(delete) and not n_added:
             return IndexInfo.of(index.file)
-        return _rewrite(index, [_IndexSource(index.file), Segment(ids, vectors, index.vocab_size)])
+        if not len(old.ids) + n_added:
+            raise DataError(f"{index.path}: all {index.n_docs} documents would be deleted; delete the folder instead")
+        sources: list[PostingSource] = [old] if len(old.ids) else []
+        sources += [Segment(ids, vectors, index.vocab_size)] if n_added else []
+        return merge(sources, index.path, index.vocab_size, {**index.metadata, "updated": True})
+
+
+def add_documents(index_dir: str | Path, batches: Batches) -> IndexInfo:
+    """Add documents after those of an index; see `update_documents`."""
+    return update_documents(index_dir, add=batches)
 
 
 def delete_documents(index_dir: str | Path, doc_ids: Sequence[str]) -> IndexInfo:
-    """Delete documents from an index; those that stay keep their order. Open indexes go on showing what they held.
-
-    Raises:
-        IndexFileError: no index there.
-        DataError: an id is not in the index, or none would stay.
-    """
-    with _locked_index(index_dir) as index:
-        if not doc_ids:
-            return IndexInfo.of(index.file)
-        source = _IndexSource(index.file)
-        keep = np.ones(index.n_docs, np.bool_)
-        keep[source.ids.numbers(doc_ids)] = False
-        if not keep.any():
-            raise DataError(f"{index.path}: all {index.n_docs} documents would be deleted; delete the folder instead")
-        source.keep(keep)
-        return _rewrite(index, [source])
-
-
-@contextmanager
-def _locked_index(index_dir: str | Path) -> Iterator[InvertedIndex]:
-    """Open an index that no other process updates until the block ends: one of two updates at a time would be lost."""
-    folder = InvertedIndex.open(index_dir).path.parent
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield InvertedIndex.open(index_dir)
-    finally:
-        os.close(descriptor)
-
-
-def _rewrite(index: InvertedIndex, sources: Sequence[PostingSource]) -> IndexInfo:
-    return merge(sources, index.path, index.vocab_size, {**index.metadata, "updated": True})
+    """Delete documents from an index; those that stay keep their order; see `update_documents`."""
+    return update_documents(index_dir, delete=doc_ids)
 
 
 class _IndexSource:

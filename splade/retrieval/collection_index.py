@@ -12,9 +12,10 @@ from splade.distributed import n_processes, process_rank, shard_range
 from splade.encoding.batching import WINDOW
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, DataError, IndexFileError
-from splade.inverted_index import IndexBuilder, InvertedIndex, add_documents, delete_documents
+from splade.inverted_index import IndexBuilder, InvertedIndex, update_documents
 from splade.models.splade import Splade
 from splade.progress import progress_bar
+from splade.vectors import SparseVectors
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,9 @@ class Index:
             overwrite: replace an index of something else.
 
         Raises:
+            BusyError: another process is writing to the folder.
             IndexFileError: the folder holds an index of another collection or model, and `overwrite` is False.
+            WriteError: the disk is full, or the folder cannot be written to; the same call goes on where it was.
             DataError: bad lines, duplicate ids or an empty collection.
         """
         return build_index(Path(folder), model, corpus, overwrite)
@@ -90,23 +93,38 @@ class Index:
         """Add documents, (id, text), after those that are there.
 
         Raises:
+            BusyError: another process is changing the index.
             DataError: an id that is there already or given twice, or something that is no pair of strings.
-            ConfigError: the index was opened without a model.
+            ConfigError: the index was opened without a model, or with one that cuts documents elsewhere.
         """
-        if self.model is None:
-            raise ConfigError(f"{self.folder} was opened without a model: Index.open(folder, model) can add documents")
-        checked = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(pairs))
-        add_documents(self.folder, self.model.documents.encode_pairs(checked))
-        self.postings = InvertedIndex.open(self.folder)
+        self.update(add=pairs)
 
     def delete(self, doc_ids: Iterable[str]) -> None:
         """Delete documents; those that stay keep their order.
 
         Raises:
+            BusyError: another process is changing the index.
             DataError: an id that is not there, or none would stay.
         """
-        delete_documents(self.folder, [doc_ids] if isinstance(doc_ids, str) else list(doc_ids))
+        self.update(delete=doc_ids)
+
+    def update(self, delete: Iterable[str] = (), add: Iterable[tuple[str, str]] | None = None) -> None:
+        """Delete documents, then add others: both or, when killed, none. See `delete` and `add`."""
+        gone = [delete] if isinstance(delete, str) else list(delete)
+        update_documents(self.folder, gone, () if add is None else self._encoded(add))
         self.postings = InvertedIndex.open(self.folder)
+
+    def _encoded(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], SparseVectors]]:
+        if self.model is None:
+            raise ConfigError(f"{self.folder} was opened without a model: Index.open(folder, model) can add documents")
+        length, given = self.postings.metadata.get("max_length"), self.model.documents.max_length
+        if length is not None and length != given:
+            raise ConfigError(
+                f"{self.folder} holds documents cut at max_length {length}, the model cuts at {given}: load it with "
+                f"max_length {length}"
+            )
+        checked = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(pairs))
+        return self.model.documents.encode_pairs(checked)
 
 
 def build_index(
@@ -132,6 +150,10 @@ def build_index(
     builder = IndexBuilder(
         folder, model.vocab_size, metadata, source, rank=rank, world_size=world_size, overwrite=overwrite
     )
+    finished = _finished(folder, metadata, overwrite)  # by who has just released the lock
+    if finished is not None:
+        builder.cancel()
+        return Index(finished, model)
     _encode_into(builder, model, corpus, share)
     if isinstance(corpus, TextCollection) and corpus.digest() != source:
         raise DataError(f"{corpus.name}: changed while it was indexed; start again once it is complete")

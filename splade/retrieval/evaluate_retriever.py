@@ -23,6 +23,8 @@ from splade.evaluation.measures import largest_cut
 from splade.evaluation.protocols import EvaluationProtocol
 from splade.retrieval.protocol import Retriever
 from splade.storage.atomic import read_json, write_json
+from splade.storage.locks import FolderLock
+from splade.storage.paths import resolve_path
 
 RUN_FILE, PERF_FILE, COSTS_FILE = "run.json", "perf.json", "q_stats.json"
 STATS_FILE, EVALUATION_FILE = "stats.json", "eval_stats.json"
@@ -71,9 +73,22 @@ def evaluate_retriever(
         findings: what was found before.
 
     Raises:
+        BusyError: another process is writing to the folder.
         DataError: queries, qrels and documents do not belong together, or the ranking ranks nothing.
     """
     found = [*findings, *named(dataset.name, check_qrels(dataset, retriever))]
+    with FolderLock(folder):
+        return _evaluate(retriever, dataset, protocol, top_k, folder, found)
+
+
+def _evaluate(
+    retriever: Retriever,
+    dataset: Dataset,
+    protocol: EvaluationProtocol | None,
+    top_k: int,
+    folder: Path,
+    found: list[Finding],
+) -> EvaluatedRun:
     for stale in (STATS_FILE, PERF_FILE, EVALUATION_FILE, COSTS_FILE):  # figures that are there belong to the run
         (folder / stale).unlink(missing_ok=True)
     write_run(retriever, dataset, top_k, folder)
@@ -83,7 +98,7 @@ def evaluate_retriever(
     if protocol is None:
         found += named(dataset.name, raise_errors(check_scores(read_run(folder / RUN_FILE))))
         return EvaluatedRun(retriever.name, dataset, {}, costs, tuple(found), folder)
-    evaluated = evaluate_stored_run(folder, dataset, protocol)
+    evaluated = _evaluate_run(folder, dataset, protocol)
     found += [finding for finding in evaluated.findings if finding not in found]
     return replace(evaluated, system=retriever.name, costs=costs, findings=tuple(found))
 
@@ -94,6 +109,12 @@ def evaluate_stored_run(folder: Path, dataset: Dataset, protocol: EvaluationProt
     Raises:
         DataError: there is no run, or it does not belong to the qrels, or ranks nothing.
     """
+    resolve_path(folder / RUN_FILE)
+    with FolderLock(folder):
+        return _evaluate_run(folder, dataset, protocol)
+
+
+def _evaluate_run(folder: Path, dataset: Dataset, protocol: EvaluationProtocol) -> EvaluatedRun:
     run, qrels = read_run(folder / RUN_FILE), dataset.qrels or {}
     found = raise_errors(named(dataset.name, [*check_run(run, qrels), *check_scores(run)]))
     costs = stored_costs(folder)

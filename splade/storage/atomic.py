@@ -1,13 +1,33 @@
 """Writing files so that a file which exists is whole."""
 
+import errno
+import itertools
 import json
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from splade.errors import DataError
+from splade.errors import DataError, WriteError
+
+_ADVICE = {
+    errno.ENOSPC: "make room and give the same command again: it goes on where it was",
+    errno.EDQUOT: "make room and give the same command again: it goes on where it was",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f) and give the same command again",
+    errno.EACCES: "choose a place that you may write to",
+    errno.EPERM: "choose a place that you may write to",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EEXIST: "a file stands where a folder is needed; choose another place",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+    errno.EISDIR: "a folder stands where a file is needed; choose another place",
+    errno.ENAMETOOLONG: "choose a shorter one",
+    errno.EIO: "the disk or its connection fails",
+}
+_numbers = itertools.count()
 
 JsonObject = dict[str, Any]
 
@@ -16,8 +36,11 @@ JsonObject = dict[str, Any]
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block has ended without an error.
 
-    A process killed inside the block leaves `path` as it was. The temporary name carries the process id, so that two
-    processes never write to the same file.
+    A process killed inside the block leaves `path` as it was. The temporary name carries host, process id and a number,
+    so that no two writers ever write to the same file; what a process that is gone has left is removed.
+
+    Raises:
+        WriteError: the disk is full, or the file cannot be written there.
 
     Example:
         >>> import tempfile
@@ -28,15 +51,59 @@ def replacing(path: str | Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{next(_numbers)}.part")
+        try:
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says against writing `path`, in the block, into one paragraph.
+
+    Raises:
+        WriteError: the disk is full, or the file cannot be written there.
+    """
     try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except (OSError, RuntimeError) as error:
+        # HDF5 tells the number in its message only.
+        told = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or (int(told[1]) if told else 0)
+        about = getattr(error, "filename", None) or path  # perhaps a file that is read meanwhile
+        if number not in _ADVICE or path.parent != Path(about).parent and Path(about) not in path.parents:
+            raise
+        raise WriteError(f"{path}: cannot be written ({os.strerror(number)}); {_ADVICE[number]}") from error
+
+
+def process_is_gone(host: str, process_id: int) -> bool:
+    """Return True for a process of this machine that has ended; of other machines nothing is known."""
+    if host != platform.node() or os.name != "posix":
+        return False
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # it is there, and somebody else's
+    return False
+
+
+@lru_cache(maxsize=1024)
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `path` whose processes are gone; once in each process, it lists the folder."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"(.*)\.(\d+)\.\d+\.part")
+    for name in os.listdir(path.parent):
+        left = pattern.fullmatch(name)
+        if left is not None and process_is_gone(left[1], int(left[2])):
+            path.with_name(name).unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

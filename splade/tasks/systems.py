@@ -24,6 +24,7 @@ from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
 from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
 from splade.retrieval.stored_results import finished_result, store_result
+from splade.storage.locks import FolderLock
 from splade.tasks.index import check_index
 from splade.tasks.model_loading import load_model
 
@@ -182,9 +183,13 @@ def evaluate_system(
     finished = finished_result(system.label, dataset, out_dir, settings)
     if finished is not None:
         return finished
-    retriever, findings = system.build(dataset, index_dir)
-    result = evaluate_retriever(retriever, dataset, protocol, top_k, out_dir, findings)
-    return store_result(system.label, result, settings)
+    with FolderLock(out_dir):
+        finished = finished_result(system.label, dataset, out_dir, settings)  # by who has just released the lock
+        if finished is not None:
+            return finished
+        retriever, findings = system.build(dataset, index_dir)
+        result = evaluate_retriever(retriever, dataset, protocol, top_k, out_dir, findings)
+        return store_result(system.label, result, settings)
 
 
 def _label(name: str, swept: Mapping[str, str], left_out: str = "") -> str:

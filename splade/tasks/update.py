@@ -10,6 +10,7 @@ from splade.evaluation.checks import Finding
 from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
+from splade.storage.locks import FolderLock
 from splade.storage.paths import resolve_path
 from splade.storage.text_files import iterate_lines
 from splade.tasks.index import check_index
@@ -28,15 +29,14 @@ def update(experiment: Experiment) -> TaskResult:
     if experiment.add is not None:
         added = open_collection(experiment.add)
         model, findings = load_model(experiment)
-    index = Index.open(folder, model)
-    before = len(index)
-    if deleted:
-        index.delete(deleted)
-    if added is not None:
-        index.add(added)
-    findings += check_index(index.postings)
-    write_index_report(index.postings, findings)
-    save_record(experiment, folder, "update")
+    Index.open(folder, model)
+    with FolderLock(folder):
+        index = Index.open(folder, model)  # as the last writer has left it
+        before = len(index)
+        index.update(deleted, added)
+        findings += check_index(index.postings)
+        write_index_report(index.postings, findings)
+        save_record(experiment, folder, "update")
     n_added = len(index) - before + len(deleted)
     text = f"{len(deleted)} documents deleted, {n_added} added; the index holds {len(index)}\n  in {folder}"
     return TaskResult(text=text, findings=tuple(findings))

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from splade.errors import DataError, IndexFileError
+from splade.errors import BusyError, DataError, IndexFileError
 from splade.inverted_index import (
     IndexBuilder,
     InvertedIndex,
@@ -412,12 +412,21 @@ class TestUpdating:
         assert InvertedIndex.open(index.path.parent).metadata["updated"] is True
         assert index.metadata == {"model": "m", "max_length": 256} and index.doc_id(199) == "d199"  # opened before
 
-    def test_updates_at_the_same_time_are_all_kept(self, index):
+    def test_updates_at_the_same_time_are_kept_or_refused(self, index):
         def add(number: int) -> None:
-            add_documents(index.path.parent, [([f"{number}-{i}"], random_vectors(1)) for i in range(3)])
+            try:
+                add_documents(index.path.parent, [([f"{number}-{i}"], random_vectors(1)) for i in range(3)])
+                kept.append(number)
+            except BusyError as error:
+                refused.append(str(error))
 
+        kept: list[int] = []
+        refused: list[str] = []
         threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
-        assert InvertedIndex.open(index.path.parent).n_docs == 200 + 8 * 3
+        assert len(kept) + len(refused) == 8 and kept
+        added = {f"{number}-{i}" for number in kept for i in range(3)}
+        assert set(InvertedIndex.open(index.path.parent).doc_ids()) == {*ids(200), *added}
+        assert all(f"process {os.getpid()} on " in message for message in refused)
         assert [entry.name for entry in index.path.parent.iterdir()] == ["index.h5"]
