@@ -22,6 +22,7 @@ from splade.storage.arrays import ArrayFile, Layout, open_arrays
 
 INDEX_FILE = "index.h5"
 WINDOW_BITS = 15
+_INFINITY = np.uint32(0x7F800000)  # its bits
 MAX_DOCS = 1 << (WINDOW_BITS + 16)  # the number of a window has 16 bits
 
 
@@ -94,44 +95,49 @@ def _check_index(file: ArrayFile) -> None:
     check_ids(file, n_docs)
     if doc_lengths.sum() != n_postings or (doc_lengths == 0).sum() != file.integer("n_empty"):
         file.refuse("'doc_lengths' and the number of postings contradict each other")
-    fault = _fault_in_postings(lists, n_docs)
+    fault = _fault_in_postings(lists, lists.impacts.view(np.uint32), n_docs)
     if fault:
         file.refuse(_FAULTS[fault - 1])
 
 
 _FAULTS = (
-    "'block_windows' or 'offsets' points outside",
-    "'block_windows' or 'offsets' does not ascend",
+    "'block_windows' or 'offsets' points outside or does not ascend",
     "'impacts' holds a number that is not finite and positive",
     "'block_max' or 'term_max' is not the largest impact",
 )
 
 
 @numba.njit(nogil=True, cache=True)
-def _fault_in_postings(lists: PostingLists, n_docs: int) -> int:
-    """Return 0, or which of `_FAULTS`, counted from 1, there is; the positions of terms and blocks are right."""
-    for term in range(len(lists.term_max)):
-        window_before, term_max = np.int64(-1), np.float32(0)
+def _fault_in_postings(lists: PostingLists, impact_bits: np.ndarray, n_docs: int) -> int:
+    """Return 0, or which of `_FAULTS`, counted from 1, there is; the positions of terms and blocks are right.
+
+    The bits of positive float32 numbers ascend with them; zero, infinity, NaN and negative numbers lie outside.
+    """
+    max_bits, term_max_bits = lists.block_max.view(np.uint32), lists.term_max.view(np.uint32)
+    for term in range(len(term_max_bits)):
+        most_of_term = np.uint32(0)
         for block in range(lists.term_blocks[term], lists.term_blocks[term + 1]):
-            window = np.int64(lists.block_windows[block])
-            base = window << WINDOW_BITS
-            if window <= window_before:
+            begin, end = lists.block_postings[block], lists.block_postings[block + 1]
+            last = np.int64(lists.offsets[end - 1])
+            if last >> WINDOW_BITS or (np.int64(lists.block_windows[block]) << WINDOW_BITS) + last >= n_docs:
+                return 1
+            descends = np.uint8(
+                block > lists.term_blocks[term] and lists.block_windows[block] <= lists.block_windows[block - 1]
+            )
+            for posting in range(begin + 1, end):
+                descends |= np.uint8(lists.offsets[posting] <= lists.offsets[posting - 1])
+            if descends:
+                return 1
+            least, most = _INFINITY, np.uint32(0)
+            for posting in range(begin, end):
+                least, most = min(least, impact_bits[posting]), max(most, impact_bits[posting])
+            if least == 0 or most >= _INFINITY:
                 return 2
-            offset_before, block_max = np.int64(-1), np.float32(0)
-            for posting in range(lists.block_postings[block], lists.block_postings[block + 1]):
-                offset, impact = np.int64(lists.offsets[posting]), lists.impacts[posting]
-                if offset >> WINDOW_BITS or base + offset >= n_docs:
-                    return 1
-                if offset <= offset_before:
-                    return 2
-                if not np.float32(0) < impact < np.float32(np.inf):
-                    return 3
-                offset_before, block_max = offset, max(block_max, impact)
-            if block_max != lists.block_max[block]:
-                return 4
-            window_before, term_max = window, max(term_max, block_max)
-        if term_max != lists.term_max[term]:
-            return 4
+            if most != max_bits[block]:
+                return 3
+            most_of_term = max(most_of_term, most)
+        if most_of_term != term_max_bits[term]:
+            return 3
     return 0
 
 
