@@ -8,19 +8,13 @@ from pathlib import Path
 from splade.config.identity import recorded_settings, settings_affecting
 from splade.config.schema import Affects, Experiment
 from splade.errors import ConfigError
-<<<<<<< HEAD
 from splade.models.save import DONE_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
 from splade.storage.atomic import JsonObject, read_json_object, write_json
 from splade.storage.checksums import checksums
+from splade.storage.locks import FolderLock
 from splade.training.checkpoints import complete_steps, keep_checkpoints, last_whole_step
 
 logger = logging.getLogger(__name__)
-=======
-from splade.models.save import DONE_FILE, MODEL_FOLDER
-from splade.storage.atomic import read_json, write_json
-from splade.storage.locks import FolderLock
-from splade.training.checkpoints import complete_steps, keep_checkpoints
->>>>>>> cf5c353 (Let one process at a time write to a folder; check every position of an index; say in one paragraph why a file cannot be written)
 
 CHECKPOINTS_FOLDER, SETTINGS_FILE = "model_ckpt", "settings.json"
 
@@ -40,13 +34,8 @@ class RunFolder:
         self.settings = settings_affecting(experiment, Affects.TRAIN)
         self._overwrite = experiment.config.overwrite_final
 
-<<<<<<< HEAD
     def outcome(self) -> JsonObject | None:
-        """Return what `finish` wrote when these settings were trained to the end, else None.
-=======
-    def outcome(self) -> dict[str, Any] | None:
-        """Return what `finish` wrote when these settings were trained to the end; else take the folder's lock.
->>>>>>> cf5c353 (Let one process at a time write to a folder; check every position of an index; say in one paragraph why a file cannot be written)
+        """Return what `finish` wrote when these settings were trained to the end, else take the folder's lock.
 
         Raises:
             BusyError: another process is training in the folder.
@@ -58,7 +47,7 @@ class RunFolder:
             finished = self._finished()  # by who has just released the lock
         return finished
 
-    def _finished(self) -> dict[str, Any] | None:
+    def _finished(self) -> JsonObject | None:
         before = self._settings_before()
         if before is not None and before != self.settings and not self._overwrite:
             raise ConfigError(
