@@ -68,6 +68,9 @@ def explain_composition_error(error: Exception, path: Path | None = None, prefix
     cause = next((err for err in (error, error.__cause__) if isinstance(err, OmegaConfBaseException)), None)
     lines = [line.strip() for line in str(cause or text).splitlines() if line.strip()] or [type(error).__name__]
     full_key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
+    merged = re.match(r"Error merging override ([^=\s]+)=", text)
+    if merged and (full_key is None or full_key.isdigit()):  # the place in a list, not the list
+        full_key = merged[1].lstrip("+")
     unknown = re.search(r"Key '([^']+)' (?:is not in struct|not in )", f"{text}\n{cause or ''}")
     override = re.search(r"Could not (?:override '|append to config. An item is already at ')", text)
     where = f" (while composing {path} and the overrides)" if path is not None and not override else ""

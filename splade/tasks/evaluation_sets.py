@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splade.config import Experiment
+from splade.config.record import RECORD_FOLDER
 from splade.datasets.collections import open_queries
 from splade.datasets.dataset import Dataset
 from splade.datasets.qrels import read_qrels
@@ -15,9 +16,10 @@ from splade.evaluation.protocols import TrecProtocol
 from splade.reports.summaries import metric_line
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.storage.atomic import write_json
-from splade.storage.paths import IR_DATASETS_SCHEME
+from splade.storage.paths import IR_DATASETS_SCHEME, check_folder_name
 
 ALL_METRICS_FILE = "perf_all_datasets.json"
+_TAKEN = ("before", RECORD_FOLDER)
 
 
 def open_evaluation_sets(
@@ -65,11 +67,19 @@ def check_evaluation_settings(experiment: Experiment) -> None:
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise ConfigError(f"one entry per data set is needed: {listing}")
-    twice = next((name for name in run.retrieval_name if run.retrieval_name.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"config.retrieval_name has '{twice}' twice: the second run would replace the first")
+    check_names(run.retrieval_name)
     for metrics in run.eval_metric:
         check_depth_asked_for(run.top_k, metrics)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise a ConfigError for names of data sets that cannot be folders side by side in `config.out_dir`."""
+    for name in names:
+        check_folder_name(name, "config.retrieval_name")
+        if names.count(name) > 1:
+            raise ConfigError(f"config.retrieval_name has '{name}' twice: the second run would replace the first")
+        if name in _TAKEN or name.endswith((".json", ".jsonl", ".tsv")):
+            raise ConfigError(f"config.retrieval_name: '{name}' names something else in config.out_dir; give another")
 
 
 def check_depth_asked_for(top_k: int, metrics: Sequence[str]) -> None:
