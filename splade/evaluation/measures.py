@@ -10,7 +10,7 @@ answers. In any case of letters, these spellings are understood:
   `MAP@100`, `MRR@10`, `R_cap@100`).
 
 The library ir_measures would not do: it ranks equal scores another way for RR@10, lacks `R_cap` and a dozen measures of
-`official` and `all_trec`, knows no lower case, and leaves the table of pytrec_eval's names to be written here.
+`official` and `all_trec`, and knows no lower case.
 """
 
 import re
@@ -33,7 +33,6 @@ class Measure:
         trec_key: the key under which pytrec_eval answers, for instance `ndcg_cut_10`.
         rank_cut: a reciprocal rank below 1 / rank_cut counts as zero; None leaves the value as it is.
         relevance_level: smallest relevance that counts as relevant (nDCG takes relevances as gains regardless).
-        judged_only: documents that the qrels do not hold for the query are removed from the run first.
     """
 
     name: str
@@ -41,13 +40,12 @@ class Measure:
     trec_key: str
     rank_cut: int | None = None
     relevance_level: int = 1
-    judged_only: bool = False
 
 
 # Texts, not numbers: pytrec_eval reports 0 for both.
 _NOT_NUMBERS = frozenset({"runid", "relstring"})
 _RANK_FAMILIES = frozenset({"P", "recall", "ndcg_cut", "map_cut", "relative_P", "success"})
-_REAL_FAMILIES = frozenset({"iprec_at_recall", "Rprec_mult", "set_F"})
+_REAL_FAMILIES = frozenset({"iprec_at_recall", "Rprec_mult"})
 _LARGEST_CUT = 10**9
 
 _TREC_NAMES = {name.lower(): name for name in [*pytrec_eval.supported_nicknames, *pytrec_eval.supported_measures]}
@@ -57,14 +55,10 @@ _TREC_ARGUMENTS = re.compile(r"(\w+?)[._]((?:[0-9]+(?:\.[0-9]+)?,)*[0-9]+(?:\.[0
 _IR_NAMES = {
     **{"ap": "map", "map": "map", "ndcg": "ndcg", "rr": "recip_rank", "mrr": "recip_rank", "r": "recall"},
     **{"recall": "recall", "p": "P", "precision": "P", "success": "success", "r_cap": "relative_P"},
-    **{"iprec": "iprec_at_recall", "rprec": "Rprec", "bpref": "bpref", "infap": "infAP", "setp": "set_P"},
-    **{"setr": "set_recall", "setf": "set_F", "setap": "set_map"},
-    **{"numq": "num_q", "numrel": "num_rel", "numret": "num_ret"},
+    **{"rprec": "Rprec", "bpref": "bpref", "infap": "infAP"},
 }
 _WITH_CUT = {"map": "map_cut", "ndcg": "ndcg_cut"}
 _IR_SPELLING = re.compile(r"([A-Za-z_]+)(?:\(([^()]*)\))?(?:@([0-9.]+))?")
-_IR_PARAMETERS = {"rel": "[1-9][0-9]{0,8}", "judged_only": "true|false", "beta": r"[0-9]+(\.[0-9]+)?"}
-_IR_PARAMETERS["relative"] = _IR_PARAMETERS["judged_only"]
 
 _EXAMPLES = (
     "mrr_10 MRR@10 RR@10 nDCG@10 ndcg_cut_10 R@100 R@1000 recall_100 recall_1000 recall ndcg_cut AP AP@100 map map_cut "
@@ -147,40 +141,29 @@ def _parse_ir_measures(spelling: str) -> tuple[Measure, ...] | None:
     name = _IR_NAMES.get(match[1].lower()) if match is not None else None
     if match is None or name is None:
         return None
-    options = _options(spelling, match[2] or "")
-    level, judged_only = int(options.get("rel", 1)), options.get("judged_only") == "true"
+    level = 1 if match[2] is None else _relevance_level(spelling, match[2])
     cut = match[3]
     if cut is not None:
         name = _WITH_CUT.get(name, name)
         if name == "recip_rank":
-            return (Measure(spelling, name, name, _rank(spelling, cut), level, judged_only),)
-        if name not in _RANK_FAMILIES and name != "iprec_at_recall":
+            return (Measure(spelling, name, name, _rank(spelling, cut), level),)
+        if name not in _RANK_FAMILIES:
             raise ConfigError(f"metric {spelling!r}: {match[1]} takes no cut '@{cut}'")
         name = _with_arguments(spelling, name, cut)
-    elif name in _RANK_FAMILIES or name == "iprec_at_recall":
+    elif name in _RANK_FAMILIES:
         return None  # `R` and `P` alone say too little
-    elif name == "set_F" and "beta" in options:
-        name = f"set_F.{options['beta']}"
-    elif name == "set_P" and options.get("relative") == "true":
-        name = "set_relative_P"
-    elif name == "num_ret" and "rel" in options:
-        name = "num_rel_ret"
     (measure,) = _expand(spelling, name)
-    return (replace(measure, relevance_level=level, judged_only=judged_only),)
+    return (replace(measure, relevance_level=level),)
 
 
-def _options(spelling: str, text: str) -> dict[str, str]:
-    """Read `rel=2,judged_only=True`."""
-    options: dict[str, str] = {}
-    for part in filter(None, map(str.strip, text.split(","))):
-        key, _, value = map(str.strip, part.partition("="))
-        if key not in _IR_PARAMETERS:
-            known = ", ".join(_IR_PARAMETERS)
-            raise ConfigError(f"metric {spelling!r}: unknown parameter {part!r}; known are {known}")
-        if re.fullmatch(_IR_PARAMETERS[key], value.lower()) is None:
-            raise ConfigError(f"metric {spelling!r}: {value!r} is not a value of {key}")
-        options[key] = value.lower()
-    return options
+def _relevance_level(spelling: str, parameters: str) -> int:
+    """Read `rel=2`."""
+    key, _, value = map(str.strip, parameters.partition("="))
+    if key != "rel":
+        raise ConfigError(f"metric {spelling!r}: unknown parameter {parameters!r}; known is rel")
+    if re.fullmatch("[1-9][0-9]{0,8}", value) is None:
+        raise ConfigError(f"metric {spelling!r}: {value!r} is not a value of rel")
+    return int(value)
 
 
 def _with_arguments(spelling: str, family: str, text: str) -> str:
@@ -188,8 +171,6 @@ def _with_arguments(spelling: str, family: str, text: str) -> str:
     values = text.split(",")
     if family in _RANK_FAMILIES:
         values = [str(_rank(spelling, value)) for value in values]
-    elif family == "set_F" and len(values) > 1:
-        raise ConfigError(f"metric {spelling!r}: set_F takes one beta")
     elif family == "iprec_at_recall" and any(float(value) > 1.0 for value in values):
         raise ConfigError(f"metric {spelling!r}: a recall level lies between 0 and 1")
     return f"{family}.{','.join(values)}"

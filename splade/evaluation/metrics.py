@@ -138,15 +138,10 @@ def _relevances(query_id: str, documents: Mapping[str, int]) -> dict[str, int]:
 
 def _ask_pytrec_eval(scored: Run, judged: Qrels, measures: Sequence[Measure]) -> dict[Measure, dict[str, float]]:
     """Compute the measures with as few passes over the run as pytrec_eval allows."""
-    passes: dict[tuple[int, bool, str], list[Measure]] = {}
-    for measure in measures:
-        # Whatever its beta, set_F answers under one key: two of them need two passes.
-        alone = measure.trec_name if measure.trec_key == "set_F" else ""
-        passes.setdefault((measure.relevance_level, measure.judged_only, alone), []).append(measure)
     answers: dict[Measure, dict[str, float]] = {}
-    for (level, judged_only, _), group in passes.items():
-        names = {measure.trec_name for measure in group}
-        evaluator = pytrec_eval.RelevanceEvaluator(judged, names, level, judged_only)
+    for level in dict.fromkeys(measure.relevance_level for measure in measures):
+        group = [measure for measure in measures if measure.relevance_level == level]
+        evaluator = pytrec_eval.RelevanceEvaluator(judged, {measure.trec_name for measure in group}, level)
         found = evaluator.evaluate(scored)
         for measure in group:
             answers[measure] = {query_id: found[query_id][measure.trec_key] for query_id in judged}
