@@ -8,7 +8,7 @@ import numpy as np
 from splade.datasets.qrels import Qrels
 from splade.datasets.teacher_scores import TeacherScores
 from splade.datasets.text_collection import TextCollection
-from splade.datasets.training_sets import LeftOut, TrainingExample, TrainingSet, TrainingSetReport
+from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import ConfigError, DataError
 
 NO_TEXT = "judged queries without a text in the queries file"
@@ -45,7 +45,7 @@ class HardNegatives(TrainingSet):
         >>> queries, collection = open_collection(folder / "queries.tsv"), open_collection(folder / "docs.tsv")
         >>> scores = open_scores(folder / "scores.json")
         >>> dataset = HardNegatives(scores, {"q1": {"d1": 1}}, queries, collection, n_negatives=1, seed=0)
-        >>> example = dataset[0]
+        >>> example = dataset.example(0)
         >>> example.query, example.positive, example.negatives, example.positive_score, example.negative_scores
         ('first number', 'one', ['two'], 9.0, [1.0])
     """
@@ -80,23 +80,20 @@ class HardNegatives(TrainingSet):
         if seed < 0:
             raise ConfigError(f"the seed must not be negative, got {seed}")
         self._scores, self._queries, self._collection = scores, queries, collection
-        self._n_negatives, self._seed = n_negatives, seed
-
-        self._qrels = qrels
-
-        left_out = LeftOut()
+        self._n_negatives, self._seed, self._qrels = n_negatives, seed, qrels
+        self.report = TrainingSetReport()
         self._items = [
             (query_id, positives)
-            for query_id, positives in _usable_positives(qrels, queries, collection, left_out)
-            if _has_candidates(query_id, qrels[query_id], scores, n_negatives, left_out)
+            for query_id, positives in _usable_positives(qrels, queries, collection, self.report)
+            if _has_candidates(query_id, qrels[query_id], scores, n_negatives, self.report)
         ]
         for query_id in scores.query_ids:
             if query_id not in qrels:
-                left_out.add(NOT_JUDGED, query_id)
+                self.report.leave_out(NOT_JUDGED, query_id)
         if incomplete == "error":
-            left_out.refuse(NO_SCORES, scores.name)
-            left_out.refuse(POSITIVE_MISSING, collection.name)
-        self.report = TrainingSetReport(len(self._items), left_out.counts, left_out.first)
+            self.report.refuse(NO_SCORES, scores.name)
+            self.report.refuse(POSITIVE_MISSING, collection.name)
+        self.report.n_examples = len(self._items)
         if not self._items:
             raise DataError(f"{scores.name}: no query can be used for training\n{self.report}")
 
@@ -131,7 +128,7 @@ class HardNegatives(TrainingSet):
 
 
 def _usable_positives(
-    qrels: Qrels, queries: TextCollection, collection: TextCollection, left_out: LeftOut
+    qrels: Qrels, queries: TextCollection, collection: TextCollection, report: TrainingSetReport
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield (query id, its positives that are in the collection) for queries that have a text and a positive."""
     query_ids = list(qrels)
@@ -141,30 +138,30 @@ def _usable_positives(
         positives = [doc_id for doc_id, relevance in qrels[query_id].items() if relevance > 0]
         present = tuple(doc_id for doc_id in positives if in_collection[doc_id])
         if not has_text:
-            left_out.add(NO_TEXT, query_id)
+            report.leave_out(NO_TEXT, query_id)
         elif not positives:
-            left_out.add(NO_POSITIVE, query_id)
+            report.leave_out(NO_POSITIVE, query_id)
         elif not present:
-            left_out.add(NO_POSITIVE_TEXT, query_id)
+            report.leave_out(NO_POSITIVE_TEXT, query_id)
         else:
             for doc_id in positives:
                 if not in_collection[doc_id]:
-                    left_out.add(POSITIVE_MISSING, f"{doc_id}' of the query '{query_id}")
+                    report.leave_out(POSITIVE_MISSING, f"{doc_id}' of the query '{query_id}")
             yield query_id, present
 
 
 def _has_candidates(
-    query_id: str, judged: dict[str, int], scores: TeacherScores, n_negatives: int, left_out: LeftOut
+    query_id: str, judged: dict[str, int], scores: TeacherScores, n_negatives: int, report: TrainingSetReport
 ) -> bool:
     if query_id not in scores or scores.n_documents(query_id) == 0:
-        left_out.add(NO_SCORES, query_id)
+        report.leave_out(NO_SCORES, query_id)
         return False
     # Most queries have far more candidates than are needed: only the others are read.
     if scores.n_documents(query_id) - len(judged) >= n_negatives:
         return True
     if len(_candidates(scores[query_id][0], judged)) >= n_negatives:
         return True
-    left_out.add(TOO_FEW, query_id)
+    report.leave_out(TOO_FEW, query_id)
     return False
 
 

@@ -87,15 +87,12 @@ class _CatalogueSource(LineSource):
             yield Path(self.uri), number, line, line
 
     def _records(self) -> Iterable[Any]:
+        dataset = _load(self.uri, self.entity)
         if self.entity == "docs":
-            return ({"_id": doc.doc_id, "text": doc.default_text()} for doc in self._handler.docs_iter())
+            return ({"_id": doc.doc_id, "text": doc.default_text()} for doc in dataset.docs_iter())
         if self.entity == "queries":
-            return ({"_id": query.query_id, "text": query.default_text()} for query in self._handler.queries_iter())
-        return ([pair.query_id, pair.doc_id_a, pair.doc_id_b] for pair in self._handler.docpairs_iter())
-
-    @property
-    def _handler(self) -> Any:
-        return _load(self.uri, self.entity)
+            return ({"_id": query.query_id, "text": query.default_text()} for query in dataset.queries_iter())
+        return ([pair.query_id, pair.doc_id_a, pair.doc_id_b] for pair in dataset.docpairs_iter())
 
 
 def _source(uri: str, entity: Entity) -> LineSource:

@@ -4,15 +4,12 @@ The file is read in pieces and one outer entry is decoded at a time, so memory i
 size of a piece, not by the file.
 """
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from splade.errors import DataError
-from splade.storage.text_files import BOM, check_id, damaged_gzip, open_bytes
+from splade.storage.text_files import BOM, check_id, open_bytes
 
 PIECE = 1 << 20
 _BLANKS = " \t\r\n"
@@ -135,7 +132,7 @@ def _pieces(file: Path) -> Iterator[str]:
     rest, position = b"", 0
     with open_bytes(file) as stream:
         while True:
-            data = rest + _read(stream, file)
+            data = rest + stream.read(PIECE)
             at_end = len(data) == len(rest)
             if position == 0:
                 data = data.removeprefix(BOM)
@@ -150,13 +147,6 @@ def _pieces(file: Path) -> Iterator[str]:
             position += len(data) - len(rest)
             if at_end:
                 return
-
-
-def _read(stream: BinaryIO, file: Path) -> bytes:
-    try:
-        return stream.read(PIECE)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise damaged_gzip(file, error) from error
 
 
 def _check(file: Path, outer: str, pairs: Pairs) -> None:

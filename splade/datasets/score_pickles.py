@@ -46,10 +46,7 @@ def is_pickle(file: Path) -> bool:
     if {".pkl", ".pickle"} & set(file.suffixes):
         return True
     with open_bytes(file) as stream:
-        try:
-            return stream.read(1) == _PROTOCOL_MARK
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            return False
+        return stream.read(1) == _PROTOCOL_MARK
 
 
 def read_pickle(file: Path, add: Callable[[str, Pairs], None]) -> None:
@@ -66,13 +63,13 @@ def read_pickle(file: Path, add: Callable[[str, Pairs], None]) -> None:
             raise DataError(f"{place}: expected {{doc_id: score}}, got a {type(documents).__name__}")
         add(query_id, [(_as_id(doc_id, place), _as_score(score, place)) for doc_id, score in documents.items()])
 
-    try:
-        with open_bytes(file) as stream:
+    with open_bytes(file) as stream:
+        try:
             rest = _ScoreUnpickler(stream, checked).load()
-    except DataError:
-        raise
-    except _BROKEN as error:
-        raise DataError(f"{file}: unreadable pickle: {error or type(error).__name__}") from error
+        except DataError:
+            raise
+        except _BROKEN as error:
+            raise DataError(f"{file}: unreadable pickle: {error or type(error).__name__}") from error
     if not isinstance(rest, dict):
         raise DataError(f"{file}: expected {{query_id: {{doc_id: score}}}}, got a {type(rest).__name__}")
     for key, documents in rest.items():

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -46,21 +46,16 @@ class TextCollection(ABC):
         """Return (id, text) of a row, counted from 0 in file order."""
 
     @abstractmethod
-    def row(self, text_id: str) -> int | None:
-        """Return the row of an id, or None."""
-
     def rows(self, text_ids: Sequence[str]) -> np.ndarray:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""
-        found = (self.row(text_id) for text_id in text_ids)
-        return np.array([-1 if row is None else row for row in found], dtype=np.int64)
 
     def __contains__(self, text_id: object) -> bool:
-        return isinstance(text_id, str) and self.row(text_id) is not None
+        return isinstance(text_id, str) and self.rows([text_id])[0] >= 0
 
     def get(self, text_id: str) -> str | None:
         """Return the text of an id, or None."""
-        row = self.row(text_id)
-        return None if row is None else self[row][1]
+        row = int(self.rows([text_id])[0])
+        return None if row < 0 else self[row][1]
 
     def text(self, text_id: str) -> str:
         """Return the text of an id.
@@ -119,7 +114,7 @@ class FileCollection(TextCollection):
 
     @cached_property
     def _index(self) -> LineIndex:
-        index = LineIndex.open(self.source, self._kind, _ID_READERS[self._kind])
+        index = LineIndex.open(self.source, self._kind, partial(_id_of, self._kind))
         if len(index) == 0:
             raise _empty(self.name)
         return index
@@ -129,10 +124,6 @@ class FileCollection(TextCollection):
 
     def __getitem__(self, row: int) -> tuple[str, str]:
         return self._parse(self._index[row], self.source.path, row + 1)
-
-    def row(self, text_id: str) -> int | None:
-        """Return the row of an id, or None."""
-        return self._index.row(text_id)
 
     def rows(self, text_ids: Sequence[str]) -> np.ndarray:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""
@@ -183,9 +174,9 @@ class PairCollection(TextCollection):
     def __getitem__(self, row: int) -> tuple[str, str]:
         return self._pairs[row]
 
-    def row(self, text_id: str) -> int | None:
-        """Return the row of an id, or None."""
-        return self._rows.get(text_id)
+    def rows(self, text_ids: Sequence[str]) -> np.ndarray:
+        """Return (n,) int64: the rows of many ids, -1 where there is none."""
+        return np.array([self._rows.get(text_id, -1) for text_id in text_ids], dtype=np.int64)
 
 
 def checked_pair(pair: object, place: str) -> tuple[str, str]:
@@ -239,15 +230,8 @@ def parse_jsonl(line: str, file: Path, line_number: int) -> tuple[str, str]:
 PARSERS: dict[str, ParseText] = {"tsv": parse_tsv, "jsonl": parse_jsonl}
 
 
-def _tsv_id(line: str, file: Path, line_number: int) -> str:
-    return parse_tsv(line, file, line_number)[0]
-
-
-def _jsonl_id(line: str, file: Path, line_number: int) -> str:
-    return parse_jsonl(line, file, line_number)[0]
-
-
-_ID_READERS = {"tsv": _tsv_id, "jsonl": _jsonl_id}
+def _id_of(kind: str, line: str, file: Path, line_number: int) -> str:
+    return PARSERS[kind](line, file, line_number)[0]
 
 
 def _without_lone_surrogates(text: str) -> str:

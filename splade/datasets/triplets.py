@@ -6,7 +6,7 @@ from pathlib import Path
 from splade.datasets.ir_datasets_source import DocPairs
 from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
 from splade.errors import DataError
-from splade.storage.line_index import LineIndex, LineSource, ReadId
+from splade.storage.line_index import LineIndex, LineSource
 from splade.storage.paths import IR_DATASETS_SCHEME
 from splade.storage.text_files import find_text_file
 
@@ -20,7 +20,7 @@ class Triplets(TrainingSet):
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "raw.tsv"
         >>> _ = path.write_text("what is it\tthis\tthat\n")
-        >>> Triplets(path)[0].negatives
+        >>> Triplets(path).example(0).negatives
         ['that']
     """
 
@@ -28,10 +28,15 @@ class Triplets(TrainingSet):
         """Open a file, or a folder with `raw.tsv`.
 
         Raises:
-            DataError: there is none, it is empty, or a line has another number of columns.
+            DataError: there is none, it is empty, or a line has other columns.
         """
-        self._lines = _open_lines(path, "triplets", _check_three)
+        self._lines = self._open(find_text_file(path))
+        if len(self) == 0:
+            raise DataError(f"{self._lines.source.path}: there are no triplets in it")
         self.report = TrainingSetReport(len(self))
+
+    def _open(self, file: Path) -> LineIndex:
+        return LineIndex.open(LineSource.of_file(file), "triplets", _check_three)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -45,14 +50,8 @@ class Triplets(TrainingSet):
 class ScoredTriplets(Triplets):
     """Lines `query<TAB>positive<TAB>negative<TAB>score of the positive<TAB>score of the negative`."""
 
-    def __init__(self, path: str | Path):
-        """Open a file, or a folder with `raw.tsv`.
-
-        Raises:
-            DataError: there is none, it is empty, or a line has other columns.
-        """
-        self._lines = _open_lines(path, "scored triplets", _check_five)
-        self.report = TrainingSetReport(len(self))
+    def _open(self, file: Path) -> LineIndex:
+        return LineIndex.open(LineSource.of_file(file), "scored triplets", _check_five)
 
     def example(self, index: int, draw: int = 0) -> TrainingExample:
         """Return the triplet of a line; `draw` changes nothing."""
@@ -65,13 +64,6 @@ def open_triplets(path: str | Path) -> TrainingSet:
     if str(path).startswith(IR_DATASETS_SCHEME):
         return DocPairs(str(path))
     return Triplets(path)
-
-
-def _open_lines(path: str | Path, kind: str, check: ReadId) -> LineIndex:
-    lines = LineIndex.open(LineSource.of_file(find_text_file(path)), kind, check)
-    if len(lines) == 0:
-        raise DataError(f"{lines.source.path}: there are no triplets in it")
-    return lines
 
 
 def _check_three(line: str, file: Path, line_number: int) -> None:

@@ -19,6 +19,7 @@ from typing import TextIO
 
 import numpy as np
 
+from splade.encoding.bag_of_words import check_vocabulary
 from splade.errors import ConfigError, DataError
 from splade.storage.atomic import replacing
 
@@ -153,11 +154,7 @@ def _in_one_piece(token: str) -> bool:
 
 
 def _names(terms: np.ndarray, names: Sequence[str]) -> list[str]:
-    if len(terms) and int(terms.max()) >= len(names):
-        raise DataError(
-            f"term {int(terms.max())} lies outside the vocabulary of {len(names)} tokens; "
-            "take the tokenizer of the model that made the vectors"
-        )
+    check_vocabulary(terms, names)
     return [names[term] for term in terms.tolist()]
 
 

@@ -172,12 +172,6 @@ class InvertedIndex:
             np.concatenate([np.zeros(0, np.float32), *scores]),
         )
 
-    def warm_up(self) -> None:
-        """Compile or load the search kernels, so that no timed search includes it."""
-        term = np.zeros(1, np.int32)
-        query = SparseVectors(np.array([0, 1]), term, np.ones(1, np.float32), self.vocab_size)
-        self.search(query, top_k=1)
-
     def vector(self, doc_idx: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the term ids (int32) and weights (float32) of a document.
 

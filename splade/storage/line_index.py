@@ -110,8 +110,8 @@ class LineIndex:
         >>> path = Path(tempfile.mkdtemp()) / "raw.tsv"
         >>> _ = path.write_bytes(b"d1\tone\r\nd2\ttwo\n")
         >>> index = LineIndex.open(LineSource.of_file(path), "tsv", lambda line, file, number: line.split("\t")[0])
-        >>> len(index), index[1], index.row("d2"), index.row("d3")
-        (2, 'd2\ttwo', 1, None)
+        >>> len(index), index[1], index.rows(["d2", "d3"]).tolist()
+        (2, 'd2\ttwo', [1, -1])
     """
 
     def __init__(self, source: LineSource, kind: str, read_id: ReadId, text: Path | bytes, arrays: Arrays):
@@ -184,11 +184,6 @@ class LineIndex:
             raw = os.pread(self._descriptor, stop - start, start)
         # Up to the next record there may be empty lines.
         return without_line_end(raw[: raw.find(b"\n") + 1 or None]).decode("utf-8")
-
-    def row(self, record_id: str) -> int | None:
-        """Return the row of the record with this id, or None."""
-        row = int(self.rows([record_id])[0])
-        return None if row < 0 else row
 
     def rows(self, record_ids: Sequence[str]) -> np.ndarray:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""

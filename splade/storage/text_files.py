@@ -7,20 +7,20 @@ A line ends at LF or CRLF and nowhere else. U+2028, U+0085, a lone CR and the ot
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from splade.errors import DataError
-from splade.storage.atomic import replacing
 from splade.storage.paths import folder_content, resolve_path
 
 BOM = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def find_text_file(path: str | Path, names: tuple[str, ...] = ("raw.tsv",)) -> Path:
-    """Return the file itself, or the file of one of the given names (perhaps with `.gz`) in the given folder.
+def find_text_file(path: str | Path) -> Path:
+    """Return the file itself, or `raw.tsv` (perhaps with `.gz`) in the given folder.
 
     Raises:
         DataError: there is no such file; the message gives the absolute path and what the folder holds.
@@ -28,12 +28,10 @@ def find_text_file(path: str | Path, names: tuple[str, ...] = ("raw.tsv",)) -> P
     found = resolve_path(path)
     if found.is_file():
         return found
-    for name in names:
-        for candidate in (found / name, found / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
-    expected = " or ".join(f"{name}[.gz]" for name in names)
-    raise DataError(f"{found.absolute()}: the folder {folder_content(found)}; expected {expected} in it, or a file")
+    for candidate in (found / "raw.tsv", found / "raw.tsv.gz"):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{found.absolute()}: the folder {folder_content(found)}; expected raw.tsv[.gz] in it, or a file")
 
 
 def is_gzip(path: Path) -> bool:
@@ -42,18 +40,24 @@ def is_gzip(path: Path) -> bool:
         return stream.read(2) == _GZIP_MAGIC
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """Open a plain or gzip-compressed file for reading its (decompressed) bytes."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if is_gzip(path) else open(path, "rb")
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a plain or gzip-compressed file for reading its (decompressed) bytes.
+
+    Raises:
+        DataError: inside the block, when the gzip file cannot be unpacked.
+    """
+    with cast(BinaryIO, gzip.open(path, "rb") if is_gzip(path) else open(path, "rb")) as stream:
+        try:
+            yield stream
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path}: damaged or truncated gzip file ({error})") from error
 
 
 def head(path: Path, size: int = 4096) -> str:
     """Return the beginning of a file without BOM and leading whitespace, for telling its format."""
-    try:
-        with open_bytes(path) as stream:
-            return stream.read(size).removeprefix(BOM).lstrip().decode("utf-8", "replace")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise damaged_gzip(path, error) from error
+    with open_bytes(path) as stream:
+        return stream.read(size).removeprefix(BOM).lstrip().decode("utf-8", "replace")
 
 
 def begins_json_object(beginning: str) -> bool:
@@ -61,18 +65,10 @@ def begins_json_object(beginning: str) -> bool:
     return re.match(r'\{\s*("|\}|$)', beginning) is not None
 
 
-def damaged_gzip(path: Path, error: Exception) -> DataError:
-    """Return the error for a gzip file that cannot be unpacked."""
-    return DataError(f"{path}: damaged or truncated gzip file ({error})")
-
-
 def raw_lines(path: Path) -> Iterator[bytes]:
     """Yield every line with its line end, as bytes, a BOM included; a damaged gzip file is a `DataError`."""
     with open_bytes(path) as stream:
-        try:
-            yield from stream
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise damaged_gzip(path, error) from error
+        yield from stream
 
 
 def without_line_end(line: bytes) -> bytes:
@@ -122,22 +118,3 @@ def check_id(some_id: str, place: str) -> None:
     if not some_id.strip():
         raise DataError(f"{place}: the id is empty")
     raise DataError(f"{place}: whitespace around the id {some_id!r}; it would match no id of another file, remove them")
-
-
-def write_tsv(path: str | Path, rows: Iterable[tuple[str, ...]]) -> None:
-    """Write one record a line, whole or not at all; `.gz` in the name compresses.
-
-    Raises:
-        DataError: a field holds a tab or LF, or the last one ends with CR: it would not be read back as it was.
-    """
-    with replacing(path) as temporary:
-        with _open_for_writing(temporary, compress=Path(path).suffix == ".gz") as stream:
-            for row_number, row in enumerate(rows, start=1):
-                line = "\t".join(row)
-                if line.count("\t") != len(row) - 1 or "\n" in line or line.endswith("\r") or not line:
-                    raise DataError(f"{path}: record {row_number} {row!r} cannot be one line of {len(row)} columns")
-                stream.write(line.encode("utf-8") + b"\n")
-
-
-def _open_for_writing(path: Path, compress: bool) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "wb", compresslevel=6)) if compress else open(path, "wb")

@@ -1,5 +1,6 @@
 """What holds for any data: writing and reading is the identity, random access equals reading in order."""
 
+import gzip
 import json
 import string
 import tempfile
@@ -15,7 +16,6 @@ from splade.datasets.runs import in_rank_order, read_run, write_run_json, write_
 from splade.datasets.teacher_scores import open_scores
 from splade.storage import line_index
 from splade.storage.line_index import LineIndex, LineSource
-from splade.storage.text_files import write_tsv
 
 # Everything but what separates lines and columns; a text cannot end with CR, which would belong to a CRLF.
 characters = st.characters(codec="utf-8", exclude_characters="\n\t")
@@ -25,6 +25,12 @@ plain_ids = st.text(string.ascii_letters + string.digits + '_-"\\}{é日', min_s
     lambda i: not i.startswith('{"')
 )
 finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def write_tsv(path, rows):
+    """Write one record a line; `.gz` in the name compresses."""
+    content = "".join("\t".join(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 @given(st.dictionaries(ids, texts, min_size=1), st.booleans(), st.booleans())

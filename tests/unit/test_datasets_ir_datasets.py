@@ -80,8 +80,9 @@ def test_qrels_and_pairs():
     triplets = open_triplets("ir_datasets:splade-test")
     collection = open_collection("ir_datasets:splade-test")
     assert len(triplets) == triplets.report.n_examples == 1
-    assert triplets[0].query == "what"
-    assert (triplets[0].positive, triplets[0].negatives) == (collection.text("d2"), [collection.text("d1")])
+    example = triplets.example(0)
+    assert example.query == "what"
+    assert (example.positive, example.negatives) == (collection.text("d2"), [collection.text("d1")])
 
 
 def test_unknown_data_set_and_missing_part():

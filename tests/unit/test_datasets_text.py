@@ -12,7 +12,13 @@ from splade.errors import DataError
 from splade.storage import cache, line_index
 from splade.storage.line_index import INDEX_SUFFIX, TEXT_SUFFIX
 from splade.storage.paths import resolve_path
-from splade.storage.text_files import find_text_file, iterate_lines, write_tsv
+from splade.storage.text_files import find_text_file, iterate_lines
+
+
+def write_tsv(path, rows):
+    """Write one record a line; `.gz` in the name compresses."""
+    content = "".join("\t".join(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 @pytest.fixture
@@ -103,13 +109,6 @@ def test_folder_without_the_file_says_what_it_holds(tmp_path):
         find_text_file(tmp_path)
     with pytest.raises(DataError, match="corpus.jsonl"):
         open_collection(tmp_path)
-
-
-@pytest.mark.parametrize("row", [("a", "b\tc"), ("a", "b\n"), ("a", "b\r"), ("",)])
-def test_records_that_would_not_be_read_back_are_not_written(tmp_path, row):
-    with pytest.raises(DataError, match="record 1"):
-        write_tsv(tmp_path / "raw.tsv", [row])
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_collection_from_folder_file_and_gzip(tmp_path):
@@ -271,6 +270,7 @@ def test_damaged_cache_is_rebuilt(tmp_path, always_cache):
 
 def test_read_only_folder_uses_the_user_cache(tmp_path, always_cache, monkeypatch):
     folder = tmp_path / "data"
+    folder.mkdir()
     write_tsv(folder / "raw.tsv", rows_of(5))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cache.os, "access", lambda path, mode: False)

@@ -20,10 +20,15 @@ from splade.datasets.training_sets import TrainingExample
 from splade.datasets.triplets import ScoredTriplets, Triplets, open_triplets
 from splade.errors import ConfigError, DataError
 from splade.storage import line_index
-from splade.storage.text_files import write_tsv
 
 SCORES = {"1": {"10": 2.5, "20": -1.0}, "2": {}, "3": {"30": 7.0}}
 INTEGERS = {int(q): {int(d): score for d, score in docs.items()} for q, docs in SCORES.items()}
+
+
+def write_tsv(path, rows):
+    """Write one record a line; `.gz` in the name compresses."""
+    content = "".join("\t".join(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def as_dict(teacher) -> dict[str, dict[str, float]]:
@@ -162,15 +167,15 @@ def test_triplets(tmp_path, monkeypatch, cache_from):
     write_tsv(tmp_path / "raw.tsv", [(f"q{i}", f"p\u2028{i}", f"n{i}") for i in range(9)])
     triplets = open_triplets(tmp_path)
     assert len(triplets) == 9 and triplets.report.n_examples == 9
-    assert triplets[4] == triplets[(4, 77)] == TrainingExample("q4", "p\u20284", ["n4"], None, None)
+    assert triplets.example(4) == triplets.example(4, 77) == TrainingExample("q4", "p\u20284", ["n4"], None, None)
     with pytest.raises(IndexError):
-        triplets[9]
-    assert [example.query for example in triplets] == [f"q{i}" for i in range(9)]
+        triplets.example(9)
+    assert [triplets.example(i).query for i in range(9)] == [f"q{i}" for i in range(9)]
 
 
 def test_triplets_with_scores(tmp_path):
     (tmp_path / "raw.tsv").write_bytes(b"q\tp\tn\t1e1\t-2.5\r\n")
-    assert ScoredTriplets(tmp_path)[0] == TrainingExample("q", "p", ["n"], 10.0, [-2.5])
+    assert ScoredTriplets(tmp_path).example(0) == TrainingExample("q", "p", ["n"], 10.0, [-2.5])
 
 
 @pytest.mark.parametrize(
@@ -223,7 +228,8 @@ def test_hard_negatives_are_scored_documents_that_are_not_relevant(world):
 
 def test_positive_without_a_score_gets_the_best_of_the_query(world):
     dataset = world({"q0": {"d1": 3.0, "d2": 8.0}}, {"q0": {"d5": 1}})
-    assert dataset[0].positive == "doc 5" and dataset[0].positive_score == 8.0
+    example = dataset.example(0)
+    assert example.positive == "doc 5" and example.positive_score == 8.0
 
 
 def test_drawing_depends_on_seed_index_and_draw_only(world):
@@ -232,9 +238,7 @@ def test_drawing_depends_on_seed_index_and_draw_only(world):
     expected = {(i, draw): dataset.example(i, draw) for i in range(5) for draw in range(6)}
     again = pickle.loads(pickle.dumps(dataset))
     for index, draw in reversed(expected):
-        assert again[(index, draw)] == expected[index, draw]
-    again.set_epoch(4)
-    assert again[2] == expected[2, 4]
+        assert again.example(index, draw) == expected[index, draw]
     assert len({tuple(example.negatives) for example in expected.values()}) > 15
     other_seed = world(teacher, qrels, seed=4)
     assert any(other_seed.example(i, draw) != example for (i, draw), example in expected.items())
@@ -244,10 +248,12 @@ def test_drawing_depends_on_seed_index_and_draw_only(world):
 def test_drawing_does_not_depend_on_workers(world, n_workers):
     from torch.utils.data import DataLoader
 
+    from splade.training.sampler import TrainingSampler
+
     dataset = world({f"q{i}": TEN for i in range(5)}, {f"q{i}": {"d0": 1} for i in range(5)})
-    order = [(i % 5, step) for step, i in enumerate(range(20))]
-    loader = DataLoader(dataset, sampler=order, batch_size=3, num_workers=n_workers, collate_fn=list)
-    assert [example for batch in loader for example in batch] == [dataset.example(*pair) for pair in order]
+    sampler = TrainingSampler(dataset, np.arange(5), seed=0, length=20)
+    loader = DataLoader(sampler, batch_size=3, num_workers=n_workers, collate_fn=list)
+    assert [example for batch in loader for example in batch] == [sampler[position] for position in range(20)]
 
 
 def test_queries_that_cannot_be_used_are_counted_with_reasons(world):
@@ -280,13 +286,13 @@ def test_missing_positive_is_an_error_unless_left_out(world):
     with pytest.raises(DataError, match="docs.tsv: 1 positives.*'gone' of the query 'q0'"):
         world(teacher, qrels)
     dataset = world(teacher, qrels, n_negatives=9, incomplete="leave_out")
-    assert dataset[0].positive == "doc 0" and len(set(dataset[0].negatives)) == 9
+    assert dataset.example(0).positive == "doc 0" and len(set(dataset.example(0).negatives)) == 9
 
 
 def test_missing_negative_is_named_when_it_is_drawn(world):
     dataset = world({"q0": {"d0": 1, "gone": 5.0}}, {"q0": {"d0": 1}}, n_negatives=1)
     with pytest.raises(DataError, match="scores.json: query 'q0': document 'gone'"):
-        dataset[0]
+        dataset.example(0)
 
 
 def test_nothing_left_is_an_error_that_says_why(world):
