@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from written_files import write_tsv
 
 from splade.datasets import teacher_scores
 from splade.datasets.collections import open_collection
@@ -16,7 +17,6 @@ from splade.errors import DataError
 from splade.storage import cache, line_index
 from splade.storage.cache import file_digest
 from splade.storage.line_index import LineSource
-from splade.storage.text_files import write_tsv
 
 ROWS = [(f"d{i}", f"text {i:04}") for i in range(200)]
 

@@ -1,6 +1,5 @@
 """What holds for any data: writing and reading is the identity, random access equals reading in order."""
 
-import gzip
 import json
 import string
 import tempfile
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from written_files import write_tsv
 
 from splade.datasets import nested_json
 from splade.datasets import teacher_scores as scores
@@ -25,12 +25,6 @@ plain_ids = st.text(string.ascii_letters + string.digits + '_-"\\}{é日', min_s
     lambda i: not i.startswith('{"')
 )
 finite = st.floats(allow_nan=False, allow_infinity=False)
-
-
-def write_tsv(path, rows):
-    """Write one record a line; `.gz` in the name compresses."""
-    content = "".join("\t".join(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 @given(st.dictionaries(ids, texts, min_size=1), st.booleans(), st.booleans())

@@ -6,6 +6,7 @@ import os
 import pickle
 
 import pytest
+from written_files import write_tsv
 
 from splade.datasets.collections import open_collection, open_queries
 from splade.errors import DataError
@@ -13,12 +14,6 @@ from splade.storage import cache, line_index
 from splade.storage.line_index import INDEX_SUFFIX, TEXT_SUFFIX
 from splade.storage.paths import resolve_path
 from splade.storage.text_files import find_text_file, iterate_lines
-
-
-def write_tsv(path, rows):
-    """Write one record a line; `.gz` in the name compresses."""
-    content = "".join("\t".join(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from written_files import write_tsv
 
 from splade.datasets import hard_negatives
 from splade.datasets import teacher_scores as scores
@@ -23,12 +24,6 @@ from splade.storage import line_index
 
 SCORES = {"1": {"10": 2.5, "20": -1.0}, "2": {}, "3": {"30": 7.0}}
 INTEGERS = {int(q): {int(d): score for d, score in docs.items()} for q, docs in SCORES.items()}
-
-
-def write_tsv(path, rows):
-    """Write one record a line; `.gz` in the name compresses."""
-    content = "".join("\t".join(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def as_dict(teacher) -> dict[str, dict[str, float]]:
