@@ -7,7 +7,7 @@ interruption no row is missing and none appears twice.
 import csv
 import io
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,55 +35,21 @@ def is_training(row: LogRow) -> bool:
     return "loss" in row
 
 
-class PerformanceFile(TrainerCallback):
-    """Writes one kind of log rows to a CSV file.
+class PerformanceFiles(TrainerCallback):
+    """Writes the log to `training_perf.txt` and `validation_perf.txt`: CSV, made anew with every row."""
 
-    Args:
-        path: the file.
-        belongs: which rows are written.
-    """
-
-    def __init__(self, path: Path, belongs: Callable[[LogRow], bool]):
-        self.path = path
-        self.belongs = belongs
-        self._columns: list[str] = []
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Write the rows of the log so far."""
         if state.is_world_process_zero:
-            self._rewrite(state.log_history)
+            for name, belongs in ((TRAINING_FILE, is_training), (VALIDATION_FILE, is_validation)):
+                write_text(self.folder / name, to_csv([row for row in state.log_history if belongs(row)]))
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        """Append the newest row; one with a new column takes a new file."""
-        row = state.log_history[-1]
-        if not state.is_world_process_zero or not self.belongs(row):
-            return
-        if set(_columns([row])) <= set(self._columns):
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(to_csv([row], self._columns, header=False))
-        else:
-            self._rewrite(state.log_history)
-
-    def _rewrite(self, log_history: Iterable[LogRow]) -> None:
-        rows = [row for row in log_history if self.belongs(row)]
-        self._columns = _columns(rows)
-        write_text(self.path, to_csv(rows, self._columns) if rows else "")
-
-
-class TrainingFile(PerformanceFile):
-    """Writes `training_perf.txt`."""
-
-    def __init__(self, folder: Path):
-        super().__init__(folder / TRAINING_FILE, is_training)
-
-
-class ValidationFile(PerformanceFile):
-    """Writes `validation_perf.txt`."""
-
-    def __init__(self, folder: Path):
-        super().__init__(folder / VALIDATION_FILE, is_validation)
+    on_log = on_train_begin
 
 
 class TensorBoard(TrainerCallback):
@@ -173,16 +139,13 @@ class ValidateAtEnd(TrainerCallback):
             control.should_evaluate = args.eval_strategy != "no"
 
 
-def to_csv(rows: list[LogRow], columns: list[str] | None = None, header: bool = True) -> str:
+def to_csv(rows: Sequence[LogRow]) -> str:
     """Render log rows as CSV; `step` comes first, `eval_` is dropped from the names, absent values are empty."""
-    columns = _columns(rows) if columns is None else columns
+    if not rows:
+        return ""
+    columns = ["step", *sorted({name for row in rows for name in row} - {"step", "epoch"})]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow([name.removeprefix("eval_") for name in columns])
+    writer.writerow([name.removeprefix("eval_") for name in columns])
     writer.writerows([row.get(name, "") for name in columns] for row in rows)
     return text.getvalue()
-
-
-def _columns(rows: list[LogRow]) -> list[str]:
-    return ["step", *sorted({name for row in rows for name in row} - {"step", "epoch"})]

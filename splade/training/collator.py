@@ -5,9 +5,9 @@ from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from splade.datasets.training_sets import TrainingExample
+from splade.encoding.tokens import Tokenizer, padded_batch, padding_id, token_ids
 
 
 class Batch(TypedDict):
@@ -33,7 +33,7 @@ class Collator:
         max_length: tokens of a text beyond this, special tokens included, are cut off.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, query_tokenizer: PreTrainedTokenizerBase, max_length: int):
+    def __init__(self, tokenizer: Tokenizer, query_tokenizer: Tokenizer, max_length: int):
         self.tokenizer = tokenizer
         self.query_tokenizer = query_tokenizer
         self.max_length = max_length
@@ -53,13 +53,6 @@ class Collator:
             )
         return batch
 
-    def _tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
-        tokens = tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_token_type_ids=False,
-            return_tensors="pt",
-        )
-        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+    def _tokenize(self, tokenizer: Tokenizer, texts: list[str]) -> dict[str, Tensor]:
+        input_ids, attention_mask = padded_batch(token_ids(tokenizer, texts, self.max_length), padding_id(tokenizer))
+        return {"input_ids": input_ids, "attention_mask": attention_mask}

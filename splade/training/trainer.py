@@ -18,11 +18,10 @@ from splade.errors import ConfigError, ModelError, SpladeError
 from splade.models.splade import Splade
 from splade.training.callbacks import (
     TENSORBOARD_FOLDER,
+    PerformanceFiles,
     Progress,
     TensorBoard,
-    TrainingFile,
     ValidateAtEnd,
-    ValidationFile,
     is_training,
 )
 from splade.training.checkpoints import STATE_FILE, checkpoint_path, complete_steps, keep_checkpoints, mark_complete
@@ -79,8 +78,7 @@ class SpladeTrainer(Trainer):
             train_dataset=sampler,
             eval_dataset=[] if validation is not None else None,
             callbacks=[
-                TrainingFile(folder),
-                ValidationFile(folder),
+                PerformanceFiles(folder),
                 TensorBoard(folder / TENSORBOARD_FOLDER),
                 Progress(),
                 ValidateAtEnd(),

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from splade.config import compose_experiment
 from splade.tasks.train import train
-from splade.training.callbacks import PerformanceFile, is_validation, to_csv
+from splade.training.callbacks import PerformanceFiles, to_csv
 from splade.training.checkpoints import checkpoint_path, complete_steps
 from splade.training.validation import Validation
 
@@ -139,7 +139,7 @@ def test_file_is_made_anew_when_training_goes_on_and_when_a_column_appears(tmp_p
         {"step": 4, "eval_loss": 2.0, "epoch": 0.5},
         {"step": 6, "eval_MRR@10": 3.0},
     )
-    file = PerformanceFile(path, is_validation)
+    file = PerformanceFiles(tmp_path)
     file.on_train_begin(None, State(first, training), None)
     assert path.read_text() == "step,loss\n2,1.0\n"
     file.on_log(None, State(first, training), None)
@@ -147,3 +147,4 @@ def test_file_is_made_anew_when_training_goes_on_and_when_a_column_appears(tmp_p
     assert path.read_text() == "step,loss\n2,1.0\n4,2.0\n"
     file.on_log(None, State(first, training, second, third), None)
     assert path.read_text() == to_csv([first, second, third])
+    assert (tmp_path / "training_perf.txt").read_text() == to_csv([training])
