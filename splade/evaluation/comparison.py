@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Protocol
 
@@ -31,15 +31,12 @@ class PairedDifference:
     """Two systems under one metric.
 
     Attributes:
-        metric: name of the metric.
         first: the system compared against.
         second: the system whose gain is reported.
         difference: mean over the queries of second minus first.
         p_value: of the paired test, as it is.
         p_corrected: adjusted for all pairs compared under this metric.
-        wins: queries where `second` is better.
-        ties: queries where both are equal.
-        losses: queries where `second` is worse.
+        wins, ties, losses: number of queries where `second` is better, equal, worse.
     """
 
     metric: str
@@ -59,8 +56,6 @@ class Retrieved:
 
     Attributes:
         rank: from 1, in trec_eval's order.
-        doc_id: the document.
-        score: the system's score.
         relevance: None where the qrels hold none.
         text: the document's text, None without texts.
         matched: words that query and document share, lower case; empty without texts.
@@ -79,8 +74,7 @@ class QueryDifference:
     """A query on which the systems differ, with what each of them retrieved.
 
     Attributes:
-        query_id: the query.
-        text: its text, None without texts.
+        text: None without texts.
         values: system to its value of the leading metric.
         relevant: number of relevant documents.
         retrieved: system to its first documents.
@@ -103,7 +97,6 @@ class Comparison:
         widest: the queries with the largest spread in the first metric, widest first.
         n_queries: number of judged queries.
         missing: system to the number of judged queries without any document, each counted as zero.
-        test: the significance test.
         correction: how p-values were adjusted, per metric over its pairs.
         alpha: the level below which a corrected p-value is called significant.
     """
@@ -121,10 +114,6 @@ class Comparison:
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics, families expanded."""
         return tuple(next(iter(self.means.values())))
-
-    def to_json(self) -> dict[str, object]:
-        """Return everything as plain dictionaries and lists."""
-        return asdict(self)
 
 
 def compare_runs(
@@ -152,7 +141,7 @@ def compare_runs(
         query_texts: texts of queries.
         test: `t` (paired t-test) or `randomisation`.
         correction: `holm`, `bonferroni` or `none`.
-        alpha: significance level.
+        alpha: significance level, between 0 and 1.
         n_queries_shown: number of queries in `widest`.
         n_documents_shown: documents shown per query and system.
 

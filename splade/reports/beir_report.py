@@ -62,12 +62,8 @@ class SweepEntry:
 def write_beir_table(out_dir: Path, reference: str | None = None) -> WrittenTable:
     """Write `out_dir/beir_table.{txt,md,csv,json,tex}` from all results in `out_dir` and the folders directly below.
 
-    Args:
-        out_dir: where splade.beir_eval and splade.bm25 left their results.
-        reference: as for `sweep_table`.
-
     Raises:
-        ConfigError: no published results of the name `reference`.
+        ConfigError: no published results of the name `reference` (see `sweep_table`).
         DataError: there is no result.
     """
     return write_table(sweep_table(collect_sweep(find_systems(out_dir)), reference), out_dir / "beir_table")
@@ -79,10 +75,7 @@ def write_beir_tables(out_dirs: Sequence[Path], reference: str | None = None) ->
 
 
 def collect_sweep(out_dirs: Mapping[str, str | Path]) -> tuple[SweepEntry, ...]:
-    """Read the results below `out_dir/beir/` of each system.
-
-    Args:
-        out_dirs: label of the system to its `out_dir`.
+    """Read the results of each system, given by its label, below its `out_dir/beir/`.
 
     Raises:
         DataError: a folder holds no result, or a result lacks a metric.

@@ -3,11 +3,11 @@
 import json
 import textwrap
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-from splade.errors import ConfigError
 from splade.evaluation.comparison import Comparison, PairedDifference, QueryDifference, Retrieved
-from splade.reports.tables import SUFFIXES, Cell, Column, Table, TableFormat, write_forms
+from splade.reports.tables import Cell, Column, Table, write_forms
 
 _WIDTH = 110
 _TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test (10,000 sign assignments)"}
@@ -47,32 +47,29 @@ def differences_table(comparison: Comparison) -> Table:
     return Table("Differences", columns, rows, (note,), n_keys=3)
 
 
-def render_comparison(comparison: Comparison, form: TableFormat = "text") -> str:
-    """Return the report: both tables, then (text, Markdown and JSON) the queries that differ most.
-
-    Raises:
-        ConfigError: the form is `csv`, which holds one table only; or unknown.
-    """
-    if form == "json":
-        return json.dumps(comparison.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    if form == "csv":
-        raise ConfigError(
-            "a comparison is two tables, CSV holds one: write means_table and differences_table to a file each"
-        )
-    parts = [table.render(form) for table in (means_table(comparison), differences_table(comparison))]
-    if form in ("text", "markdown") and comparison.widest:
+def render_comparison(comparison: Comparison, markdown: bool = False) -> str:
+    """Return both tables, then the queries that differ most, as text or as Markdown."""
+    tables = (means_table(comparison), differences_table(comparison))
+    parts = [table.to_markdown() if markdown else table.to_text() for table in tables]
+    if comparison.widest:
         heading = f"Queries that differ most in {comparison.metrics[0]}"
-        parts.append(f"**{heading}**" if form == "markdown" else heading)
+        parts.append(f"**{heading}**" if markdown else heading)
         queries = [_render_query(query) for query in comparison.widest]
-        parts += [f"```text\n{query}\n```" for query in queries] if form == "markdown" else queries
+        parts += [f"```text\n{query}\n```" for query in queries] if markdown else queries
     return "\n\n".join(parts)
 
 
 def write_comparison(comparison: Comparison, stem: Path) -> tuple[str, tuple[Path, ...]]:
     """Write a comparison as text, Markdown, LaTeX, JSON, and its tables as CSV; return the text and the paths."""
-    forms: tuple[TableFormat, ...] = ("text", "markdown", "latex", "json")
-    contents = {SUFFIXES[form]: render_comparison(comparison, form) for form in forms}
-    contents |= {".csv": means_table(comparison).to_csv(), "_differences.csv": differences_table(comparison).to_csv()}
+    tables = (means_table(comparison), differences_table(comparison))
+    contents = {
+        ".txt": render_comparison(comparison),
+        ".md": render_comparison(comparison, markdown=True),
+        ".tex": "\n\n".join(table.to_latex() for table in tables),
+        ".json": json.dumps(asdict(comparison), indent=2, ensure_ascii=False, allow_nan=False),
+        ".csv": tables[0].to_csv(),
+        "_differences.csv": tables[1].to_csv(),
+    }
     return contents[".txt"], write_forms(contents, stem)
 
 

@@ -14,17 +14,13 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from splade.errors import ConfigError, DataError
+from splade.errors import DataError
 from splade.storage.atomic import write_text
 
 Cell = str | float | int | None
 Origin = Literal["measured", "published", "difference"]
-TableFormat = Literal["text", "markdown", "csv", "json", "latex"]
-
-# The usual file name extension of each form.
-SUFFIXES: dict[TableFormat, str] = {"text": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex"}
 
 
 @dataclass(frozen=True)
@@ -106,23 +102,6 @@ class Table:
         kept = [i for i in range(len(self.columns)) if i < self.n_keys or any(row[i] is not None for row in self.rows)]
         rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
         return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
-
-    def render(self, form: TableFormat) -> str:
-        """Return the table in the named form.
-
-        Raises:
-            ConfigError: unknown form.
-        """
-        forms = {
-            "text": self.to_text,
-            "markdown": self.to_markdown,
-            "csv": self.to_csv,
-            "json": self.to_json,
-            "latex": self.to_latex,
-        }
-        if form not in forms:
-            raise ConfigError(f"unknown table format {form!r}; allowed are {', '.join(get_args(TableFormat))}")
-        return forms[form]()
 
     def to_text(self, width: int = 110) -> str:
         """Return aligned text; columns that do not fit in `width` follow in further blocks under the same rows."""
@@ -224,7 +203,9 @@ class WrittenTable:
 
 def write_table(table: Table, stem: Path) -> WrittenTable:
     """Write a table in every form, to `stem` with the suffix of each."""
-    return WrittenTable(table, write_forms({suffix: table.render(form) for form, suffix in SUFFIXES.items()}, stem))
+    contents = {".txt": table.to_text(), ".md": table.to_markdown(), ".csv": table.to_csv()}
+    contents |= {".json": table.to_json(), ".tex": table.to_latex()}
+    return WrittenTable(table, write_forms(contents, stem))
 
 
 def write_forms(contents: Mapping[str, str], stem: Path) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ import pytest
 
 from splade.errors import ConfigError, DataError
 from splade.evaluation.comparison import compare_runs, trec_ranking
-from splade.reports.comparison_report import differences_table, means_table, render_comparison
+from splade.reports.comparison_report import differences_table, means_table, render_comparison, write_comparison
 
 QRELS = {f"q{i}": {"good": 1, "bad": 0} for i in range(8)}
 BEST = {query_id: {"good": 2.0, "bad": 1.0} for query_id in QRELS}
@@ -69,17 +69,18 @@ def test_equal_runs(test) -> None:
     assert "Queries that differ" not in render_comparison(found)
 
 
-def test_report_forms() -> None:
+def test_report_forms(tmp_path) -> None:
     found = compare_runs({"mixed": MIXED, "best": BEST}, QRELS, METRICS, texts={"good": "tea", "bad": "x"})
     text = render_comparison(found)
     assert max(map(len, text.splitlines())) <= 110
     assert "paired t-test, Holm correction over 1 comparison per metric" in text
-    assert "```text" in render_comparison(found, "markdown") and "\\toprule" in render_comparison(found, "latex")
-    value = json.loads(render_comparison(found, "json"))
+    assert "```text" in render_comparison(found, markdown=True)
+    written, paths = write_comparison(found, tmp_path / "compare")
+    assert written == text and all(path.is_file() for path in paths)
+    assert "\\toprule" in (tmp_path / "compare.tex").read_text()
+    value = json.loads((tmp_path / "compare.json").read_text())
     assert value["means"]["best"]["P@1"] == 1.0 and value["widest"][0]["retrieved"]["best"][0]["doc_id"] == "good"
     assert differences_table(found).rows[0][-1] == "*"
-    with pytest.raises(ConfigError, match="two tables"):
-        render_comparison(found, "csv")
 
 
 def test_ranking_is_that_of_trec_eval() -> None:
