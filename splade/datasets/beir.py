@@ -12,19 +12,8 @@ from splade.errors import DataError
 from splade.storage.paths import check_folder_name, folder_content, resolve_path
 
 URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
-CQADUPSTACK_FORUMS = (
-    "android",
-    "english",
-    "gaming",
-    "gis",
-    "mathematica",
-    "physics",
-    "programmers",
-    "stats",
-    "tex",
-    "unix",
-    "webmasters",
-    "wordpress",
+CQADUPSTACK_FORUMS = tuple(
+    "android english gaming gis mathematica physics programmers stats tex unix webmasters wordpress".split()
 )
 """Sub-forums of CQADupStack, folders of `cqadupstack/`; the published figure is the mean of their figures."""
 
@@ -89,15 +78,7 @@ def available_splits(folder: Path) -> list[str]:
 
 
 def find_or_download(name: str, folder: str | Path, url: str = URL) -> Path:
-    """Return the folder of a data set, fetching it first when it is not there.
-
-    Args:
-        name: `scifact`, `cqadupstack/android`, ...
-        folder: holds the data sets, each in a folder of its name.
-        url: where the zip lies, with `{name}` in it.
-
-    Returns:
-        `folder/name`; used as it is when it exists.
+    """Return `folder/name`, as it is or fetched; the arguments are those of `open_beir`.
 
     Raises:
         DataError: the download fails, or what arrives is not the data set. Nothing is left behind then.

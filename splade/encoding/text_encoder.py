@@ -65,11 +65,7 @@ class TextEncoder:
         return self.encoder.vocab_size
 
     def encode(self, texts: str | Iterable[str]) -> SparseVectors:
-        """Return the vectors of one text or of several, in their order.
-
-        Raises:
-            DataError: something that is not a string.
-        """
+        """Return the vectors of one text or of several, in their order; a DataError for what is not a string."""
         if isinstance(texts, str):
             return self.encode_one(texts)
         return SparseVectors.concatenate(list(self.encode_stream(texts)), self.vocab_size)

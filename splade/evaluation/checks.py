@@ -108,15 +108,7 @@ def check_collection_against_queries(doc_ids: Collection[str], query_ids: Collec
 def check_vector_counts(
     n_vectors: int, n_empty: int, mean_terms: float, vocab_size: int, what: Literal["document", "query"]
 ) -> list[Finding]:
-    """Find vectors that no trained sparse encoder would give: empty ones, or ones that are not sparse.
-
-    Args:
-        n_vectors: number of vectors.
-        n_empty: how many of them have no term.
-        mean_terms: mean number of terms.
-        vocab_size: number of terms of the vocabulary.
-        what: named in the message.
-    """
+    """Find vectors that no trained sparse encoder would give: empty ones, or ones with many terms of the vocabulary."""
     if n_empty >= n_vectors:
         message = (
             f"all {n_vectors} {what} vectors are empty: the model is not a trained sparse encoder, or the texts are "
@@ -149,23 +141,16 @@ def check_scores(run: Run) -> list[Finding]:
     return [Finding("error" if tied == len(several) else "warning", "scores-equal", message)]
 
 
-def check_depth(run: Run, metrics: Sequence[str], n_documents: int | None = None) -> list[Finding]:
-    """Find a run that does not reach down to the metrics' deepest cut.
-
-    Args:
-        run: the run.
-        metrics: names as for `evaluate_run`.
-        n_documents: size of the collection; a run that holds all of it is deep enough.
-    """
+def check_depth(run: Run, metrics: Sequence[str]) -> list[Finding]:
+    """Find a run that does not reach down to the metrics' deepest cut."""
     cut = largest_cut(metrics)
-    wanted = cut if n_documents is None else min(cut, n_documents)
     deepest = max((len(documents) for documents in run.values()), default=0)
-    if deepest >= wanted:
+    if deepest >= cut:
         return []
     message = (
         f"the run holds at most {deepest} documents per query, but the metrics look at the first {cut}: values below "
+        f"that depth are too low; retrieve with top_k={cut} or more"
     )
-    message += f"that depth are too low; retrieve with top_k={wanted} or more"
     return [Finding("warning", "run-too-shallow", message)]
 
 

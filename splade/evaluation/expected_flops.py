@@ -6,14 +6,11 @@ from splade.errors import DataError
 
 
 def term_probabilities(posting_counts: np.ndarray, n_vectors: int) -> np.ndarray:
-    """Return for each term the share of vectors in which it occurs.
+    """Return for each term the share of vectors in which it occurs, (vocab_size,) float64.
 
     Args:
         posting_counts: (vocab_size,) number of vectors that hold each term.
         n_vectors: number of vectors counted.
-
-    Returns:
-        (vocab_size,) float64, each between 0 and 1.
 
     Raises:
         DataError: there are no vectors, or more postings of a term than vectors.

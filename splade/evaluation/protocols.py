@@ -11,22 +11,14 @@ from splade.evaluation.metrics import evaluate_run
 
 
 class EvaluationProtocol(Protocol):
-    """Metrics of a run.
-
-    Attributes:
-        metrics: their names.
-    """
+    """Metrics of a run."""
 
     @property
     def metrics(self) -> Sequence[str]:
-        """Names of the metrics, as users write them."""
+        """Their names, as users write them."""
 
     def evaluate(self, run: Run, qrels: Qrels) -> dict[str, float]:
-        """Return metric name to value over all judged queries.
-
-        Raises:
-            DataError: run and qrels do not belong together.
-        """
+        """Return metric name to value over all judged queries; a DataError where run and qrels do not fit."""
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,12 @@ _SAMPLES_AT_ONCE = 512
 _ROUNDING = 1e-9
 
 
-def paired_p_value(differences: np.ndarray, test: Test = "t", n_samples: int = 10_000, seed: int = 0) -> float:
+def paired_p_value(differences: np.ndarray, test: Test = "t") -> float:
     """Return the two-sided p-value of "the mean difference is zero".
 
     Args:
         differences: (n_queries,) one value per query, second system minus first.
         test: Student's paired t-test, or Fisher's randomisation test.
-        n_samples: number of random sign assignments of the randomisation test.
-        seed: of the randomisation test.
 
     Raises:
         ConfigError: unknown test.
@@ -37,7 +35,7 @@ def paired_p_value(differences: np.ndarray, test: Test = "t", n_samples: int = 1
     if test == "t":
         return paired_t_test(differences)
     if test == "randomisation":
-        return randomisation_test(differences, n_samples, seed)
+        return randomisation_test(differences)
     raise ConfigError(f"unknown significance test {test!r}; allowed are {', '.join(get_args(Test))}")
 
 

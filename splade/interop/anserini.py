@@ -55,10 +55,10 @@ def write_documents(
     tokens: Sequence[str],
     factor: float = 100.0,
 ) -> Exported:
-    """Write `docs_anserini.jsonl`: one `{"id", "content", "vector": {token: weight}}` a line.
+    """Write `docs_anserini.jsonl`, whole or not at all: one `{"id", "content", "vector": {token: weight}}` a line.
 
     Args:
-        path: the file to write, whole or not at all.
+        path: the file to write.
         documents: (doc_id, text, (term_ids, weights)), consumed one at a time.
         tokens: the vocabulary, token of each term id.
         factor: weights are multiplied by it and rounded; what rounds to zero is dropped.
@@ -83,15 +83,10 @@ def write_queries(
 ) -> Exported:
     """Write `queries_anserini.tsv`: `id <TAB> tokens`, each token as often as its quantised weight says.
 
-    Args:
-        path: the file to write, whole or not at all.
-        queries: (query_id, (term_ids, weights)), consumed one at a time.
-        tokens: the vocabulary, token of each term id.
-        factor: weights are multiplied by it and rounded; what rounds to zero is dropped.
+    Arguments and errors are those of `write_documents`, without texts.
 
     Raises:
-        ConfigError: the factor is not positive.
-        DataError: a term lies outside the vocabulary, or an id holds a tab or a line break.
+        DataError: also for an id that holds a tab or a line break.
     """
     names = unambiguous_tokens(tokens)
     lengths: list[int] = []

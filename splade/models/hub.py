@@ -16,10 +16,7 @@ TIMEOUT_SECONDS = 10
 
 
 def model_folder(name: str) -> Path:
-    """Return the folder of a model's files, fetching them from the Hugging Face hub when `name` is a hub name.
-
-    Args:
-        name: an existing folder, `pkg://package/path`, or a hub name such as `naver/splade-v3`.
+    """Return the folder of a model: a folder, `pkg://package/path`, or fetched from the hub (`naver/splade-v3`).
 
     Raises:
         ModelError: nothing of that name is here, and the hub does not have it or cannot be reached.

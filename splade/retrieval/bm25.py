@@ -48,7 +48,7 @@ class Bm25Retriever(Retriever):
         words = self._analyse([text for _, text in pairs])
         if not any(words):
             raise DataError(f"BM25: none of the {len(pairs)} documents has a word in it that is not a stop word")
-        self._index: _Bm25sIndex = _bm25s().BM25(k1=settings.k1, b=settings.b, method=settings.method)
+        self._index: _Bm25sIndex = bm25s_library().BM25(k1=settings.k1, b=settings.b, method=settings.method)
         self._index.index(words, create_empty_token=False, show_progress=False)
         self._costs = Costs(model=self.name, n_docs=len(pairs))
 
@@ -130,7 +130,7 @@ class _Analyser:
     """Texts to lists of stemmed words."""
 
     def __init__(self, settings: Bm25Config) -> None:
-        bm25s = _bm25s()
+        bm25s = bm25s_library()
         self._tokenize = bm25s.tokenize
         self._stopwords = settings.stopwords if settings.stopwords is not None else []
         self._stemmer = None if settings.stemmer is None else _stemmer(settings.stemmer)
@@ -147,16 +147,8 @@ class _Analyser:
         )
 
 
-def library_version() -> str:
-    """Return the version of bm25s.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    return str(_bm25s().__version__)
-
-
-def _bm25s() -> ModuleType:
+def bm25s_library() -> ModuleType:
+    """Import bm25s; a ConfigError where it is not installed."""
     try:
         import bm25s
     except ImportError as error:

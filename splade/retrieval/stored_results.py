@@ -23,11 +23,7 @@ def finished_result(
 ) -> EvaluatedRun | None:
     """Return the result in a folder if it came from the very same settings, else None.
 
-    Args:
-        system: label of the system.
-        dataset: the data set.
-        folder: of the result.
-        settings: what the result depends on; None: nobody knows, it is always made anew.
+    `settings` are all that the result depends on; None: nobody knows, it is always made anew.
     """
     try:
         stats, metrics = read_json(folder / STATS_FILE), read_json(folder / PERF_FILE)

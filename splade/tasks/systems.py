@@ -2,7 +2,7 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from splade.evaluation.checks import Finding
 from splade.evaluation.protocols import EvaluationProtocol
 from splade.models.splade import digest_weights
 from splade.reports.index_report import write_index_report
-from splade.retrieval.bm25 import Bm25Retriever, library_version
+from splade.retrieval.bm25 import Bm25Retriever, bm25s_library
 from splade.retrieval.collection_index import Index
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
 from splade.retrieval.protocol import Retriever
@@ -46,12 +46,7 @@ class System(ABC):
 
     @abstractmethod
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
-        """Make the retriever of a corpus; return it with what looks wrong.
-
-        Args:
-            dataset: with its documents.
-            index_dir: takes what is kept on disk.
-        """
+        """Make the retriever of a corpus, with what it keeps on disk in `index_dir`; return also what looks wrong."""
 
 
 class SparseSystem(System):
@@ -88,17 +83,12 @@ class SparseSystem(System):
 
 
 class Bm25System(System):
-    """BM25.
-
-    Args:
-        experiment: for the section `bm25`.
-        swept: settings of a sweep that tell this system from others, for the label.
-    """
+    """BM25; the swept settings that affect it are in its label."""
 
     def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
         self._bm25 = experiment.bm25
         self._settings = settings_affecting(experiment, Affects.BM25, names_files=False)
-        self._settings["bm25s"] = library_version()  # a missing library shows before anything is read
+        self._settings["bm25s"] = str(bm25s_library().__version__)  # a missing library shows before anything is read
         self.label = _label("BM25", {key: value for key, value in swept.items() if key.startswith("bm25.")})
         suffix = folder_name(swept, Affects.BM25)
         self.folder_name = f"bm25__{suffix}" if suffix else "bm25"
@@ -132,7 +122,7 @@ class ImportedSystem(System):
             ) from error
         if not (isinstance(found, type) and issubclass(found, Retriever)):
             raise ConfigError(f"retriever={path}: it is no class derived from splade.retrieval.protocol.Retriever")
-        self._class = cast("type[_MadeOfCorpus]", found)
+        self._make = cast("Callable[[TextCollection], Retriever]", found)
         self.label = class_name if found.name == Retriever.name else found.name
         self.folder_name = class_name
 
@@ -142,13 +132,7 @@ class ImportedSystem(System):
 
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Make the user's class of the documents."""
-        return self._class(dataset.documents), []
-
-
-class _MadeOfCorpus(Retriever):
-    """What a class of the user's own looks like."""
-
-    def __init__(self, corpus: TextCollection): ...
+        return self._make(dataset.documents), []
 
 
 def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
@@ -169,15 +153,9 @@ def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
 def evaluate_system(
     system: System, dataset: Dataset, protocol: EvaluationProtocol, top_k: int, index_dir: Path, out_dir: Path
 ) -> EvaluatedRun:
-    """Return the result of a system on a data set: the finished one, or a new one.
+    """Return the result of a system on a data set: the finished one in `out_dir`, or a new one.
 
-    Args:
-        system: what is evaluated.
-        dataset: with its documents.
-        protocol: what is measured.
-        top_k: documents per query.
-        index_dir: takes what the system keeps on disk.
-        out_dir: takes the results.
+    `index_dir` takes what the system keeps on disk.
     """
     settings = system.settings(dataset)
     finished = finished_result(system.label, dataset, out_dir, settings)

@@ -30,7 +30,6 @@ def test_sound_input_gives_no_finding() -> None:
     assert not check_collection_against_queries(["d1", "d2"], ["q1", "q2"])
     assert not check_vector_counts(200, 0, 50.0, 30522, "document")
     assert not check_scores(RUN)
-    assert not check_depth(RUN, ["mrr_10"], n_documents=2)
     assert not check_depth({"q": {str(i): 1.0 / (i + 1) for i in range(10)}}, ["mrr_10", "AP"])
 
 
@@ -113,7 +112,7 @@ def test_equal_scores() -> None:
 def test_run_shallower_than_the_metrics() -> None:
     findings = check_depth(RUN, ["recall"])
     assert levels(findings) == [("warning", "run-too-shallow")] and "top_k=1000" in findings[0].message
-    assert "top_k=30" in check_depth(RUN, ["recall"], n_documents=30)[0].message
+    assert "top_k=30" in check_depth(RUN, ["recall_30"])[0].message
 
 
 def test_errors_are_raised_together_and_warnings_handed_back() -> None:
