@@ -10,6 +10,7 @@ from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import Qrels, read_qrels
 from splade.datasets.text_collection import TextCollection
 from splade.errors import DataError
+from splade.storage.paths import check_folder_name
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Dataset:
     qrels: Qrels | None = None
     corpus: TextCollection | None = None
     split: str = "test"
+
+    def __post_init__(self) -> None:
+        """Check the name: it becomes a folder, perhaps in another one, and stands in runs."""
+        for part in self.name.split("/"):
+            check_folder_name(part, "the name of the data set")
 
     @classmethod
     def open(

@@ -5,17 +5,21 @@ size of a piece, not by the file.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from splade.errors import DataError
-from splade.storage.text_files import BOM, check_id, open_bytes
+from splade.errors import DataError, shown
+from splade.storage.text_files import BOM, check_id, json_limit, open_bytes
 
 PIECE = 1 << 20
-_BLANKS = " \t\r\n"
+_BLANKS = re.compile("[ \t\r\n]*")
 _EXCERPT = 40
 _LONGEST_TOKEN = 16
 """Characters that a decoder looks at together, at most: an escaped surrogate pair has 12."""
+
+LARGEST_SCORE = 3.4028234663852886e38
+"""The largest float32: scores are kept, and ranked by trec_eval, as such."""
 
 Pairs = list[tuple[str, float]]
 
@@ -24,10 +28,10 @@ def iterate_nested(file: Path) -> Iterator[tuple[str, Pairs]]:
     """Yield (outer key, its (inner key, number) pairs) in the order of the file.
 
     Raises:
-        DataError: not JSON of this form (with what stands at the fault), an inner key twice in one entry, an empty
-            key or one with blanks around it, a value that is not a finite number.
+        DataError: not JSON of this form (with what stands at the fault), a key twice, a key that is no possible id, a
+            value that is not a number or too large for float32.
     """
-    window = _Window(file)
+    window, seen = _Window(file), set[str]()
     window.expect("{")
     if window.peek() == "}":
         window.expect("}")
@@ -39,8 +43,11 @@ def iterate_nested(file: Path) -> Iterator[tuple[str, Pairs]]:
             window.expect(":")
             value = window.decode()
             if not isinstance(value, _Object):
-                raise DataError(f"{file}: '{key}': expected an object {{id: number}}, got {str(value)[:_EXCERPT]}")
+                raise DataError(f"{file}: {shown(key)}: expected an object {{id: number}}, got {shown(value)}")
             _check(file, key, value.pairs)
+            if key in seen:
+                raise DataError(f"{file}: the query '{key}' occurs twice")
+            seen.add(key)
             yield key, value.pairs
             if window.peek() == "}":
                 window.expect("}")
@@ -71,8 +78,7 @@ class _Window:
     def peek(self) -> str:
         """Skip blanks and return the next character, or an empty string at the end of the file."""
         while True:
-            while self._position < len(self._text) and self._text[self._position] in _BLANKS:
-                self._position += 1
+            self._position = _BLANKS.match(self._text, self._position).end()  # type: ignore[union-attr]
             if self._position < len(self._text) or not self._read_more():
                 return self._text[self._position : self._position + 1]
 
@@ -101,8 +107,8 @@ class _Window:
                 if real or not self._read_more():
                     self._position = fault - self._dropped
                     raise self.fault(f"not JSON: {error.msg}") from error
-            except RecursionError as error:
-                raise self.fault("nested too deeply") from error
+            except (ValueError, RecursionError) as error:
+                raise self.fault(json_limit(error)) from error
 
     def fault(self, what: str) -> DataError:
         """Return the error for what stands at the current position."""
@@ -154,12 +160,12 @@ def _check(file: Path, outer: str, pairs: Pairs) -> None:
     if len({inner for inner, _ in pairs}) != len(pairs):
         raise DataError(f"{file}: '{outer}': the id '{_first_repeated(pairs)}' occurs twice")
     for inner, number in pairs:
-        if inner != inner.strip() or not inner:
+        if not inner.isprintable() or " " in inner or not inner:
             check_id(inner, f"{file}: '{outer}'")
-        # NaN and the infinities: subtracted from themselves they give NaN, not 0.
-        if type(number) not in (int, float) or number - number != 0:
-            shown = "an object" if isinstance(number, _Object) else repr(number)[:_EXCERPT]
-            raise DataError(f"{file}: '{outer}': '{inner}': expected a finite number, got {shown}")
+        if type(number) not in (int, float) or not -LARGEST_SCORE <= number <= LARGEST_SCORE:
+            given = "an object" if isinstance(number, _Object) else shown(number)
+            place = f"{file}: '{outer}': {shown(inner)}"
+            raise DataError(f"{place}: expected a finite number, got {given} (at most {LARGEST_SCORE:.3g})")
 
 
 def _first_repeated(pairs: Pairs) -> str:

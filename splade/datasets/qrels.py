@@ -1,6 +1,6 @@
 """Relevance judgements: JSON, TREC and BEIR files, and folders of them."""
 
-import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,20 +9,23 @@ from typing import Any
 from splade.datasets.file_shards import is_parquet, parquet_rows, shard_files
 from splade.datasets.ir_datasets_source import ir_datasets_qrels
 from splade.datasets.nested_json import iterate_nested
-from splade.errors import DataError
+from splade.errors import DataError, shown
 from splade.storage.paths import IR_DATASETS_SCHEME, folder_content, resolve_path
-from splade.storage.text_files import begins_json_object, check_id, head, iterate_lines
+from splade.storage.text_files import begins_json_object, check_id, decode_json, head, id_text, iterate_lines
 
 Qrels = dict[str, dict[str, int]]
 Judgement = tuple[str, str, Any, str]
 """Query id, document id, relevance as it was written, and where ("raw.tsv: line 3")."""
+
+LARGEST_GRADE = 1000
+"""Collections use -2 to 4, some up to 100; what is larger stands in the wrong column, and trec_eval adds it up."""
 
 _FORMATS = (
     "JSON {query_id: {doc_id: relevance}}, TREC 'query_id 0 doc_id relevance' "
     "or BEIR 'query-id<TAB>corpus-id<TAB>score'"
 )
 _COLUMNS = (("query-id", "query_id", "qid"), ("corpus-id", "corpus_id", "doc_id", "docid"), ("score", "relevance"))
-_IS_RECORD = re.compile(r'\{\s*"(query[-_]id|qid|corpus[-_]id|doc_?id)"\s*:\s*["\d]')
+_IS_RECORD = re.compile(r'\{[^{}]*"(query[-_]id|qid|corpus[-_]id|doc_?id)"\s*:\s*[^{\s]')
 
 
 def read_qrels(path: str | Path, split: str = "test") -> Qrels:
@@ -54,7 +57,7 @@ def _collect(name: str, judgements: Iterable[Judgement]) -> Qrels:
     qrels: Qrels = {}
     for query_id, doc_id, relevance, place in judgements:
         judged = qrels.setdefault(query_id, {})
-        grade = _as_grade(relevance, place)
+        grade = checked_grade(relevance, place)
         if judged.setdefault(doc_id, grade) != grade:
             raise DataError(
                 f"{place}: document '{doc_id}' is judged twice for query '{query_id}': {judged[doc_id]}, {grade}"
@@ -64,13 +67,22 @@ def _collect(name: str, judgements: Iterable[Judgement]) -> Qrels:
     return qrels
 
 
-def _as_grade(relevance: Any, place: str) -> int:
+def checked_grade(relevance: Any, place: str) -> int:
+    """Return a grade of relevance; negative ones, such as TREC's for spam, mean not relevant.
+
+    Raises:
+        DataError: it is not a whole number, or so large that it must be something else, such as a document id.
+    """
     try:
-        if not isinstance(relevance, bool) and float(relevance) == int(float(relevance)):
-            return int(float(relevance))
+        number = math.nan if isinstance(relevance, bool) or "_" in str(relevance) else float(relevance)
     except (TypeError, ValueError, OverflowError):
-        pass
-    raise DataError(f"{place}: the relevance must be a whole number, got {relevance!r}")
+        number = math.nan
+    if abs(number) <= LARGEST_GRADE and number == int(number):
+        return int(number)
+    raise DataError(
+        f"{place}: the relevance must be a whole number, got {shown(relevance)} "
+        f"(from {-LARGEST_GRADE} to {LARGEST_GRADE})"
+    )
 
 
 def _find_files(found: Path, split: str) -> tuple[Path, ...]:
@@ -108,10 +120,7 @@ def _from_json(file: Path) -> Iterator[Judgement]:
 
 def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line_number, line in iterate_lines(file):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}: line {line_number}: not JSON ({error.msg}, column {error.colno})") from error
+        record = decode_json(line, file, line_number)
         yield line_number, record if isinstance(record, dict) else {}
 
 
@@ -121,10 +130,10 @@ def _from_records(file: Path, records: Iterable[tuple[int, dict[str, Any]]], uni
         names = [next((name for name in allowed if name in record), None) for allowed in _COLUMNS]
         if None in names:
             raise DataError(
-                f"{place}: expected the keys query-id, corpus-id, score; there are {', '.join(record) or 'none'}"
+                f"{place}: expected the keys query-id, corpus-id, score; there are {shown(', '.join(record) or 'none')}"
             )
         query_id, doc_id, relevance = (record[name] for name in names if name is not None)
-        yield str(query_id), str(doc_id), relevance, place
+        yield id_text(query_id, place), id_text(doc_id, place), relevance, place
 
 
 def _from_columns(file: Path) -> Iterator[Judgement]:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 
-from splade.datasets.nested_json import Pairs, iterate_nested
-from splade.errors import DataError
+from splade.datasets.nested_json import LARGEST_SCORE, Pairs, iterate_nested
+from splade.errors import DataError, shown
 from splade.storage.atomic import replacing
 from splade.storage.paths import resolve_path
-from splade.storage.text_files import begins_json_object, head, iterate_lines
+from splade.storage.text_files import begins_json_object, check_id, head, iterate_lines
 
 Run = dict[str, dict[str, float]]
 AnyRun = Mapping[str, Mapping[str, float]] | Iterable[tuple[str, Mapping[str, float]]]
@@ -40,8 +40,6 @@ def read_run(path: str | Path) -> Run:
     run: Run = {}
     file = resolve_path(path)
     for query_id, pairs in iterate_run(file):
-        if query_id in run:
-            raise DataError(f"{file}: query '{query_id}' occurs twice")
         run[query_id] = {doc_id: float(score) for doc_id, score in in_rank_order(pairs)}
     if not run:
         raise DataError(f"{file}: the run is empty")
@@ -120,13 +118,25 @@ def _parse_trec(file: Path, line_number: int, line: str) -> tuple[str, str, floa
             f"{file}: line {line_number}: {len(columns)} columns{hint}; expected six: "
             "'query_id Q0 doc_id rank score tag' (or JSON {query_id: {doc_id: score}})"
         )
+    for some_id in (columns[0], columns[2]):
+        if not some_id.isprintable():
+            check_id(some_id, f"{file}: line {line_number}")
+    return columns[0], columns[2], score_of(columns[4], f"{file}: line {line_number}")
+
+
+def score_of(text: str, place: str) -> float:
+    """Return the score that stands in a column of a file.
+
+    Raises:
+        DataError: it is not a number, or not one of float32.
+    """
     try:
-        score = float(columns[4])
-    except ValueError as error:
-        raise DataError(f"{file}: line {line_number}: the score must be a number, got '{columns[4]}'") from error
-    if not math.isfinite(score):
-        raise DataError(f"{file}: line {line_number}: the score must be finite, got {columns[4]}")
-    return columns[0], columns[2], score
+        score = float(text) if "_" not in text else math.nan
+    except ValueError:
+        score = math.nan
+    if not -LARGEST_SCORE <= score <= LARGEST_SCORE:
+        raise DataError(f"{place}: the score must be a finite number, got {shown(text)} (at most {LARGEST_SCORE:.3g})")
+    return score
 
 
 def _items(run: AnyRun) -> Iterable[tuple[str, Mapping[str, float]]]:
@@ -135,8 +145,8 @@ def _items(run: AnyRun) -> Iterable[tuple[str, Mapping[str, float]]]:
 
 def _finite(query_id: str, scores: Mapping[str, float]) -> Pairs:
     for doc_id, score in scores.items():
-        if not math.isfinite(score):
-            raise DataError(f"query '{query_id}', document '{doc_id}': the score is {score}, not a finite number")
+        if not -LARGEST_SCORE <= score <= LARGEST_SCORE:
+            raise DataError(f"query '{query_id}', document '{doc_id}': the score is {score}, not a finite float32")
     return list(scores.items())
 
 

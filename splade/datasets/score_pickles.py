@@ -1,7 +1,8 @@
 """Reading published score pickles without running what is in them.
 
-A pickle is a program. The reader here admits only what a dictionary of numbers needs (dictionaries, texts, integers,
-floats, and numpy's scalars, rebuilt by functions of our own); anything else ends the reading before it is called.
+A pickle is a program. The reader here admits only the instructions that a dictionary of numbers needs (dictionaries,
+texts, integers, floats, and numpy's scalars, rebuilt by functions of our own); anything else ends the reading before it
+is called. Nothing is hashed, compared or shown but texts and numbers: a few bytes can describe a tuple of 2^100 items.
 
 A pickled dictionary is filled a thousand entries at a time. The reader hands these on as they come instead of keeping
 them, so a file of any size is read in bounded memory; loaded whole, the published cross-encoder scores of MS MARCO
@@ -13,16 +14,15 @@ import gzip
 import pickle
 import re
 import zlib
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from splade.datasets.nested_json import Pairs
-from splade.errors import DataError
-from splade.storage.text_files import check_id, open_bytes
+from splade.datasets.nested_json import LARGEST_SCORE, Pairs
+from splade.errors import DataError, shown
+from splade.storage.text_files import id_text, open_bytes
 
 _PROTOCOL_MARK = b"\x80"
 _BROKEN = (
@@ -36,9 +36,12 @@ _BROKEN = (
     TypeError,
     AttributeError,
     OverflowError,
+    MemoryError,
 )
 """What the standard library's unpickler raises on bytes that are no pickle, or half of one."""
 _FORGOTTEN = object()
+_LONGEST_ENTRY = 1 << 26
+"""Bytes of a pickle between two entries of dictionaries: they are put there a thousand at a time."""
 
 
 def is_pickle(file: Path) -> bool:
@@ -57,23 +60,66 @@ def read_pickle(file: Path, add: Callable[[str, Pairs], None]) -> None:
     """
 
     def checked(key: Any, documents: Any) -> None:
-        query_id = _as_id(key, str(file))
+        query_id = id_text(key, str(file))
         place = f"{file}: query '{query_id}'"
         if not isinstance(documents, dict):
-            raise DataError(f"{place}: expected {{doc_id: score}}, got a {type(documents).__name__}")
-        add(query_id, [(_as_id(doc_id, place), _as_score(score, place)) for doc_id, score in documents.items()])
+            raise DataError(f"{place}: expected {{doc_id: score}}, got {shown(documents)}")
+        pairs = [(id_text(doc_id, place), _as_score(score, place)) for doc_id, score in documents.items()]
+        if len(dict(pairs)) < len(pairs):
+            raise DataError(f"{place}: a document id occurs twice, as a text and as a number")
+        add(query_id, pairs)
 
     with open_bytes(file) as stream:
         try:
-            rest = _ScoreUnpickler(stream, checked).load()
+            unpickler = _ScoreUnpickler(_Bounded(stream), checked)
+            rest = unpickler.load()
+            if not isinstance(rest, dict):
+                raise DataError(f"{file}: expected {{query_id: {{doc_id: score}}}}, got {shown(rest)}")
+            for key, documents in rest.items():
+                checked(key, documents)
+            if unpickler.read(1):
+                raise DataError(f"{file}: something follows the end of the pickle; expected one dictionary")
         except DataError:
             raise
         except _BROKEN as error:
             raise DataError(f"{file}: unreadable pickle: {error or type(error).__name__}") from error
-    if not isinstance(rest, dict):
-        raise DataError(f"{file}: expected {{query_id: {{doc_id: score}}}}, got a {type(rest).__name__}")
-    for key, documents in rest.items():
-        checked(key, documents)
+
+
+class _Bounded:
+    """A stream that ends the reading when one entry takes too many bytes.
+
+    Attributes:
+        n_bytes: read since the last number was put into a dictionary.
+    """
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.n_bytes = 0
+
+    def read(self, size: int) -> bytes:
+        self._count(size)
+        return self._stream.read(size)
+
+    def readline(self) -> bytes:
+        line = self._stream.readline(_LONGEST_ENTRY)
+        self._count(len(line))
+        return line
+
+    def _count(self, size: int) -> None:
+        self.n_bytes += size
+        if self.n_bytes > _LONGEST_ENTRY:
+            raise pickle.UnpicklingError(f"an entry of more than {_LONGEST_ENTRY >> 20} MiB")
+
+
+_OPCODES = frozenset(
+    getattr(pickle, name)
+    for name in (
+        "PROTO FRAME STOP MARK EMPTY_DICT DICT SETITEM SETITEMS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
+        "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT NEWTRUE NEWFALSE NONE "
+        "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES "
+        "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS GLOBAL STACK_GLOBAL REDUCE BUILD"
+    ).split()
+)
 
 
 class _Memo(dict[int, Any]):
@@ -95,10 +141,16 @@ class _ScoreUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
     stack: list[Any]
     metastack: list[list[Any]]
     pop_mark: Callable[[], list[Any]]
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    read: Callable[[int], bytes]
+    dispatch: ClassVar[dict[int, Any]] = {
+        opcode: function
+        for opcode, function in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+        if bytes([opcode]) in _OPCODES
+    }
 
-    def __init__(self, stream: BinaryIO, handle: Callable[[Any, Any], None]):
+    def __init__(self, stream: _Bounded, handle: Callable[[Any, Any], None]):
         super().__init__(stream)
+        self._source = stream
         self._handle = handle
         self.memo = _Memo()
 
@@ -106,7 +158,8 @@ class _ScoreUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
         admitted = _ADMITTED.get((module, name))
         if admitted is None:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which is refused; a score file holds dictionaries, texts and numbers"
+                f"it asks for {module[:40]}.{name[:40]}, which is refused; "
+                "a score file holds dictionaries, texts and numbers"
             )
         return admitted
 
@@ -115,19 +168,38 @@ class _ScoreUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
         for key, value in zip(items[::2], items[1::2], strict=True):
             self._set(key, value)
 
+    def _new_dict(self) -> None:
+        if self.pop_mark():
+            raise pickle.UnpicklingError("it holds a dictionary in an unknown form")
+        self.stack.append({})
+
+    def _build(self) -> None:
+        state, made = self.stack.pop(), self.stack[-1]
+        if not isinstance(made, _NumberType):
+            raise pickle.UnpicklingError(f"it changes {shown(made)}, which is refused")
+        made.__setstate__(state)
+
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._set(key, value)
 
     def _set(self, key: Any, value: Any) -> None:
+        self._source.n_bytes = 0
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise pickle.UnpicklingError(f"an id must be text or an integer, got {shown(key)}")
         # Nothing below it: the outermost dictionary, and what it is given is complete.
         if len(self.stack) == 1 and not self.metastack:
             self._handle(key, value)
         else:
-            self.stack[-1][key] = value
+            holder = self.stack[-1]
+            if not isinstance(holder, dict) or key in holder:
+                raise pickle.UnpicklingError(f"the id {shown(key)} occurs twice, or outside a dictionary")
+            holder[key] = value
 
     dispatch[pickle.SETITEMS[0]] = _set_items
     dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.DICT[0]] = _new_dict
+    dispatch[pickle.BUILD[0]] = _build
 
 
 class _NumberType:
@@ -135,7 +207,7 @@ class _NumberType:
 
     def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or re.fullmatch("[fiu][1248]", code) is None:
-            raise pickle.UnpicklingError(f"it asks for the numpy type {code!r}, which is refused")
+            raise pickle.UnpicklingError(f"it asks for the numpy type {shown(code)}, which is refused")
         self._code = code
         self._byte_order = "="
 
@@ -158,26 +230,30 @@ def _scalar(number_type: Any, data: Any) -> int | float:
     return number_type.number(data)
 
 
+def _empty_dictionary(*arguments: Any) -> dict[Any, Any]:
+    """Stand in for `defaultdict` (which is given a type) and the like; their entries follow."""
+    if not all(callable(argument) for argument in arguments):
+        raise pickle.UnpicklingError("it holds a dictionary in an unknown form")
+    return {}
+
+
+def _type_of_values(*arguments: Any) -> None:
+    raise pickle.UnpicklingError("it makes a number in an unknown form")
+
+
 _ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "defaultdict"): defaultdict,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "dict"): dict,
-    ("builtins", "float"): float,
-    ("builtins", "int"): int,
+    ("collections", "defaultdict"): _empty_dictionary,
+    ("collections", "OrderedDict"): _empty_dictionary,
+    ("builtins", "dict"): _empty_dictionary,
+    ("builtins", "float"): _type_of_values,
+    ("builtins", "int"): _type_of_values,
     ("numpy", "dtype"): _NumberType,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
 }
 
 
-def _as_id(some_id: Any, place: str) -> str:
-    if isinstance(some_id, bool) or not isinstance(some_id, str | int):
-        raise DataError(f"{place}: an id must be text or an integer, got {some_id!r}")
-    check_id(str(some_id), place)
-    return str(some_id)
-
-
 def _as_score(score: Any, place: str) -> float:
-    if isinstance(score, bool) or not isinstance(score, int | float) or not np.isfinite(score):
-        raise DataError(f"{place}: a score must be a finite number, got {score!r}")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not -LARGEST_SCORE <= score <= LARGEST_SCORE:
+        raise DataError(f"{place}: a score must be a finite number, got {shown(score)} (at most {LARGEST_SCORE:.3g})")
     return float(score)

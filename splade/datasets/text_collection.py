@@ -9,15 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from splade.errors import DataError
+from splade.errors import DataError, shown
 from splade.storage.cache import file_digest
 from splade.storage.line_index import LineIndex, LineSource
-from splade.storage.text_files import check_id
+from splade.storage.text_files import check_id, decode_json, id_text
 
 ParseText = Callable[[str, Path, int], tuple[str, str]]
 
 CONTENT_MARK = "sha256:"
 """Begins the digests of whole contents; those of earlier versions looked at the sizes and ends of files only."""
+
+
+_ID_HEADINGS = frozenset(
+    "id _id pid qid did docid doc_id docno query_id query-id corpus_id corpus-id passage_id document_id".split()
+)
+_TEXT_HEADINGS = frozenset("text query question title passage document doc content contents body abstract url".split())
 
 
 class TextCollection(ABC):
@@ -186,21 +192,28 @@ def checked_pair(pair: object, place: str) -> tuple[str, str]:
         DataError: it is not; `place` opens the message.
     """
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-        raise DataError(f"{place}: expected a pair (id, text) of strings, got {str(pair)[:60]!r}")
+        raise DataError(f"{place}: expected a pair (id, text) of strings, got {shown(pair)}")
     check_id(pair[0], place)
-    return pair[0], pair[1]
+    return pair[0], _without_lone_surrogates(pair[1])
 
 
 def parse_tsv(line: str, file: Path, line_number: int) -> tuple[str, str]:
     """Split `id<TAB>text`; further columns are joined by a space.
 
     Raises:
-        DataError: no tab, an empty id, or blanks around the id (it would match nothing in the qrels).
+        DataError: no tab, an impossible id, a line of headings, or several lines that end with CR alone.
     """
     text_id, tab, text = line.partition("\t")
     if not tab:
-        raise DataError(f"{file}: line {line_number}: no tab; expected 'id<TAB>text', got {_excerpt(line)}")
+        raise DataError(f"{file}: line {line_number}: no tab; expected 'id<TAB>text', got {shown(line)}")
     check_id(text_id, f"{file}: line {line_number}")
+    if line_number == 1 and _is_heading(line):
+        raise DataError(f"{file}: line 1 is a heading, {shown(line)}; remove it, or it would become a document")
+    if "\r" in text and len(parts := line.strip("\r").split("\r")) > 1 and all("\t" in part for part in parts if part):
+        raise DataError(
+            f"{file}: line {line_number}: several lines 'id<TAB>text' that end with CR alone; convert them to LF, for "
+            "example with: tr '\\r' '\\n'"
+        )
     return text_id, text.replace("\t", " ")
 
 
@@ -208,40 +221,48 @@ def parse_jsonl(line: str, file: Path, line_number: int) -> tuple[str, str]:
     """Read `{"_id": ..., "title": ..., "text": ...}`; the text is the title, a space and the text.
 
     Raises:
-        DataError: not a JSON object, or no `_id` or `text` in it.
+        DataError: not a JSON object, no `_id` or `text` in it, or an impossible id.
     """
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: line {line_number}: not JSON ({error.msg}, column {error.colno})") from error
+    record, place = decode_json(line, file, line_number), f"{file}: line {line_number}"
+    if line.count('"_id"') > 1 or line.count('"text"') > 1:
+        _check_keys(line, place)
     if not isinstance(record, dict):
-        raise DataError(f"{file}: line {line_number}: expected a JSON object, got {_excerpt(line)}")
+        raise DataError(f"{place}: expected a JSON object, got {shown(line)}")
     text_id = record.get("_id", record.get("id"))
     title, text = record.get("title") or "", record.get("text")
     if isinstance(text_id, bool) or not isinstance(text_id, str | int):
-        raise DataError(f"{file}: line {line_number}: no '_id' (text or integer); the keys are {', '.join(record)}")
+        raise DataError(f"{place}: no '_id' (text or integer); the keys are {shown(', '.join(record))}")
     if not isinstance(text, str) or not isinstance(title, str):
-        raise DataError(f"{file}: line {line_number}: 'text' (and 'title', if any) must be text")
-    check_id(str(text_id), f"{file}: line {line_number}")
+        raise DataError(f"{place}: 'text' (and 'title', if any) must be text")
     joined = f"{title} {text}" if title and text else title or text
-    return str(text_id), _without_lone_surrogates(joined) if "\\u" in line else joined
+    return id_text(text_id, place), _without_lone_surrogates(joined) if "\\u" in line else joined
 
 
 PARSERS: dict[str, ParseText] = {"tsv": parse_tsv, "jsonl": parse_jsonl}
+
+
+def _is_heading(line: str) -> bool:
+    first, *others = (heading.strip(' "#') for heading in line.lower().split("\t"))
+    return first in _ID_HEADINGS and all(other in _TEXT_HEADINGS for other in others)
 
 
 def _id_of(kind: str, line: str, file: Path, line_number: int) -> str:
     return PARSERS[kind](line, file, line_number)[0]
 
 
+def _check_keys(line: str, place: str) -> None:
+    """Refuse an object that holds a key twice: Python keeps the last value without a word."""
+    pairs = json.loads(line, object_pairs_hook=list)
+    names = [pair[0] for pair in pairs if isinstance(pair, tuple)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{place}: the key {shown(twice)} occurs twice")
+
+
 def _without_lone_surrogates(text: str) -> str:
     r"""Replace halves of surrogate pairs, which JSON can spell ("\ud800") but no encoding can hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _empty(name: str) -> DataError:
     return DataError(f"{name}: the collection is empty")
-
-
-def _excerpt(line: str) -> str:
-    return repr(line if len(line) <= 60 else line[:57] + "...")

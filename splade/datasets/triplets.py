@@ -1,14 +1,16 @@
 """Training triplets: query, positive and negative on one line, perhaps with a teacher's scores."""
 
-import math
 from pathlib import Path
 
 from splade.datasets.ir_datasets_source import DocPairs
+from splade.datasets.runs import score_of
 from splade.datasets.training_sets import TrainingExample, TrainingSet, TrainingSetReport
-from splade.errors import DataError
+from splade.errors import DataError, shown
 from splade.storage.line_index import LineIndex, LineSource
 from splade.storage.paths import IR_DATASETS_SCHEME
 from splade.storage.text_files import find_text_file
+
+_HEADINGS = frozenset("query anchor question positive pos positive_passage negative neg negative_passage".split())
 
 
 class Triplets(TrainingSet):
@@ -73,6 +75,8 @@ def _check_three(line: str, file: Path, line_number: int) -> None:
         raise DataError(
             f"{file}: line {line_number}: {n_columns} columns; expected three: query<TAB>positive<TAB>negative{hint}"
         )
+    if line_number == 1 and {heading.strip(' "#') for heading in line.lower().split("\t")} <= _HEADINGS:
+        raise DataError(f"{file}: line 1 is a heading, {shown(line)}; remove it, or it would be trained on")
 
 
 def _check_five(line: str, file: Path, line_number: int) -> None:
@@ -83,9 +87,4 @@ def _check_five(line: str, file: Path, line_number: int) -> None:
             "query<TAB>positive<TAB>negative<TAB>score_pos<TAB>score_neg"
         )
     for score in columns[3:]:
-        try:
-            finite = math.isfinite(float(score))
-        except ValueError:
-            finite = False
-        if not finite:
-            raise DataError(f"{file}: line {line_number}: the score {score!r} is not a finite number")
+        score_of(score, f"{file}: line {line_number}")

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from splade.datasets.qrels import Qrels
 from splade.datasets.runs import Run
 from splade.errors import DataError
@@ -129,9 +131,9 @@ def check_vector_counts(
 
 
 def check_scores(run: Run) -> list[Finding]:
-    """Find scores that rank nothing: equal ones leave the order to the document ids."""
-    several = [documents for documents in run.values() if len(documents) > 1]
-    tied = sum(len(set(documents.values())) == 1 for documents in several)
+    """Find scores that rank nothing: equal ones (as float32) leave the order to the document ids."""
+    several = [np.fromiter(documents.values(), np.float32) for documents in run.values() if len(documents) > 1]
+    tied = sum(bool((scores == scores[0]).all()) for scores in several)
     if not several or tied <= _MANY_TIED * len(several):
         return []
     message = (

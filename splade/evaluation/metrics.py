@@ -13,10 +13,13 @@ from itertools import islice
 import numpy as np
 import pytrec_eval
 
-from splade.datasets.qrels import Qrels
+from splade.datasets.nested_json import LARGEST_SCORE
+from splade.datasets.qrels import Qrels, checked_grade
 from splade.datasets.runs import Run
 from splade.errors import DataError
 from splade.evaluation.measures import Measure, parse_metrics
+
+_NO_DOCUMENT = " "  # no id is whitespace
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def judged_queries(qrels: Qrels) -> Qrels:
     """Return the queries with at least one judged document, relevances as plain integers.
 
     Raises:
-        DataError: nothing is judged at all, or a relevance is not a whole number.
+        DataError: nothing is judged at all, or a relevance is not a whole number within the bounds of grades.
     """
     judged = {query_id: _relevances(query_id, documents) for query_id, documents in qrels.items() if documents}
     if not judged:
@@ -114,26 +117,23 @@ def scored_queries(run: Run, judged: Qrels) -> Run:
 def _scores(query_id: str, documents: Mapping[str, float]) -> dict[str, float]:
     try:
         scores = {doc_id: float(score) for doc_id, score in documents.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"run, query {query_id!r}: a score is not a number ({error})") from error
-    if not all(map(math.isfinite, scores.values())):
-        doc_id, score = next((doc_id, score) for doc_id, score in scores.items() if not math.isfinite(score))
-        raise DataError(f"run, query {query_id!r}, document {doc_id!r}: the score is {score}, which cannot be ranked")
+    wrong = next((doc_id for doc_id, score in scores.items() if not abs(score) <= LARGEST_SCORE), None)
+    if wrong is not None:
+        raise DataError(
+            f"run, query {query_id!r}, document {wrong!r}: the score is {scores[wrong]}, which cannot be ranked"
+        )
     return scores
 
 
 def _relevances(query_id: str, documents: Mapping[str, int]) -> dict[str, int]:
-    relevances = {}
-    for doc_id, relevance in documents.items():
-        try:
-            relevances[doc_id] = int(relevance)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"qrels, query {query_id!r}, document {doc_id!r}: {relevance!r} is no relevance") from error
-        if relevances[doc_id] != relevance:
-            raise DataError(
-                f"qrels, query {query_id!r}, document {doc_id!r}: relevance {relevance!r} is not a whole number"
-            )
-    return relevances
+    grades = {
+        doc_id: checked_grade(relevance, f"qrels, query {query_id!r}, document {doc_id!r}")
+        for doc_id, relevance in documents.items()
+    }
+    # trec_eval writes beyond its arrays, and dies or not, when the highest grade of a query is negative.
+    return grades if max(grades.values()) >= 0 else grades | {_NO_DOCUMENT: 0}
 
 
 def _ask_pytrec_eval(scored: Run, judged: Qrels, measures: Sequence[Measure]) -> dict[Measure, dict[str, float]]:

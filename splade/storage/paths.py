@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from splade.errors import ConfigError, DataError, nearest
+from splade.errors import ConfigError, DataError, nearest, shown
 
 PACKAGE_SCHEME = "pkg://"
 IR_DATASETS_SCHEME = "ir_datasets:"
@@ -29,15 +29,22 @@ def resolve_path(path: str | Path) -> Path:
     """
     if str(path).startswith(PACKAGE_SCHEME):
         return _inside_package(str(path))
-    found = Path(path).expanduser()
-    if not found.exists():
+    try:
+        found = Path(path).expanduser()
+        there = bool(str(path)) and found.exists()
+    except (OSError, RuntimeError) as error:  # a name of 300 characters, a folder that may not be entered, no home
+        raise DataError(f"{shown(str(path), 300)}: cannot be looked up ({error})") from error
+    if not there:
         raise DataError(f"{found.absolute()}: no such file or folder{_what_is_there(found.absolute())}")
-    return found
+    return _regular(found)
 
 
 def folder_content(folder: Path) -> str:
     """Return "holds a, b, c" for an error message."""
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    try:
+        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    except OSError as error:
+        return f"cannot be listed ({error.strerror})"
     if not names:
         return "is empty"
     more = f" and {len(names) - _LISTED_AT_MOST} more" if len(names) > _LISTED_AT_MOST else ""
@@ -50,16 +57,27 @@ def _what_is_there(missing: Path) -> str:
     while not parent.is_dir() and parent != parent.parent:
         child, parent = parent, parent.parent
     try:
-        names = [entry.name for entry in parent.iterdir()]
-        return f" ({parent} {folder_content(parent)}){nearest(child.name, names)}"
-    except PermissionError:
-        return f" ({parent} cannot be listed)"
+        near = nearest(child.name, [entry.name for entry in parent.iterdir()])
+    except OSError:
+        near = ""
+    return f" ({parent} {folder_content(parent)}){near}"
+
+
+def _regular(found: Path) -> Path:
+    """Return a file or folder; pipes and devices can be read once at best, and some of them never end."""
+    if found.is_file() or found.is_dir():
+        return found
+    raise DataError(
+        f"{found.absolute()}: a pipe, socket or device; give a file (it may be gzip-compressed) or a folder"
+    )
 
 
 def _inside_package(uri: str) -> Path:
     package, _, inner = uri.removeprefix(PACKAGE_SCHEME).partition("/")
     if not package.isidentifier():
         raise DataError(f"'{uri}': expected pkg://package/path/inside/it, with the package's import name")
+    if inner.startswith("/") or ".." in inner.split("/"):
+        raise DataError(f"'{uri}': the path leads out of the package; give one inside it")
     spec = importlib.util.find_spec(package)
     if spec is None:
         hint = _INSTALL_HINTS.get(
@@ -73,7 +91,7 @@ def _inside_package(uri: str) -> Path:
         folders += [folder.parent for folder in folders if (folder.parent / "pyproject.toml").is_file()]
     for folder in folders:
         if (folder / inner).exists():
-            return folder / inner
+            return _regular(folder / inner)
     raise DataError(f"'{uri}': no such file or folder{_what_is_there((folders[-1] / inner).absolute())}")
 
 
@@ -92,8 +110,8 @@ def check_folder_name(name: str, key: str) -> None:
     """
     fits = 0 < len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
     if not fits or name.startswith((".", "-", "~")) or not name.isprintable() or set(name) & set(' /\\:*?"<>|'):
-        shown = ascii(name if len(name) <= _LONGEST_NAME else name[:20] + "...")
+        given = ascii(name if len(name) <= _LONGEST_NAME else name[:20] + "...")
         raise ConfigError(
-            f"{key}={shown}: that names a folder; allowed are 1 to {_LONGEST_NAME} bytes without blanks, control "
+            f"{key}={given}: that names a folder; allowed are 1 to {_LONGEST_NAME} bytes without blanks, control "
             'characters and any of / \\ : * ? " < > |, not beginning with any of . - ~'
         )

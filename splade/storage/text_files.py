@@ -1,21 +1,28 @@
 """Text files as the field writes them: UTF-8, one record a line, plain or gzip-compressed.
 
 A line ends at LF or CRLF and nowhere else. U+2028, U+0085, a lone CR and the other characters at which
-`str.splitlines` breaks occur inside real passages and stay there.
+`str.splitlines` breaks occur inside real passages and stay there. A BOM at the beginning of a line is left by joining
+files and no part of the record.
 """
 
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from splade.errors import DataError
+from splade.errors import DataError, shown
 from splade.storage.paths import folder_content, resolve_path
 
 BOM = b"\xef\xbb\xbf"
+LONGEST_LINE = 1 << 26
+"""Bytes. No record is as long: what seems to be is no text, or a small file that unpacks to a disk full of zeros."""
+
+_IMPOSSIBLE_IN_IDS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufeff]")
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -36,8 +43,11 @@ def find_text_file(path: str | Path) -> Path:
 
 def is_gzip(path: Path) -> bool:
     """Tell by the first two bytes, not by the name, whether a file is gzip-compressed."""
-    with open(path, "rb") as stream:
-        return stream.read(2) == _GZIP_MAGIC
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(2) == _GZIP_MAGIC
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 @contextmanager
@@ -68,7 +78,13 @@ def begins_json_object(beginning: str) -> bool:
 def raw_lines(path: Path) -> Iterator[bytes]:
     """Yield every line with its line end, as bytes, a BOM included; a damaged gzip file is a `DataError`."""
     with open_bytes(path) as stream:
-        yield from stream
+        for line_number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), b""), start=1):
+            if len(line) == LONGEST_LINE:
+                raise DataError(
+                    f"{path}: line {line_number} is longer than {LONGEST_LINE >> 20} MiB; expected a text file with "
+                    "one record a line"
+                )
+            yield line
 
 
 def without_line_end(line: bytes) -> bytes:
@@ -107,14 +123,56 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def check_id(some_id: str, place: str) -> None:
-    """Refuse an empty id and one with whitespace around it, which would match nothing in the other files.
+    """Refuse an id that would match nothing in the other files, or that a later file could not hold.
+
+    Every run is also written in TREC's six columns, which whitespace separates; no file holds half of a surrogate pair.
 
     Args:
         some_id: the id of a query or document.
         place: where it stands, for the message.
     """
-    if some_id and some_id == some_id.strip():
+    if some_id.isprintable() and some_id and " " not in some_id:
         return
     if not some_id.strip():
         raise DataError(f"{place}: the id is empty")
-    raise DataError(f"{place}: whitespace around the id {some_id!r}; it would match no id of another file, remove them")
+    if some_id != some_id.strip():
+        raise DataError(
+            f"{place}: whitespace around the id {shown(some_id)}; it would match no id of another file, remove it"
+        )
+    if len(some_id.split()) > 1:
+        raise DataError(
+            f"{place}: whitespace inside the id {shown(some_id)}, which separates the columns of a TREC run; replace "
+            "it in all files, for example by '_'"
+        )
+    if _IMPOSSIBLE_IN_IDS.search(some_id):
+        raise DataError(
+            f"{place}: the id {shown(some_id)} holds a control character, a byte-order mark or half of a surrogate "
+            "pair; remove it from all files"
+        )
+
+
+def id_text(value: object, place: str) -> str:
+    """Return an id as text; whole numbers (of up to 1024 bits) are allowed.
+
+    Raises:
+        DataError: it is neither, or no possible id.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int) or isinstance(value, int) and abs(value) >> 1024:
+        raise DataError(f"{place}: an id must be text or an integer, got {shown(value)}")
+    check_id(str(value), place)
+    return str(value)
+
+
+def decode_json(text: str, file: Path, line_number: int) -> Any:
+    """Decode a line of JSON; anything else is a `DataError` with file and line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}: line {line_number}: not JSON ({error.msg}, column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: line {line_number}: {json_limit(error)}") from error
+
+
+def json_limit(error: ValueError | RecursionError) -> str:
+    """Say which limit a JSON text exceeds that Python's decoder refuses without calling it wrong."""
+    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"

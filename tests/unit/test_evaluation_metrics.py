@@ -82,8 +82,8 @@ def test_numbers_of_other_types_are_accepted() -> None:
         ({"q1": {"d1": float("inf")}}, QRELS, "inf"),
         ({"q1": {"d1": "high"}}, QRELS, "not a number"),
         ({"q1": {"d1": None}}, QRELS, "not a number"),
-        (RUN, {"q1": {"d1": 0.5}}, "not a whole number"),
-        (RUN, {"q1": {"d1": "x"}}, "no relevance"),
+        (RUN, {"q1": {"d1": 0.5}}, "whole number, got 0.5"),
+        (RUN, {"q1": {"d1": "x"}}, "whole number, got 'x'"),
         ({"1": {"d": 1.0}}, {"q1": {"d": 1}}, "share no query: the run has '1', the qrels have 'q1'"),
     ],
 )

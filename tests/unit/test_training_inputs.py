@@ -111,7 +111,7 @@ def test_published_form_of_scores(files, settings):
     [
         ("triplets", "PairwiseNLL", "question\tanswer", r"raw\.tsv: line 3: 2 columns; expected three"),
         ("triplets", "PairwiseNLL", "a\tb\tc\t1\t2", r"line 3: 5 columns.*triplets_with_distil"),
-        ("triplets_with_distil", "KlDiv", "a\tb\tc\t1\tnan", r"line 3: the score 'nan' is not a finite number"),
+        ("triplets_with_distil", "KlDiv", "a\tb\tc\t1\tnan", r"line 3: the score must be a finite number, got 'nan'"),
     ],
 )
 def test_triplet_line_with_wrong_columns(files, settings, kind, loss, line, message):
