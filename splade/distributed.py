@@ -51,15 +51,10 @@ def available_threads(n_threads: int = 0) -> int:
 
 
 def shard_range(n: int, rank: int, world_size: int) -> range:
-    """Return the consecutive items that process `rank` of `world_size` takes care of.
+    """Return which of `n` items process `rank` (from 0) of `world_size` takes care of: consecutive ones.
 
     The ranges follow each other without gap or overlap and their sizes differ by at most one, so that the results of
     all processes, one after the other, are those of a single one.
-
-    Args:
-        n: number of items.
-        rank: number of the process, from 0.
-        world_size: number of processes.
 
     Raises:
         ConfigError: there is no such process.

@@ -18,7 +18,7 @@ class Dataset:
     """Documents, queries and qrels that belong together.
 
     Attributes:
-        name: of the data set, for messages and folders.
+        name: for messages and folders.
         queries: query id to text, in the order of the file.
         qrels: {query_id: {doc_id: relevance}}, None without judgements.
         corpus: the documents; None where only an index of them is at hand.
@@ -53,12 +53,8 @@ class Dataset:
     ) -> "Dataset":
         """Open files or folders in any of the formats that `open_queries`, `read_qrels`, `open_collection` read.
 
-        Args:
-            name: of the data set.
-            queries: queries; they are read now.
-            qrels: relevance judgements, read now; None: the data set is not evaluated.
-            corpus: documents, read when asked for; None: an index stands for them.
-            split: which file of a folder of qrels.
+        Queries and qrels (of `split`, where they are a folder) are read now, documents when asked for. Without qrels
+        the data set is not evaluated; without documents an index stands for them.
 
         Raises:
             DataError: a file is missing or wrong; the message says where.

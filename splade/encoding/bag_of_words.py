@@ -10,13 +10,7 @@ from splade.errors import DataError
 def bag_of_words(
     term_ids: np.ndarray, weights: np.ndarray, tokens: Sequence[str], top: int | None = None
 ) -> list[tuple[str, float]]:
-    """Return (token, weight) pairs, heaviest first; equal weights in the order of the vocabulary.
-
-    Args:
-        term_ids: (n,) positions in `tokens`.
-        weights: (n,) their weights.
-        tokens: the vocabulary.
-        top: number of pairs to keep; None keeps all.
+    """Return (token, weight) pairs, the `top` heaviest first; equal weights in the order of the vocabulary `tokens`.
 
     Raises:
         DataError: a term lies outside the vocabulary.

@@ -7,13 +7,9 @@ from splade.evaluation.checks import Finding
 
 
 def check_max_length(encoder: object, max_length: int, name: str, side: str) -> list[Finding]:
-    """Can an encoder take texts of `max_length` tokens?
+    """Can an encoder take texts of `max_length` tokens? One without a transformer takes any length.
 
-    Args:
-        encoder: an encoder; one without a transformer takes any length.
-        max_length: tokens per text.
-        name: of the model, for messages.
-        side: `document` or `query`, for messages.
+    The model's name and the side, `document` or `query`, are for messages.
 
     Raises:
         ModelError: more tokens than it has positions for; it would crash on the first long text.

@@ -26,7 +26,7 @@ class TextEncoder:
 
     Args:
         encoder: turns batches of token ids into sparse vectors.
-        tokenizer: the tokenizer that belongs to it.
+        tokenizer: belongs to it.
         max_length: tokens of a text beyond this, special tokens included, are cut off.
         batch_size: most texts of a batch.
         name: of the model, for messages.

@@ -27,10 +27,6 @@ def evaluate_beir(run: Run, qrels: Qrels) -> dict[str, float]:
     retrieved nothing is handed over with an empty result. Values are rounded to five digits, as beir rounds them.
     Equal scores: NDCG and Recall follow trec_eval (greater document id first), R_cap the order within the run.
 
-    Args:
-        run: {query_id: {doc_id: score}}; left unchanged.
-        qrels: {query_id: {doc_id: relevance}}; left unchanged.
-
     Returns:
         `NDCG@10`, `Recall@100`, `R_cap@100`.
 

@@ -51,9 +51,6 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
         qrels: {query_id: {doc_id: relevance}}; a query with an empty entry counts as not judged.
         metrics: names of `splade.evaluation.measures`.
 
-    Returns:
-        Values per metric, over all judged queries and for each.
-
     Raises:
         ConfigError: a metric is unknown.
         DataError: run or qrels are empty, share no query, or hold something that is not a number.
@@ -77,11 +74,7 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str]) -> Metrics:
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean over data sets of each metric, as published for BEIR and for CQADupStack's sub-forums.
-
-    Args:
-        metrics: metric name to value, of one data set or more; the first one says which metrics there are.
-    """
+    """Return the mean over data sets of each metric of the first, as for BEIR and CQADupStack's forums."""
     return {name: sum(values[name] for values in metrics) / len(metrics) for name in metrics[0]}
 
 

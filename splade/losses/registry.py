@@ -12,10 +12,9 @@ from splade.losses.batch_scores import BatchScores
 
 @dataclass(frozen=True)
 class Loss:
-    """A ranking loss and what it needs.
+    """A ranking loss under its name in `config.loss`, and what it needs.
 
     Attributes:
-        name: the name in `config.loss`.
         compute: batch scores -> scalar.
         needs_teacher: it compares with teacher scores.
         needs_batch: it compares a query with other queries' documents.

@@ -30,14 +30,7 @@ class SparseEncoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> SparseVectors:
-        """Encode a batch without autograd and without dropout.
-
-        Args:
-            input_ids: (batch, length) int64 token ids, on any device.
-            attention_mask: (batch, length) int64, zero for padding.
-
-        Returns:
-            One vector per row of the batch, in the same order.
+        """Encode the same, on any device, without autograd and without dropout: one vector per row of the batch.
 
         Raises:
             ModelError: a weight is not a finite number.

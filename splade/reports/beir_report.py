@@ -42,13 +42,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class SweepEntry:
-    """One evaluation: a system on a data set, or the average over several.
+    """One evaluation: a system on a data set (a sub-forum is `cqadupstack/android`), or the average over several.
 
     Attributes:
-        system: label of the system in the table.
-        dataset: name of the data set, a sub-forum as `cqadupstack/android`.
         metrics: `NDCG@10`, `Recall@100`, `R_cap@100`.
-        costs: as far as known.
         averaged: the data sets that an average is over.
     """
 
@@ -67,11 +64,6 @@ def write_beir_table(out_dir: Path, reference: str | None = None) -> WrittenTabl
         DataError: there is no result.
     """
     return write_table(sweep_table(collect_sweep(find_systems(out_dir)), reference), out_dir / "beir_table")
-
-
-def write_beir_tables(out_dirs: Sequence[Path], reference: str | None = None) -> str:
-    """Write the tables of several folders, each folder once, and return them as text."""
-    return "\n\n".join(write_beir_table(out_dir, reference).summary() for out_dir in dict.fromkeys(out_dirs))
 
 
 def collect_sweep(out_dirs: Mapping[str, str | Path]) -> tuple[SweepEntry, ...]:
@@ -135,8 +127,7 @@ def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> 
         ConfigError: unknown reference.
         DataError: no entries, or two for the same system and data set.
     """
-    if reference is not None:
-        reference = next((name for name in PUBLISHED_SYSTEMS if name.lower() == reference.lower()), reference)
+    reference = next((name for name in PUBLISHED_SYSTEMS if name.lower() == (reference or "").lower()), reference)
     if reference is not None and reference not in PUBLISHED_SYSTEMS:
         known = ", ".join(PUBLISHED_SYSTEMS)
         raise ConfigError(

@@ -29,15 +29,7 @@ BEIR_13 = tuple(_VALUES)
 
 @dataclass(frozen=True)
 class PublishedSystem:
-    """A system and its published results.
-
-    Attributes:
-        name: as in the tables of papers.
-        model: name under which users evaluate it.
-        ndcg_10: data set to nDCG@10.
-        recall_100: data set to Recall@100.
-        source: where the values come from.
-    """
+    """A system, the name under which users evaluate its model, and its published results by data set."""
 
     name: str
     model: str

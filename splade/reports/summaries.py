@@ -81,11 +81,9 @@ def cost_figures(costs: Costs) -> dict[str, str]:
 
 
 def before_after_table(name: str, columns: Mapping[str, tuple[Mapping[str, float], Costs]]) -> str:
-    """Return effectiveness, then costs, one figure a line and one column for each stage of a model.
+    """Return effectiveness, then costs, one figure a line and one column for each stage of a model, under a name.
 
-    Args:
-        name: first line, for instance the data set.
-        columns: heading (`before`, `after`) to metrics and costs. A single column gets no heading.
+    `columns` are heading (`before`, `after`) to metrics and costs. A single column gets no heading.
 
     Example:
         >>> print(before_after_table("TOY", {"before": ({"RR": 0.5}, Costs()), "after": ({"RR": 0.75}, Costs())}))

@@ -61,12 +61,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns.
+    """Rows under named columns, with a title of one line.
 
     Attributes:
-        title: one line.
-        columns: the columns, left to right.
-        rows: each as long as `columns`.
         notes: sentences printed underneath.
         n_keys: the first columns, which name the row; repeated when the table is too wide and has to be split.
 
@@ -185,12 +182,7 @@ class Table:
 
 @dataclass(frozen=True)
 class WrittenTable:
-    """A table and its files.
-
-    Attributes:
-        table: what was written.
-        paths: the table as text, Markdown, CSV, JSON and LaTeX.
-    """
+    """A table, and its files: text, Markdown, CSV, JSON and LaTeX."""
 
     table: Table
     paths: tuple[Path, ...]

@@ -32,13 +32,10 @@ STATS_FILE, EVALUATION_FILE = "stats.json", "eval_stats.json"
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A system on a data set.
+    """A system, by its label in tables, on a data set.
 
     Attributes:
-        system: label of the system in tables.
-        dataset: what was retrieved for.
         metrics: metric name to value; empty without qrels.
-        costs: what retrieving cost.
         findings: what looks wrong.
         folder: where the files are.
         reused: whether an earlier evaluation had already been through.
@@ -63,14 +60,8 @@ def evaluate_retriever(
 ) -> EvaluatedRun:
     """Retrieve for all queries of a data set and evaluate the run.
 
-    Args:
-        retriever: ranks the documents.
-        dataset: queries and qrels.
-        protocol: what is measured; None: the run is only written.
-        top_k: documents per query.
-        folder: takes `run.json`, `run.trec`, `q_stats.json` (costs) and, with a protocol, `perf.json` and
-            `eval_stats.json`.
-        findings: what was found before.
+    `folder` takes `run.json`, `run.trec`, `q_stats.json` (costs) and, with a protocol, `perf.json` and
+    `eval_stats.json`; without one, the run is only written. `findings` are those from before.
 
     Raises:
         BusyError: another process is writing to the folder.

@@ -14,7 +14,7 @@ from splade.datasets.runs import read_run
 from splade.evaluation.beir_protocol import drop_identical_ids
 from splade.evaluation.comparison import compare_runs
 from splade.evaluation.protocols import BeirProtocol
-from splade.reports.beir_report import write_beir_table, write_beir_tables
+from splade.reports.beir_report import write_beir_table
 from splade.reports.comparison_report import differences_table, write_comparison
 from splade.reports.summaries import TaskResult, cost_line, metric_line
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun
@@ -93,7 +93,8 @@ def evaluate_datasets(experiment: Experiment, system: System, datasets: list[Dat
 
 def after_sweep(results: Iterable[BeirResult]) -> str:
     """Return the table that ends a sweep."""
-    return write_beir_tables([result.out_dir for result in results if result.out_dir is not None])
+    out_dirs = dict.fromkeys(result.out_dir for result in results if result.out_dir is not None)
+    return "\n\n".join(write_beir_table(out_dir).summary() for out_dir in out_dirs)
 
 
 def result_lines(result: EvaluatedRun, dataset: str) -> str:

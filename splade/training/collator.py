@@ -25,13 +25,7 @@ class Batch(TypedDict):
 
 
 class Collator:
-    """Tokenises examples.
-
-    Args:
-        tokenizer: of the documents.
-        query_tokenizer: of the queries.
-        max_length: tokens of a text beyond this, special tokens included, are cut off.
-    """
+    """Tokenises examples; tokens of a text beyond `max_length`, special tokens included, are cut off."""
 
     def __init__(self, tokenizer: Tokenizer, query_tokenizer: Tokenizer, max_length: int):
         self.tokenizer = tokenizer

@@ -27,14 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything that a training run reads.
-
-    Attributes:
-        sampler: the examples in the order of training.
-        held_out: examples for the validation loss, or None.
-        full_ranking: data for validation by retrieval, or None.
-        report: what was left out of the training set and why, for the user.
-    """
+    """Everything that a training run reads, and a report of what was left out of the training set and why."""
 
     sampler: TrainingSampler
     held_out: HeldOut | None

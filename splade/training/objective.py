@@ -4,15 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from splade.distributed import n_processes, process_rank
-from splade.losses import (
-    Regularizer,
-    WeightedLoss,
-    flops_loss,
-    mean_terms,
-    regularization,
-    score_batch,
-    sparsity,
-)
+from splade.losses import Regularizer, WeightedLoss, flops_loss, mean_terms, regularization, score_batch, sparsity
 from splade.training.collator import Batch
 
 MONITORED = {"L0": mean_terms, "sparsity": sparsity, "flops": flops_loss}
@@ -23,10 +15,6 @@ class Objective:
 
     With several processes every one computes the loss of the global batch: the vectors are gathered with their
     gradients, so that in-batch negatives are shared and FLOPS, which is not additive, is that of all vectors.
-
-    Args:
-        loss: ranking or distillation loss.
-        regularizers: sparsity terms, each counted once.
     """
 
     def __init__(self, loss: WeightedLoss, regularizers: list[Regularizer]):

@@ -30,7 +30,6 @@ class TrainResult:
     """A finished training run.
 
     Attributes:
-        folder: the checkpoint folder.
         steps: optimiser steps done.
         best_step: step of the checkpoint that was kept as the model.
         best: value of `monitoring_ckpt` at that step, or None without validation.

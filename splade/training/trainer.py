@@ -43,13 +43,7 @@ CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
 class SpladeTrainer(Trainer):
     """Trains a `Splade` model as `config` says.
 
-    Args:
-        run: the section `config`.
-        model: what is trained.
-        sampler: the examples in the order of training.
-        collator: tokenises them.
-        objective: what is minimised.
-        validation: what is measured every `record_frequency` steps; None: nothing.
+    The sampler has the examples in the order of training; `validation`, if any, is made every `record_frequency` steps.
 
     Raises:
         ConfigError: settings that this machine or these processes cannot run.

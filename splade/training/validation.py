@@ -24,13 +24,7 @@ from splade.training.sampler import HeldOut
 
 @dataclass(frozen=True)
 class FullRankingData:
-    """A small collection on which validation retrieves.
-
-    Attributes:
-        dataset: documents, judged queries and their qrels.
-        protocol: the metrics.
-        top_k: documents retrieved per query.
-    """
+    """Documents, judged queries and their qrels on which validation retrieves `top_k` documents per query."""
 
     dataset: Dataset
     protocol: TrecProtocol
@@ -38,14 +32,9 @@ class FullRankingData:
 
 
 class Validation:
-    """Measures a model. Either part may be absent.
+    """Measures a model: the loss on held-out examples, and the metrics of a full ranking; either may be absent.
 
-    Args:
-        held_out: examples for the validation loss.
-        collator: tokenises them.
-        full_ranking: data for validation by retrieval.
-        max_length: tokens per text.
-        batch_size: texts or examples per batch.
+    `batch_size` counts examples in the first, texts in the second.
     """
 
     def __init__(
