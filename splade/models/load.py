@@ -104,13 +104,12 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
     """Wrap loaded language models into the encoders of `config.matching_type`."""
     kind, lexical = run.matching_type, init.lexical_type if run.matching_type == "splade_lexical" else None
     agg: Aggregation = "sum" if init.agg == "sum" else "max"
-    document_encoder = MaskedLMEncoder(
-        document.model,
-        agg=agg,
-        top_k=init.top_d if kind == "splade_topk" else None,
-        own_tokens_only=lexical in ("document", "both"),
-        special_token_ids=document.tokenizer.all_special_ids,
-    )
+
+    def transformer(loaded: LoadedModel, side: str, top_k: int | None) -> MaskedLMEncoder:
+        limit, own_tokens_only = top_k if kind == "splade_topk" else None, lexical in (side, "both")
+        return MaskedLMEncoder(loaded.model, agg, limit, own_tokens_only, loaded.tokenizer.all_special_ids)
+
+    document_encoder = transformer(document, "document", init.top_d)
     query_encoder: SparseEncoder
     if kind in NO_TRANSFORMER_QUERIES:
         weights = _initial_token_weights(init, document, document_encoder.vocab_size) if kind == "splade_idf" else None
@@ -120,13 +119,7 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
     elif query is document and kind == "splade":
         query_encoder = document_encoder
     else:
-        query_encoder = MaskedLMEncoder(
-            query.model,
-            agg=agg,
-            top_k=init.top_q if kind == "splade_topk" else None,
-            own_tokens_only=lexical in ("query", "both"),
-            special_token_ids=query.tokenizer.all_special_ids,
-        )
+        query_encoder = transformer(query, "query", init.top_q)
     if document_encoder.vocab_size != query_encoder.vocab_size:
         raise ModelError(
             f"'{document.name}' has {document_encoder.vocab_size} terms, '{query.name}' {query_encoder.vocab_size}: "
