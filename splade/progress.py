@@ -6,14 +6,18 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from splade.errors import printable
+
 Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterable[Item]:
     """Wrap `items` in a progress bar on standard error; silent when that is not a terminal."""
-    return tqdm(items, desc=description, total=total, unit=unit, disable=not sys.stderr.isatty(), smoothing=0.1)
+    return tqdm(
+        items, desc=printable(description), total=total, unit=unit, disable=not sys.stderr.isatty(), smoothing=0.1
+    )
 
 
 def progress_bar(description: str, total: int | None = None, unit: str = "it") -> tqdm:
     """Return a bar to be moved by hand with `update(n)`; silent when standard error is not a terminal."""
-    return tqdm(desc=description, total=total, unit=unit, disable=not sys.stderr.isatty(), smoothing=0.1)
+    return tqdm(desc=printable(description), total=total, unit=unit, disable=not sys.stderr.isatty(), smoothing=0.1)

@@ -30,7 +30,7 @@ from splade.config.messages import explain_composition_error, explain_machine_er
 from splade.config.schema import Experiment
 from splade.config.validate import to_experiment
 from splade.distributed import process_rank
-from splade.errors import SpladeError
+from splade.errors import SpladeError, printable
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
 
@@ -132,7 +132,7 @@ def report(text: str) -> None:
     """Print a result for the user; of several processes only the first does."""
     if text and process_rank() == 0:
         with suppress(BrokenPipeError):  # `_end_output` deals with it
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
 
 def _end_output() -> None:
@@ -157,4 +157,4 @@ def _docstring(file: str) -> str:
 
 def report_error(text: str) -> None:
     """Print an error on standard error."""
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {printable(text)}", file=sys.stderr, flush=True)

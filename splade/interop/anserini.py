@@ -29,6 +29,8 @@ SparseVector = tuple[np.ndarray, np.ndarray]
 
 # Lucene's whitespace tokenizer cuts longer tokens into pieces (UTF-16 units).
 _LONGEST_TOKEN = 255
+_LARGEST_IMPACT = 2**31 - 1
+_LONGEST_QUERY = 10**7
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ def write_queries(
                 )
             terms, impacts = quantise(vector, factor)
             lengths.append(len(terms))
+            if impacts.sum() > _LONGEST_QUERY:
+                raise DataError(
+                    f"query {query_id!r} would be {impacts.sum()} tokens long; give a smaller quantisation factor"
+                )
             if len(terms):
                 words = (" ".join([name] * n) for name, n in zip(_names(terms, names), impacts.tolist(), strict=True))
                 lines.write(f"{query_id}\t{' '.join(words)}\n")
@@ -108,17 +114,21 @@ def quantise(vector: SparseVector, factor: float) -> tuple[np.ndarray, np.ndarra
     """Return term ids and `round(weight * factor)` as int64, without the terms that round to zero.
 
     Raises:
-        ConfigError: the factor is not positive.
+        ConfigError: the factor is not positive, or infinite.
+        DataError: a weight is not finite, or a product larger than Lucene's whole numbers.
 
     Example:
         >>> terms, impacts = quantise((np.array([3, 7]), np.array([1.27, 0.004])), 100)
         >>> terms.tolist(), impacts.tolist()
         ([3], [127])
     """
-    if not factor > 0:
-        raise ConfigError(f"the quantisation factor must be positive, but got {factor}; 100 is usual")
+    if not 0 < factor < np.inf:
+        raise ConfigError(f"the quantisation factor must be positive and finite, but got {factor}; 100 is usual")
     term_ids, weights = vector
-    impacts = np.rint(np.asarray(weights, dtype=np.float64) * factor).astype(np.int64)
+    scaled = np.rint(np.asarray(weights, dtype=np.float64) * factor)
+    if not (np.abs(scaled) <= _LARGEST_IMPACT).all():
+        raise DataError(f"a weight times the quantisation factor {factor:g} is not finite, or above {_LARGEST_IMPACT}")
+    impacts = scaled.astype(np.int64)
     kept = impacts > 0
     return np.asarray(term_ids)[kept], impacts[kept]
 

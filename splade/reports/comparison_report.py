@@ -1,13 +1,14 @@
 """A comparison as text for a terminal, as Markdown, JSON, or tables for a paper."""
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from splade.evaluation.comparison import Comparison, PairedDifference, QueryDifference, Retrieved
-from splade.reports.tables import Cell, Column, Table, write_forms
+from splade.reports.tables import Cell, Column, Table, one_line, write_forms
 
 _WIDTH = 110
 _TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test (10,000 sign assignments)"}
@@ -55,7 +56,7 @@ def render_comparison(comparison: Comparison, markdown: bool = False) -> str:
         heading = f"Queries that differ most in {comparison.metrics[0]}"
         parts.append(f"**{heading}**" if markdown else heading)
         queries = [_render_query(query) for query in comparison.widest]
-        parts += [f"```text\n{query}\n```" for query in queries] if markdown else queries
+        parts += [_code_block(query) for query in queries] if markdown else queries
     return "\n\n".join(parts)
 
 
@@ -87,7 +88,13 @@ def _render_query(query: QueryDifference) -> str:
     for system, retrieved in query.retrieved.items():
         lines.append(f"  {system}:" if retrieved else f"  {system}: nothing retrieved")
         lines.extend(_document_lines(retrieved))
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
+
+
+def _code_block(text: str) -> str:
+    """Return a block of code in Markdown, its fence longer than any in the text."""
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _document_lines(retrieved: Iterable[Retrieved]) -> Iterable[str]:

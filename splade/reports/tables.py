@@ -1,7 +1,8 @@
 """One table, many forms: text for a terminal, Markdown, CSV, JSON, LaTeX.
 
 Numbers are kept in full and rounded by the form that shows them. A column says where its numbers come from, so that
-nobody takes a published value for a measurement.
+nobody takes a published value for a measurement. Texts are data: a name never becomes a formula of a spreadsheet, a tag
+or link of a page, a command of a terminal or of TeX.
 
 The library tabulate would not do: it pads every number by two places, so fewer columns fit a terminal, does not split a
 table that is too wide, and writes no CSV.
@@ -10,13 +11,14 @@ table that is too wide, and writes no CSV.
 import csv
 import io
 import json
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from splade.errors import DataError
+from splade.errors import DataError, printable
 from splade.storage.atomic import write_text
 
 Cell = str | float | int | None
@@ -44,7 +46,7 @@ class Column:
     @property
     def heading(self) -> str:
         """Name and origin on one line."""
-        return self.name if self.origin is None else f"{self.name} ({self.origin})"
+        return one_line(self.name if self.origin is None else f"{self.name} ({self.origin})")
 
     def show(self, cell: Cell) -> str:
         """Return the cell as text; None becomes `-`."""
@@ -56,7 +58,7 @@ class Column:
                 return f"<{smallest:.{self.digits}f}"
             shown = f"{cell:{'+' if self.signed else ''}.{self.digits}f}"
             return shown if float(shown) != 0 else f"{0:.{self.digits}f}"
-        return str(cell)
+        return one_line(str(cell))
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Table:
 
     def to_text(self, width: int = 110) -> str:
         """Return aligned text; columns that do not fit in `width` follow in further blocks under the same rows."""
-        notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in self.notes]
-        return "\n\n".join([self.title, *self._blocks(width), *(["\n".join(notes)] if notes else [])])
+        notes = [textwrap.fill(one_line(note), width, subsequent_indent="  ") for note in self.notes]
+        return "\n\n".join([one_line(self.title), *self._blocks(width), *(["\n".join(notes)] if notes else [])])
 
     def to_markdown(self) -> str:
         """Return a Markdown table under a bold title."""
@@ -114,15 +116,15 @@ class Table:
         ]
         for cells in self._shown():
             lines.append("| " + " | ".join(map(_escape_markdown, cells)) + " |")
-        notes = ["", *self.notes] if self.notes else []
-        return "\n".join([f"**{self.title}**", "", *lines, *notes])
+        notes = ["", *map(_escape_markdown, self.notes)] if self.notes else []
+        return "\n".join([f"**{_escape_markdown(self.title)}**", "", *lines, *notes])
 
     def to_csv(self) -> str:
-        """Return CSV with headings; numbers in full, empty for None."""
+        """Return CSV with headings; numbers in full, empty for None; "'" before a text that looks like a formula."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.heading for column in self.columns])
-        writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
+        writer.writerow([_escape_csv(column.heading) for column in self.columns])
+        writer.writerows([[_escape_csv(cell) for cell in row] for row in self.rows])
         return text.getvalue().removesuffix("\n")
 
     def to_records(self) -> list[dict[str, Cell]]:
@@ -145,8 +147,8 @@ class Table:
         alignment = "".join("r" if self._is_numeric(i) else "l" for i in range(len(self.columns)))
         heading = " & ".join(_escape_latex(column.heading) for column in self.columns)
         lines = ["\\begin{table}", f"\\caption{{{_escape_latex('. '.join([self.title, *self.notes]))}}}"]
-        lines += [f"\\begin{{tabular}}{{{alignment}}}", "\\toprule", f"{heading} \\\\", "\\midrule"]
-        lines += [" & ".join(map(_escape_latex, cells)) + " \\\\" for cells in self._shown()]
+        lines += [f"\\begin{{tabular}}{{{alignment}}}", "\\toprule", _latex_row(heading), "\\midrule"]
+        lines += [_latex_row(" & ".join(map(_escape_latex, cells))) for cells in self._shown()]
         return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
 
     def _shown(self) -> list[list[str]]:
@@ -169,7 +171,9 @@ class Table:
 
     def _padded_columns(self) -> list[list[str]]:
         """Return each column as lines of one width: heading, rule, cells."""
-        headings = [[*column.name.split(" "), *([column.origin] if column.origin else [])] for column in self.columns]
+        headings = [
+            [*one_line(column.name).split(" "), *([column.origin] if column.origin else [])] for column in self.columns
+        ]
         height = max(map(len, headings))
         columns = []
         for i, (column, heading) in enumerate(zip(self.columns, headings, strict=True)):
@@ -208,11 +212,35 @@ def write_forms(contents: Mapping[str, str], stem: Path) -> tuple[Path, ...]:
     return tuple(paths)
 
 
+def one_line(text: str) -> str:
+    """Return a text without line ends, tabs and characters that command a terminal."""
+    return printable(text).replace("\n", " ").replace("\t", " ")
+
+
 def _escape_markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    r"""Escape what begins a tag, an entity, a link or code; `<` by name, since few readers know a backslash there.
+
+    Example:
+        >>> print(_escape_markdown("[x](javascript:f) <b> a|b"))
+        \[x\](javascript:f) &lt;b> a\|b
+    """
+    escaped = re.sub(r"[\\`|\[\]]", r"\\\g<0>", one_line(text))
+    return re.sub("&(?=#?[A-Za-z0-9]+;)", "&amp;", escaped).replace("<", "&lt;")
+
+
+def _escape_csv(cell: Cell) -> Cell:
+    if not isinstance(cell, str):
+        return "" if cell is None else cell
+    text = one_line(cell)
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@＝＋－＠") else text
 
 
 def _escape_latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
-    special |= {character: f"\\{character}" for character in "&%$#_{}"}
-    return "".join(special.get(character, character) for character in text)
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {"<": r"\textless{}", ">": r"\textgreater{}"} | {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in one_line(text))
+
+
+def _latex_row(cells: str) -> str:
+    """End a row; at its beginning, `[` and `*` would be read as options of the command before it."""
+    return f"{'{}' if cells.startswith(('[', '*')) else ''}{cells} \\\\"
