@@ -1,12 +1,16 @@
 """Where a trained model is saved: Hugging Face folders that sentence-transformers also loads."""
 
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-from splade.errors import DataError, ModelError
+from splade.errors import DataError, ModelError, SpladeError
 from splade.models.encoder import SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.splade import Splade
@@ -28,12 +32,33 @@ def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> N
         folder: where its folders go.
         max_length: tokens beyond which sentence-transformers shall cut a text; None for what the tokenizer says.
     """
-    _save_encoder(model.document_encoder, model.tokenizer, model.agg, folder / MODEL_FOLDER, max_length)
+    with saving(folder):
+        _save_encoder(model.document_encoder, model.tokenizer, model.agg, folder / MODEL_FOLDER, max_length)
     if not model.shares_weights:
         query_folder = folder / QUERY_MODEL_FOLDER
-        _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, query_folder, max_length)
+        with saving(folder):
+            _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, query_folder, max_length)
     elif (folder / QUERY_MODEL_FOLDER).exists():
         shutil.rmtree(folder / QUERY_MODEL_FOLDER)
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Explain errors of the libraries that write weights: they do not raise OSError when the disk is full.
+
+    Raises:
+        SpladeError: something cannot be written.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, SafetensorError) and not re.search("PytorchStreamWriter|inline_container", reason):
+            raise
+        raise SpladeError(
+            f"{folder}: cannot be written ({reason[:200]}). If the disk is full, or files may not be that large, make "
+            "room and give the same command again: it goes on where it was"
+        ) from error
 
 
 def read_done(folder: Path) -> JsonObject:

@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from splade.config.schema import RunConfig
 from splade.distributed import LONGEST_WAIT, n_processes, on_first_process
 from splade.errors import ConfigError, ModelError, SpladeError
+from splade.models.save import saving
 from splade.models.splade import Splade
 from splade.training.callbacks import (
     TENSORBOARD_FOLDER,
@@ -168,11 +169,13 @@ class SpladeTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: "optuna.Trial | dict[str, object] | None") -> None:
         with self._speed.paused():
-            super()._save_checkpoint(model, trial)
+            checkpoint = checkpoint_path(self.checkpoints, self.state.global_step)
+            with saving(checkpoint):
+                super()._save_checkpoint(model, trial)
             if self.args.world_size > 1:
                 torch.distributed.barrier()  # every process has written its random state
             if self.args.should_save:
-                mark_complete(checkpoint_path(self.checkpoints, self.state.global_step))
+                mark_complete(checkpoint)
                 last = complete_steps(self.checkpoints)[-CHECKPOINTS_KEPT:]
                 keep_checkpoints(self.checkpoints, {*last, self.best_step})
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import resource
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from splade.config import compose_experiment
-from splade.errors import ConfigError, ModelError
+from splade.errors import ConfigError, ModelError, SpladeError
 from splade.models.load import load_for_inference
 from splade.tasks.train import train
 from splade.training import checkpoints
@@ -221,6 +222,20 @@ def test_killed_inside_a_file_of_a_checkpoint(settings, reference, finished, nam
     train(experiment(settings, finished))
     assert_same(finished, reference)
     assert not (finished / ".model.part").exists()
+
+
+@pytest.mark.parametrize("n_bytes", [0, 3_000, 30_000, 70_000, 110_000])
+def test_no_room_for_a_checkpoint_or_the_model(settings, reference, tmp_path, n_bytes):
+    """Files may not grow beyond a limit, which stops each of the libraries that write, as a full disk does."""
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, largest[1]))
+    try:
+        with pytest.raises((OSError, SpladeError), match="written|large"):
+            train(experiment(settings, tmp_path / "run"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+    train(experiment(settings, tmp_path / "run"))
+    assert_same(tmp_path / "run", reference)
 
 
 def test_without_any_whole_checkpoint_training_begins_anew(settings, reference, finished, caplog):
