@@ -166,9 +166,18 @@ class SparseVectors:
 
     @classmethod
     def from_dense(cls, matrix: np.ndarray) -> SparseVectors:
-        """Keep the positive entries of a (n, vocab_size) matrix."""
+        """Keep the positive entries of a (n, vocab_size) matrix.
+
+        Raises:
+            DataError: it is no matrix of numbers, or holds NaN.
+        """
+        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+            raise DataError(f"expected a two-dimensional NumPy array of numbers, got {_what(matrix)}")
+        if np.isnan(matrix).any():
+            raise DataError("the matrix holds NaN")
         rows, terms = np.nonzero(matrix > 0)
-        weights = np.asarray(matrix[rows, terms], dtype=np.float32)
+        with np.errstate(over="ignore"):  # `check` refuses infinity
+            weights = np.asarray(matrix[rows, terms], dtype=np.float32)
         return cls(_indptr(np.bincount(rows, minlength=len(matrix))), terms.astype(np.int32), weights, matrix.shape[1])
 
     @classmethod
@@ -190,7 +199,8 @@ def _row_arrays(row: tuple[ArrayLike, ArrayLike], place: str, vocab_size: int) -
     """Return term ids (int32) and weights (float32) of a (term ids, weights) pair."""
     try:
         given, values = row
-        terms, weights = np.asarray(given), np.asarray(values, np.float32)
+        with np.errstate(over="ignore"):  # `check` refuses infinity
+            terms, weights = np.asarray(given), np.asarray(values, np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{place}: expected (term ids, weights), two sequences of numbers; {error}") from error
     if terms.shape != weights.shape or terms.ndim != 1:

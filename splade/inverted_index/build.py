@@ -66,9 +66,9 @@ class IndexBuilder:
             IndexFileError: the folder holds an index and `overwrite` is False.
             WriteError: the folder cannot be written to, or is none.
         """
-        if vocab_size < 1 or segment_postings < 1 or not 0 <= rank < world_size:
+        if vocab_size != int(vocab_size) or vocab_size < 1 or segment_postings < 1 or not 0 <= rank < world_size:
             raise DataError(
-                "vocab_size and segment_postings are at least 1, and rank is below world_size;"
+                "vocab_size and segment_postings are integers of at least 1, and rank is below world_size;"
                 f" given {vocab_size}, {segment_postings}, rank {rank} of {world_size}"
             )
         self.index_dir = Path(index_dir)

@@ -107,7 +107,12 @@ class InvertedIndex:
 
     def doc_ids(self, doc_idx: Iterable[int] | None = None) -> list[str]:
         """Return the user's ids of some documents, of all by default."""
-        return [self._ids[i] for i in (range(self.n_docs) if doc_idx is None else doc_idx)]
+        if doc_idx is None:
+            return list(self._ids)
+        chosen = np.asarray(doc_idx if isinstance(doc_idx, np.ndarray) else list(doc_idx))
+        if len(chosen) and (chosen.dtype.kind not in "iu" or chosen.min() < 0 or chosen.max() >= self.n_docs):
+            raise DataError(f"document numbers are integers from 0 to {self.n_docs - 1}, given {doc_idx!r}")
+        return [self._ids[i] for i in chosen.tolist()]
 
     def known_doc_ids(self, doc_ids: Iterable[str]) -> set[str]:
         """Return those of the given ids that the index holds."""
@@ -136,6 +141,8 @@ class InvertedIndex:
         Raises:
             DataError: wrong vectors, `top_k`, `effort` or `n_threads`.
         """
+        if not isinstance(queries, SparseVectors):
+            raise DataError(f"queries are given as SparseVectors, got {type(queries).__name__}")
         queries.check(self.vocab_size)
         counts_given = isinstance(top_k, Integral) and isinstance(n_threads, Integral)
         numbers_given = isinstance(effort, Real) and isinstance(threshold, Real)
@@ -151,12 +158,12 @@ class InvertedIndex:
                 f"scores of up to {highest:.2g} could occur, float32 numbers end at {_LARGEST_SCORE:.2g}: the weights"
                 " of the queries are too large"
             )
-        top_k = min(top_k, self.n_docs)
+        top_k = min(int(top_k), self.n_docs)
         size = max(1, min(_BATCH_QUERIES, _BATCH_RESULTS // top_k, -(-len(queries) // n_threads)))
         batches = [queries.rows(i, min(i + size, len(queries))) for i in range(0, len(queries), size)]
 
         def run(batch: SparseVectors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            return self._search_batch(batch, top_k, max(0.0, threshold), effort)
+            return self._search_batch(batch, top_k, min(max(0.0, threshold), _LARGEST_SCORE), effort)
 
         if n_threads == 1:
             found = [run(batch) for batch in batches]

@@ -1,19 +1,35 @@
 """What is written beside an index: posting-list lengths, mean terms, a figure."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from splade.errors import BusyError, WriteError
 from splade.evaluation.checks import Finding, warning_messages
 from splade.inverted_index import InvertedIndex
 from splade.reports.figures import plot_posting_lengths
 from splade.storage.atomic import write_json
+from splade.storage.locks import FolderLock
+
+logger = logging.getLogger(__name__)
 
 
 def write_index_report(postings: InvertedIndex, findings: Sequence[Finding] = ()) -> None:
-    """Write `index_dist.json`, `index_stats.json` and `index_dist.png` to the folder of an index."""
-    folder, counts = postings.path.parent, postings.posting_counts
-    used = np.flatnonzero(counts)
-    write_json(folder / "index_dist.json", {int(term): int(counts[term]) for term in used}, indent=None)
-    write_json(folder / "index_stats.json", {"L0_d": postings.mean_terms, "warnings": warning_messages(findings)})
-    plot_posting_lengths(counts, folder / "index_dist.png", postings.n_docs)
+    """Write `index_dist.json`, `index_stats.json` and `index_dist.png` to the folder of an index.
+
+    A folder that cannot be written to holds a finished index: it goes without. While another process writes to the
+    folder, that one also writes the report.
+    """
+    folder = postings.path.parent
+    try:
+        with FolderLock(folder):
+            postings = InvertedIndex.open(folder)  # the report is of the index that is there
+            counts = postings.posting_counts
+            lengths = {int(term): int(counts[term]) for term in np.flatnonzero(counts)}
+            stats = {"L0_d": postings.mean_terms, "warnings": warning_messages(findings)}
+            write_json(folder / "index_dist.json", lengths, indent=None)
+            write_json(folder / "index_stats.json", stats)
+            plot_posting_lengths(counts, folder / "index_dist.png", postings.n_docs)
+    except (BusyError, WriteError) as error:
+        logger.warning("no report of the index: %s", error)

@@ -8,7 +8,6 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,9 @@ def writing(path: Path) -> Iterator[None]:
         # HDF5 tells the number in its message only.
         told = re.search(r"errno = (\d+)", str(error))
         number = getattr(error, "errno", None) or (int(told[1]) if told else 0)
-        about = getattr(error, "filename", None) or path  # perhaps a file that is read meanwhile
-        if number not in _ADVICE or path.parent != Path(about).parent and Path(about) not in path.parents:
+        named = getattr(error, "filename", None)  # perhaps of a file that is read meanwhile
+        about = Path(named) if isinstance(named, str) else path
+        if number not in _ADVICE or about.parent != path.parent and about not in path.parents:
             raise
         raise WriteError(f"{path}: cannot be written ({os.strerror(number)}); {_ADVICE[number]}") from error
 
@@ -96,11 +96,14 @@ def process_is_gone(host: str, process_id: int) -> bool:
     return False
 
 
-@lru_cache(maxsize=1024)
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of `path` whose processes are gone; once in each process, it lists the folder."""
+    """Remove the temporary files of `path` whose processes are gone."""
     pattern = re.compile(re.escape(f".{path.name}.") + r"(.*)\.(\d+)\.\d+\.part")
-    for name in os.listdir(path.parent):
+    try:
+        names = os.listdir(path.parent)
+    except PermissionError:
+        return  # it can be written to all the same, perhaps
+    for name in names:
         left = pattern.fullmatch(name)
         if left is not None and process_is_gone(left[1], int(left[2])):
             path.with_name(name).unlink(missing_ok=True)
