@@ -1,5 +1,6 @@
 """An inverted index: open, search, look inside."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class InvertedIndex:
             IndexFileError: no index there, or one that is unfinished, foreign, truncated or damaged.
         """
         path = Path(index_dir)
-        if path.is_dir():
+        if os.path.isdir(path):  # False, too, where there can be none
             if not (path / INDEX_FILE).exists():
                 unfinished = any(path.glob(".build-*"))
                 reason = "an unfinished index; run the same indexing again to complete it" if unfinished else "no index"

@@ -17,6 +17,7 @@ import logging
 import mmap
 import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ class ArrayFile:
         """Return an attribute that must be there and be the text of a JSON object."""
         try:
             value = json.loads(self.text(name))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             value = None
         return value if isinstance(value, dict) else self.refuse(f"its attribute '{name}' is not a JSON object")
 
@@ -165,6 +166,8 @@ def open_arrays(path: Path, layout: Layout, verify: bool = False) -> ArrayFile:
         IndexFileError: the file is missing, foreign, of another version or kind, truncated or damaged.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+            raise IndexFileError(f"{path}: no ordinary file; give the folder of an index")
         stream = open(path, "rb", buffering=0)
     except OSError as error:
         raise IndexFileError(f"{path}: cannot be opened ({error.strerror})") from error

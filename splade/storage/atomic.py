@@ -22,6 +22,7 @@ _ADVICE = {
     errno.EROFS: "choose a place that can be written to",
     errno.EEXIST: "a file stands where a folder is needed; choose another place",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+    errno.ENOENT: "its folder was removed meanwhile, or cannot be made; choose another place",
     errno.EISDIR: "a folder stands where a file is needed; choose another place",
     errno.ENAMETOOLONG: "choose a shorter one",
     errno.EIO: "the disk or its connection fails",
