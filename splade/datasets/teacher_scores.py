@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
+from tqdm import tqdm
 
 from splade.datasets.nested_json import Pairs
 from splade.datasets.runs import iterate_run
@@ -138,8 +139,8 @@ def _convert(file: Path, target: Path, state: object) -> Arrays:
 class _ColumnWriter:
     """Appends the documents of one query after the other; `arrays` says whose they are."""
 
-    def __init__(self, file: Path, doc_ids: IO[bytes], scores: IO[bytes]):
-        self._file, self._doc_ids, self._scores = file, doc_ids, scores
+    def __init__(self, file: Path, doc_ids: IO[bytes], scores: IO[bytes], bar: tqdm):
+        self._file, self._doc_ids, self._scores, self._bar = file, doc_ids, scores, bar
         self._query_ids: dict[str, None] = {}
         self._doc_id_ends, self._score_ends = array("q", [0]), array("q", [0])
 
@@ -152,6 +153,7 @@ class _ColumnWriter:
         self._scores.write(np.array([score for _, score in pairs], np.float32).data)
         self._doc_id_ends.append(self._doc_id_ends[-1] + len(joined))
         self._score_ends.append(self._score_ends[-1] + len(pairs))
+        self._bar.update()
 
     def arrays(self) -> Arrays:
         if self._score_ends[-1] == 0:
@@ -165,18 +167,13 @@ class _ColumnWriter:
 
 def _write_columns(file: Path, doc_ids: IO[bytes], scores: IO[bytes]) -> Arrays:
     """Read the whole file into the two streams; return the small arrays that say which query owns what."""
-    writer = _ColumnWriter(file, doc_ids, scores)
     with progress_bar(f"reading {file.name}", unit="query") as bar:
-
-        def add(query_id: str, pairs: Pairs) -> None:
-            writer.add(query_id, pairs)
-            bar.update()
-
+        writer = _ColumnWriter(file, doc_ids, scores, bar)
         if is_pickle(file):
-            read_pickle(file, add)
+            read_pickle(file, writer.add)
         else:
             for query_id, pairs in iterate_run(file):
-                add(query_id, pairs)
+                writer.add(query_id, pairs)
     return writer.arrays()
 
 

@@ -34,14 +34,9 @@ def encode_batches(
 ) -> Iterator[SparseVectors]:
     """Encode texts as they come.
 
-    Args:
-        encoder: turns batches of token ids into sparse vectors.
-        tokenizer: a transformers tokenizer.
-        texts: the texts, read once.
-        max_length: tokens of a text beyond this, special tokens included, are cut off.
-        batch_size: most texts of a batch.
-        token_budget: most tokens of a batch, padding included; a single text may have more.
-        window: how many texts are read, sorted by length and returned together.
+    Tokens of a text beyond `max_length`, special tokens included, are cut off. A batch has at most `batch_size` texts
+    and `token_budget` tokens, padding included; a single text may have more. `window` texts are read, sorted by length
+    and returned together.
 
     Yields:
         The vectors of the next texts, in the order of the texts; one group per window.

@@ -164,13 +164,26 @@ def compare_runs(
     pairs = [pair for metric in first.means for pair in _compare(metric, compared, found, test, correction)]
     nothing: dict[str, str] = {}
     texts, query_texts = nothing if texts is None else texts, nothing if query_texts is None else query_texts
-    shown = _Evidence(runs, qrels, texts, query_texts, n_documents_shown)
     leading = next(iter(first.means))
     values = {system: metrics_found.per_query[leading] for system, metrics_found in found.items()}
+
+    def shown(query_id: str) -> QueryDifference:
+        text, judged = query_texts.get(query_id), qrels[query_id]
+        return QueryDifference(
+            query_id,
+            text,
+            {system: of_system[query_id] for system, of_system in values.items()},
+            sum(relevance > 0 for relevance in judged.values()),
+            {
+                name: _retrieved(run.get(query_id, {}), judged, text, texts, n_documents_shown)
+                for name, run in runs.items()
+            },
+        )
+
     return Comparison(
         means={system: metrics_found.means for system, metrics_found in found.items()},
         pairs=tuple(pairs),
-        widest=tuple(shown.of(query_id, values) for query_id in _widest(values, n_queries_shown)),
+        widest=tuple(map(shown, _widest(values, n_queries_shown))),
         n_queries=first.n_queries,
         missing={system: len(metrics_found.missing_queries) for system, metrics_found in found.items()},
         test=test,
@@ -231,35 +244,17 @@ def _widest(values: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
     return [queries[i] for i in order if spread[i] > _TIE]
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Gathers what is shown of a query."""
-
-    runs: Mapping[str, Run]
-    qrels: Qrels
-    texts: TextLookup
-    query_texts: TextLookup
-    n_documents: int
-
-    def of(self, query_id: str, values: Mapping[str, Mapping[str, float]]) -> QueryDifference:
-        return QueryDifference(
-            query_id,
-            self.query_texts.get(query_id),
-            {system: of_system[query_id] for system, of_system in values.items()},
-            sum(relevance > 0 for relevance in self.qrels[query_id].values()),
-            {system: self._retrieved(query_id, run.get(query_id, {})) for system, run in self.runs.items()},
-        )
-
-    def _retrieved(self, query_id: str, documents: Mapping[str, float]) -> tuple[Retrieved, ...]:
-        query_words = _words(self.query_texts.get(query_id))
-        retrieved = []
-        for rank, doc_id in enumerate(trec_ranking(documents, self.n_documents), 1):
-            text = self.texts.get(doc_id)
-            words = set(_words(text))
-            matched = tuple(word for word in query_words if word in words)
-            relevance = self.qrels[query_id].get(doc_id)
-            retrieved.append(Retrieved(rank, doc_id, float(documents[doc_id]), relevance, text, matched))
-        return tuple(retrieved)
+def _retrieved(
+    documents: Mapping[str, float], judged: Mapping[str, int], query: str | None, texts: TextLookup, count: int
+) -> tuple[Retrieved, ...]:
+    """Return the first documents of a ranking, with what is known of them."""
+    retrieved = []
+    for rank, doc_id in enumerate(trec_ranking(documents, count), 1):
+        text = texts.get(doc_id)
+        words = set(_words(text))
+        matched = tuple(word for word in _words(query) if word in words)
+        retrieved.append(Retrieved(rank, doc_id, float(documents[doc_id]), judged.get(doc_id), text, matched))
+    return tuple(retrieved)
 
 
 def _words(text: str | None) -> list[str]:

@@ -159,7 +159,7 @@ def _aggregate(measure: Measure, per_query: Mapping[str, float]) -> float:
     return float(values.mean())
 
 
-def example_ids(ids: Collection[str], count: int = 3) -> str:
+def example_ids(ids: Collection[str]) -> str:
     """Return the first few ids as text, for messages."""
-    shown = ", ".join(repr(one) for one in islice(ids, count))
-    return (shown or "none") + (", ..." if len(ids) > count else "")
+    shown = ", ".join(repr(one) for one in islice(ids, 3))
+    return (shown or "none") + (", ..." if len(ids) > 3 else "")

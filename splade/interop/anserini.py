@@ -11,11 +11,9 @@ are written as `[term-<id>]`, in documents and queries alike, so that scores sta
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -71,7 +69,7 @@ def write_documents(
     """
     names = unambiguous_tokens(tokens)
     lengths: list[int] = []
-    with _open(path) as lines:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
         for doc_id, text, vector in documents:
             terms, impacts = quantise(vector, factor)
             bag = dict(zip(_names(terms, names), impacts.tolist(), strict=True))
@@ -92,7 +90,7 @@ def write_queries(
     """
     names = unambiguous_tokens(tokens)
     lengths: list[int] = []
-    with _open(path) as lines:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
         for query_id, vector in queries:
             if len(query_id.split("\t")) != 1 or len(query_id.splitlines()) != 1:
                 raise DataError(
@@ -161,12 +159,6 @@ def _in_one_piece(token: str) -> bool:
 def _names(terms: np.ndarray, names: Sequence[str]) -> list[str]:
     check_vocabulary(terms, names)
     return [names[term] for term in terms.tolist()]
-
-
-@contextmanager
-def _open(path: str | Path) -> Iterator[TextIO]:
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
-        yield lines
 
 
 def _exported(path: str | Path, lengths: Sequence[int], n_written: int) -> Exported:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from splade.errors import ConfigError, ModelError
 from splade.models.encoder import SparseEncoder
 from splade.models.head.int8_filter import Int8Filter, filter_pays
-from splade.models.head.pooling import AGGREGATIONS, Aggregation, pooled_blocks, sparse_head
+from splade.models.head.pooling import Aggregation, check_aggregation, pooled_blocks, sparse_head
 from splade.models.pruning import keep_own_tokens, keep_top_k
 from splade.vectors import SparseVectors
 
@@ -65,8 +65,7 @@ class MaskedLMEncoder(SparseEncoder):
         special_token_ids: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if agg not in AGGREGATIONS:
-            raise ConfigError(f"agg={agg!r}: how tokens are aggregated must be one of {', '.join(AGGREGATIONS)}")
+        check_aggregation(agg)
         if top_k is not None and top_k < 1:
             raise ConfigError(f"top_k={top_k}: at least one term must be kept; leave it out to keep all")
         self.model = model

@@ -42,14 +42,8 @@ class Fingerprint:
 class Splade(nn.Module):
     """A pair of sparse encoders over one vocabulary. The score of a query and a document is their dot product.
 
-    Args:
-        document_encoder: encoder of documents.
-        query_encoder: encoder of queries; may be the same object.
-        tokenizer: tokenizer of the documents.
-        query_tokenizer: tokenizer of the queries; must have the same vocabulary.
-        matching_type: see `config.matching_type`.
-        agg: pooling over tokens, `max` or `sum`.
-        name: what the user called the model.
+    Both encoders may be one object; both tokenizers must have the same vocabulary. `name` is what the user called the
+    model, `matching_type` and `agg` are those of the configuration.
     """
 
     def __init__(

@@ -42,7 +42,12 @@ class Bm25Retriever(Retriever):
 
     def __init__(self, corpus: Iterable[tuple[str, str]], settings: Bm25Config | None = None) -> None:
         settings = settings or Bm25Config()
-        self._analyse = _Analyser(settings)
+        self._stopwords = settings.stopwords if settings.stopwords is not None else []
+        self._stemmer = None if settings.stemmer is None else _stemmer(settings.stemmer)
+        try:
+            self._analyse(["check"])
+        except ValueError as error:
+            raise ConfigError(f"BM25 cannot analyse texts with {settings}: {error}") from error
         pairs = list(corpus)
         self._doc_ids = [doc_id for doc_id, _ in pairs]
         words = self._analyse([text for _, text in pairs])
@@ -108,6 +113,13 @@ class Bm25Retriever(Retriever):
             n_empty_results=sum(not ranking for ranking in rankings.values()),
         )
 
+    def _analyse(self, texts: Sequence[str]) -> list[list[str]]:
+        """Stemmed words of each text."""
+        if not texts:
+            return []
+        how = {"stopwords": self._stopwords, "stemmer": self._stemmer, "return_ids": False, "show_progress": False}
+        return bm25s_library().tokenize(list(texts), **how)
+
     def _known_words(self, texts: Iterable[str]) -> list[list[str]]:
         """Words of each text that occur in the collection."""
         vocabulary = self._index.vocab_dict
@@ -124,27 +136,6 @@ class _Bm25sIndex(Protocol):
     def retrieve(
         self, query_tokens: Sequence[list[str]], k: int, show_progress: bool
     ) -> tuple[np.ndarray, np.ndarray]: ...
-
-
-class _Analyser:
-    """Texts to lists of stemmed words."""
-
-    def __init__(self, settings: Bm25Config) -> None:
-        bm25s = bm25s_library()
-        self._tokenize = bm25s.tokenize
-        self._stopwords = settings.stopwords if settings.stopwords is not None else []
-        self._stemmer = None if settings.stemmer is None else _stemmer(settings.stemmer)
-        try:
-            self(["check"])
-        except ValueError as error:
-            raise ConfigError(f"BM25 cannot analyse texts with {settings}: {error}") from error
-
-    def __call__(self, texts: Sequence[str]) -> list[list[str]]:
-        if not texts:
-            return []
-        return self._tokenize(
-            list(texts), stopwords=self._stopwords, stemmer=self._stemmer, return_ids=False, show_progress=False
-        )
 
 
 def bm25s_library() -> ModuleType:

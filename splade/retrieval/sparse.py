@@ -24,13 +24,7 @@ from splade.vectors import SparseVectors
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that a search has found.
-
-    Attributes:
-        rank: from 1.
-        doc_id: the document.
-        score: dot product of the query's and the document's vector.
-    """
+    """A document that a search has found, its rank (from 1), and the dot product of its vector and the query's."""
 
     rank: int
     doc_id: str

@@ -11,13 +11,8 @@ class TrainingSampler(Dataset[TrainingExample]):
 
     Position p is in pass `p // n` over a training set of n examples; each pass is a permutation of its own. An
     interrupted run that resumes at position p, or several processes that share the positions among them, see what one
-    undisturbed process would have seen.
-
-    Args:
-        examples: the training set.
-        rows: (n,) integers, the examples that are used (others are held out for validation).
-        seed: seed of the permutations.
-        length: positions in all.
+    undisturbed process would have seen. Only `rows`, (n,) integers, are used of the training set (others are held out
+    for validation), in `length` positions in all.
     """
 
     def __init__(self, examples: TrainingSet, rows: np.ndarray, seed: int, length: int):

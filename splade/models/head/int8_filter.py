@@ -50,12 +50,7 @@ class Int8Filter:
 
 
 class FilteredBatch:
-    """A batch of hidden states in 8 bits, and the candidate terms of its passages.
-
-    Args:
-        int8_filter: of the output embedding.
-        hidden: (batch, length, dim) float32 hidden states.
-        attention_mask: (batch, length), zero for tokens that are left out.
+    """A batch of (batch, length, dim) float32 hidden states in 8 bits, and the candidate terms of its passages.
 
     Attributes:
         blocks: the batch, cut into blocks of whole passages.

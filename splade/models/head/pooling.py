@@ -64,7 +64,7 @@ def sparse_head(
         >>> sparse_head(hidden, mask, weight=torch.tensor([[1.0], [-1.0]])).exp()
         tensor([[4., 1.]])
     """
-    _check_aggregation(agg)
+    check_aggregation(agg)
     hidden, weight = _matched_dtypes(hidden, weight)
     if bias is not None:
         bias = bias.to(_accumulator(hidden.dtype))
@@ -86,19 +86,11 @@ def pooled_blocks(
 ) -> list[Result]:
     """Pool a batch without autograd, a few passages at a time, so that no batch x vocabulary matrix is kept.
 
-    Args:
-        hidden: see `sparse_head`.
-        attention_mask: see `sparse_head`.
-        weight: see `sparse_head`.
-        bias: see `sparse_head`.
-        agg: see `sparse_head`.
-        use: is given which passages of the batch, and their (passages, vocabulary) weights; perhaps in a thread.
-        int8_filter: finds the terms that can have a weight; only for `max` in float32 on the CPU.
-
-    Returns:
-        What `use` returned, in the order of the passages.
+    The first arguments are those of `sparse_head`. `use` is given which passages of the batch, and their (passages,
+    vocabulary) weights, perhaps in a thread; what it returns is returned in the order of the passages. `int8_filter`
+    finds the terms that can have a weight; only for `max` in float32 on the CPU.
     """
-    _check_aggregation(agg)
+    check_aggregation(agg)
     if int8_filter is not None:
         batch = FilteredBatch(int8_filter, hidden, attention_mask)
         return each_block(batch.blocks, lambda block: use(block.passages, batch.weights(block)))
@@ -116,7 +108,8 @@ def pooled_blocks(
     return each_block(token_blocks(hidden, attention_mask), work)
 
 
-def _check_aggregation(agg: str) -> None:
+def check_aggregation(agg: str) -> None:
+    """Raise a ConfigError for anything but `max` and `sum`."""
     if agg not in AGGREGATIONS:
         raise ConfigError(f"agg={agg!r}: how tokens are aggregated must be one of {', '.join(AGGREGATIONS)}")
 
