@@ -33,6 +33,7 @@ from splade.datasets.qrels import read_qrels
 from splade.errors import DataError, SpladeError, nearest
 from splade.progress import progress
 from splade.storage.atomic import replacing, write_json
+from splade.storage.locks import FolderLock
 
 MSMARCO = "https://msmarco.z22.web.core.windows.net/msmarcoranking/"
 TREC = "https://trec.nist.gov/data/deep/"
@@ -131,10 +132,11 @@ class Layout:
         try:
             with tarfile.open(archive, "r|gz") as opened:
                 for entry in progress(opened, f"unpacking {archive.name}", unit="file"):
-                    target = wanted.pop(entry.name.rpartition("/")[2], None)
-                    content = opened.extractfile(entry) if target is not None else None
-                    if target is None or content is None:
+                    name = entry.name.rpartition("/")[2]
+                    content = opened.extractfile(entry) if name in wanted and entry.isfile() else None
+                    if content is None:
                         continue
+                    target = wanted.pop(name)
                     _remove_leftovers(target)
                     with replacing(target) as temporary, open(temporary, "wb") as file:
                         shutil.copyfileobj(content, file, CHUNK_BYTES)
@@ -261,8 +263,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = list(PARTS) if "all" in given.parts else given.parts or ["base"]
     layout = Layout(given.folder, Downloads(given.folder / "downloads", SOURCES, given.base_url))
     try:
-        arrange(layout, parts)
-    except SpladeError as error:
+        with FolderLock(given.folder):
+            arrange(layout, parts)
+    except (SpladeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -5,7 +5,6 @@ after a restart, too, and must notice that the server has another file by then.
 """
 
 import hashlib
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from pathlib import Path
 import requests
 
 from splade.errors import DataError
-from splade.progress import progress_bar
 from splade.storage.atomic import read_json, write_json
+from splade.storage.download import HEADERS, TIMEOUT_SECONDS, receive
 
 CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 60
 ATTEMPTS = 5
 
 
@@ -71,13 +69,15 @@ class Downloads:
             return path
         self.folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        self._fetch(source.address(self.base_url), part)
+        self._fetch(source.address(self.base_url), part, source.md5 is not None)
         try:
             self._check(source, part)
         except DataError:
-            part.unlink()
+            part.unlink(missing_ok=True)
+            _tag_file(part).unlink(missing_ok=True)
             raise
         part.rename(path)
+        _tag_file(part).unlink(missing_ok=True)
         return path
 
     def _check(self, source: Source, path: Path) -> None:
@@ -86,6 +86,8 @@ class Downloads:
             found, expected = digest(path, "md5"), source.md5
         else:
             recorded = read_json(self._recorded) if self._recorded.is_file() else {}
+            if not isinstance(recorded, dict):
+                raise DataError(f"{self._recorded}: not a list of checksums; delete it, and the files beside it")
             found = digest(path, "sha256")
             expected = recorded.setdefault(source.file, found)
             write_json(self._recorded, recorded)
@@ -95,13 +97,13 @@ class Downloads:
                 f"file. Delete it and run the command again (from {source.address(self.base_url)})."
             )
 
-    def _fetch(self, url: str, part: Path) -> None:
+    def _fetch(self, url: str, part: Path, known: bool) -> None:
         """Append to `part` until it has everything; a broken transfer is taken up again where it stopped."""
         failures = 0
         while True:
             before = size_of(part)
             try:
-                transfer(url, part)
+                transfer(url, part, known)
                 return
             except requests.RequestException as error:
                 failures = 1 if size_of(part) > before else failures + 1
@@ -110,65 +112,64 @@ class Downloads:
                         f"{url}: the download failed ({error}); {size_of(part)} bytes are in {part}. Check the "
                         "connection and run the same command again: it goes on from there."
                     ) from error
+                print(f"{url}: {error}; trying again", flush=True)
                 time.sleep(self.wait_seconds * 2 ** (failures - 1))
 
 
-def transfer(url: str, part: Path) -> None:
+def transfer(url: str, part: Path, known: bool) -> None:
     """Fetch the rest of a file into `part`.
 
     The server's tag of the file is kept beside it: if the file has changed since, it is fetched from the beginning.
+
+    Args:
+        url: where it lies.
+        part: what there is of it.
+        known: its checksum is: a beginning without a tag will do, what does not belong together will be found.
 
     Raises:
         requests.RequestException: the connection, the server or the transfer failed.
         DataError: there is not enough space on the disk.
     """
-    tag_file = part.with_name(part.name + ".tag")
-    done = size_of(part)
-    headers = {"Accept-Encoding": "identity", "X-Ms-Version": "2019-12-12"}  # the latter lets Azure answer ranges
+    tag_file = _tag_file(part)
+    tag = _tag(tag_file)
+    done = size_of(part) if tag or known else 0
+    headers = HEADERS | {"X-Ms-Version": "2019-12-12"}  # the latter lets Azure answer ranges
     if done:
-        headers["Range"] = f"bytes={done}-"
-        if tag_file.is_file():
-            headers["If-Range"] = tag_file.read_text()
+        headers |= {"Range": f"bytes={done}-"} | ({"If-Range": tag} if tag else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             if answer.headers.get("Content-Range", "").rpartition("/")[2] != str(done):
-                part.unlink()  # it cannot be a beginning of that file
+                part.unlink(missing_ok=True)  # it cannot be a beginning of that file
                 raise requests.ConnectionError(f"the server has no byte {done}; starting over")
-            tag_file.unlink(missing_ok=True)
             return
         answer.raise_for_status()
         goes_on = answer.status_code == requests.codes.partial_content
-        done = done if goes_on else 0
-        total = done + int(answer.headers["Content-Length"]) if "Content-Length" in answer.headers else None
-        _check_space(part, total, done)
+        if goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            part.unlink(missing_ok=True)
+            raise requests.ConnectionError("the server sent another part than was asked for; starting over")
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         if tag and not tag.startswith("W/"):  # a weak tag does not vouch for the bytes
             tag_file.write_text(tag)
-        bar = progress_bar(part.name.removesuffix(".part"), total=total, unit="B")
-        bar.update(done)
-        with open(part, "ab" if goes_on else "wb") as file:
-            for chunk in answer.iter_content(CHUNK_BYTES):
-                file.write(chunk)
-                bar.update(len(chunk))
-        bar.close()
-    size = part.stat().st_size
-    if total is not None and size != total:
-        raise requests.ConnectionError(f"{size} of {total} bytes arrived")
-    tag_file.unlink(missing_ok=True)
+        else:
+            tag_file.unlink(missing_ok=True)
+        receive(answer, part, goes_on)
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(part.name + ".tag")
+
+
+def _tag(file: Path) -> str | None:
+    try:
+        tag = file.read_text()
+    except (OSError, ValueError):
+        return None
+    return tag if tag.isascii() and tag.isprintable() and tag.strip() else None
 
 
 def _worth_another_try(error: requests.RequestException) -> bool:
     status = error.response.status_code if error.response is not None else None
     return status is None or status >= 500 or status == requests.codes.too_many_requests
-
-
-def _check_space(part: Path, total: int | None, done: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - done > free:
-        raise DataError(
-            f"{part.parent.absolute()}: {(total - done) / 1e9:.1f} GB are to be fetched, but only {free / 1e9:.1f} GB "
-            "are free; choose another disk with --folder"
-        )
 
 
 def size_of(path: Path) -> int:

@@ -1,14 +1,16 @@
 """BEIR data sets: the folder layout, and fetching one that is missing."""
 
 import os
-import zipfile
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from splade.datasets.dataset import Dataset
 from splade.errors import DataError
+from splade.storage.archives import unzip
+from splade.storage.download import HEADERS, TIMEOUT_SECONDS, receive
+from splade.storage.locks import LOCK_FILE, FolderLock
 from splade.storage.paths import check_folder_name, folder_content, resolve_path
 
 URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
@@ -18,7 +20,6 @@ CQADUPSTACK_FORUMS = tuple(
 """Sub-forums of CQADupStack, folders of `cqadupstack/`; the published figure is the mean of their figures."""
 
 CQADUPSTACK = "cqadupstack"
-_TIMEOUT_SECONDS = 30
 
 
 def open_beir(name: str, folder: str | Path, split: str = "test", url: str | None = None) -> list[Dataset]:
@@ -40,7 +41,7 @@ def open_beir(name: str, folder: str | Path, split: str = "test", url: str | Non
     name = name.rstrip("/")
     for part in name.split("/", 1):
         check_folder_name(part, "beir.dataset")
-    found = find_or_download(name, folder, url or URL)
+    found = find_or_download(name, folder, url or URL, split)
     if name != CQADUPSTACK:
         return [beir_dataset(found, split, name)]
     missing = [forum for forum in CQADUPSTACK_FORUMS if not (found / forum).is_dir()]
@@ -77,7 +78,7 @@ def available_splits(folder: Path) -> list[str]:
     return sorted(set(_split_names(names)))
 
 
-def find_or_download(name: str, folder: str | Path, url: str = URL) -> Path:
+def find_or_download(name: str, folder: str | Path, url: str = URL, split: str = "test") -> Path:
     """Return `folder/name`, as it is or fetched; the arguments are those of `open_beir`.
 
     Raises:
@@ -92,51 +93,61 @@ def find_or_download(name: str, folder: str | Path, url: str = URL) -> Path:
         raise DataError(
             f"{wanted.absolute()}: no such folder; {place / archive_name} {folder_content(place / archive_name)}"
         )
-    place.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{archive_name}.", dir=place) as scratch:
-        fetched = _fetch(url.replace("{name}", archive_name), Path(scratch), archive_name)
-        os.replace(fetched, place / archive_name)
-    if not wanted.is_dir():
-        raise DataError(
-            f"{wanted.absolute()}: not in the archive; {place / archive_name} {folder_content(place / archive_name)}"
-        )
+    address = url.replace("{name}", archive_name)
+    scratch = place / f".{archive_name}.download"
+    with FolderLock(scratch):
+        try:
+            for left in scratch.iterdir():  # by a process that was killed
+                if left.name != LOCK_FILE:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            fetched = _fetch(address, scratch, archive_name)
+            _check_content(fetched, wanted.relative_to(place), split, address)
+            if not wanted.is_dir():  # nobody else was faster
+                os.replace(fetched, place / archive_name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return wanted
 
 
 def _fetch(url: str, scratch: Path, name: str) -> Path:
-    """Download and unpack with beir's own helpers; check the answer's status before and the archive in between."""
+    """Download and unpack an archive."""
     import requests
-    from beir import util
 
     archive = scratch / f"{name}.zip"
-    advice = "check the name and the connection, or put the unpacked data set there yourself"
     try:
-        # beir's helper writes whatever arrives, an error page included.
-        with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS) as answer:
+        with requests.get(url, headers=HEADERS, stream=True, timeout=TIMEOUT_SECONDS) as answer:
             answer.raise_for_status()
-        util.download_url(url, str(archive))
+            receive(answer, archive)
     except requests.RequestException as error:
-        raise DataError(f"{url}: the download failed ({error}); {advice}") from error
-    _check_archive(archive, url, name)
-    util.unzip(str(archive), str(scratch))
+        raise DataError(
+            f"{url}: the download failed ({error}); check the name and the connection, or put the unpacked data set "
+            "there yourself"
+        ) from error
+    try:
+        unzip(archive, scratch, name)
+    except ValueError as error:
+        raise DataError(f"{url}: {error}") from error
     return scratch / name
 
 
-def _check_archive(archive: Path, url: str, name: str) -> None:
+def _check_content(fetched: Path, wanted: Path, split: str, url: str) -> None:
+    """Read a data set before it is put in place: one that is there is used, whatever it is.
+
+    Raises:
+        DataError: a file is missing or wrong.
+    """
+    folder = fetched.parent / wanted
     try:
-        with zipfile.ZipFile(archive) as opened:
-            members = opened.namelist()
-            damaged = opened.testzip()
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{url}: what arrived is not a whole zip file ({error}); try again") from error
-    if damaged is not None:
-        raise DataError(f"{url}: '{damaged}' in the archive is damaged; try again")
-    for member in members:
-        parts = member.replace("\\", "/").split("/")
-        if member.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-            raise DataError(f"{url}: refused, the archive writes outside its folder: '{member}'")
-    if not any(member.startswith(f"{name}/") for member in members):
-        raise DataError(f"{url}: the archive has no folder '{name}'; it holds {', '.join(members[:5])}")
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; {fetched} {folder_content(fetched)}")
+        whole = wanted.as_posix() == CQADUPSTACK
+        for one in [folder / forum for forum in CQADUPSTACK_FORUMS] if whole else [folder]:
+            splits = available_splits(one)
+            dataset = beir_dataset(one, split if split in splits or not splits else splits[0])
+            len(dataset.documents)
+    except DataError as error:
+        inside = str(error).replace(f"{fetched.parent.absolute()}{os.sep}", "")
+        raise DataError(f"{url}: what arrived cannot be used and is not kept: {inside}") from error
 
 
 def _split_names(file_names: Iterator[str]) -> Iterator[str]:

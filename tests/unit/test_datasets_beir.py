@@ -122,7 +122,7 @@ def test_download(tmp_path, server):
 
 
 def test_sub_forum_comes_with_its_archive(tmp_path, server):
-    files = {f"cqadupstack/{forum}/corpus.jsonl": FILES["corpus.jsonl"] for forum in CQADUPSTACK_FORUMS}
+    files = {f"cqadupstack/{forum}/{name}": FILES[name] for forum in CQADUPSTACK_FORUMS for name in FILES}
     server.answers["/cqadupstack.zip"] = (200, {}, zipped(files))
     for forum in CQADUPSTACK_FORUMS:
         assert (find_or_download(f"cqadupstack/{forum}", tmp_path, server.url) / "corpus.jsonl").is_file()
@@ -142,11 +142,11 @@ GOOD = zipped({"tiny/corpus.jsonl": "x" * 5000})
         ((200, {}, b"<html>maintenance</html>"), "not a whole zip file"),
         ((200, {}, GOOD[:-50]), "not a whole zip file"),
         ((200, {"Content-Length": str(len(GOOD) + 10)}, GOOD), "download failed"),
-        ((200, {}, GOOD.replace(b"xxxx", b"yyyy", 1)), "'tiny/corpus.jsonl' in the archive is damaged"),
+        ((200, {}, GOOD.replace(b"xxxx", b"yyyy", 1)), "not a whole zip file.*'tiny/corpus.jsonl'"),
         ((200, {}, zipped({"tiny/a": "", "../evil": "x"})), r"outside its folder: '\.\./evil'"),
         ((200, {}, zipped({"tiny/a": "", "tiny/../../evil": "x"})), "outside its folder"),
         ((200, {}, zipped({"tiny/a": "", "/evil": "x"})), "outside its folder: '/evil'"),
-        ((200, {}, zipped({"other/a": ""})), "no folder 'tiny'; it holds other/a"),
+        ((200, {}, zipped({"other/a": ""})), "no folder 'tiny'; it holds 'other/a'"),
     ],
 )
 def test_failed_downloads_leave_nothing_behind(tmp_path, server, answer, message):

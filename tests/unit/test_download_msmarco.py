@@ -300,5 +300,5 @@ def test_command_line(script: ModuleType, server: Server, tmp_path: Path, capsys
 
 def test_no_space_on_the_disk(script: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(script.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
-    with pytest.raises(DataError, match="--folder"):
+    with pytest.raises(DataError, match="choose another disk"):
         layout_of(script, server, tmp_path).downloads.get("collection")
