@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from splade.errors import DataError
+from splade.storage.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class DocumentIds:
                 raise DataError(f"document id '{self[i]}' occurs twice, as documents {first} and {i} (counted from 0)")
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fnv1a(text: np.ndarray, ends: np.ndarray) -> np.ndarray:
     hashes = np.empty(len(ends), np.uint64)
     start = 0

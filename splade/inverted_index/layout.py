@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from splade.storage.arrays import ArrayFile, Layout, open_arrays
+from splade.storage.compiled import compiled
 
 INDEX_FILE = "index.h5"
 WINDOW_BITS = 15
@@ -107,7 +107,7 @@ _FAULTS = (
 )
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fault_in_postings(lists: PostingLists, impact_bits: np.ndarray, n_docs: int) -> int:
     """Return 0, or which of `_FAULTS`, counted from 1, there is; the positions of terms and blocks are right.
 

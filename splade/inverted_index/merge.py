@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba
 import numpy as np
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from splade.inverted_index.layout import INDEX_LAYOUT, MAX_DOCS, WINDOW_BITS
 from splade.inverted_index.segments import Postings, PostingSource
 from splade.progress import progress_bar
 from splade.storage.arrays import ArrayFile, ArrayWriter, array_writer
+from splade.storage.compiled import compiled
 
 _RANGE_POSTINGS = 3 << 22  # merged at once, 8 bytes each
 _CHUNK_POSTINGS = 1 << 19  # written at once, so that they stay in the cache between conversion and writing
@@ -146,7 +146,7 @@ def _merge_range(
     return Postings(starts, pairs)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _append_source(starts: np.ndarray, pairs: np.ndarray, base: int, ends: np.ndarray, merged: np.ndarray) -> None:
     """Append one source's postings to those of the sources before it."""
     for term in range(len(ends)):
@@ -158,7 +158,7 @@ def _append_source(starts: np.ndarray, pairs: np.ndarray, base: int, ends: np.nd
         ends[term] = place
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _split_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets in the window (uint16) and bits of the impacts (uint32)."""
     offsets, bits = np.empty(len(pairs), np.uint16), np.empty(len(pairs), np.uint32)
@@ -168,7 +168,7 @@ def _split_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return offsets, bits
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _cut_blocks(
     starts: np.ndarray, pairs: np.ndarray, pairs_as_floats: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -202,7 +202,7 @@ def _cut_blocks(
     return per_term, windows, sizes, maxima
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _window_end(pairs: np.ndarray, begin: int, end: int, limit: np.int64) -> int:
     """Return the first position of `begin:end` whose document is not below `limit`, or `end`."""
     size = end - begin

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numba
 import numpy as np
 
 from splade.inverted_index.document_ids import DocumentIds
 from splade.inverted_index.layout import ascends, check_ids, check_lengths
 from splade.storage.arrays import ArrayFile, Layout, array_writer, open_arrays
+from splade.storage.compiled import compiled
 from splade.vectors import SparseVectors
 
 
@@ -130,7 +130,7 @@ class SegmentFile:
         return Postings(self.starts[first : last + 1] - start, pairs)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _pairs_are_right(starts: np.ndarray, pairs: np.ndarray, pairs_as_floats: np.ndarray, n_docs: int) -> bool:
     for term in range(len(starts) - 1):
         before = np.int64(-1)
@@ -142,13 +142,13 @@ def _pairs_are_right(starts: np.ndarray, pairs: np.ndarray, pairs_as_floats: np.
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _count_terms(term_ids: np.ndarray, counts: np.ndarray) -> None:
     for entry in range(len(term_ids)):
         counts[term_ids[entry]] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _scatter(
     indptr: np.ndarray,
     term_ids: np.ndarray,

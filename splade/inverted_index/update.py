@@ -9,7 +9,6 @@ takes a few seconds per 100 million postings.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from splade.errors import DataError
@@ -19,6 +18,7 @@ from splade.inverted_index.merge import IndexInfo, merge, term_ranges
 from splade.inverted_index.read import InvertedIndex
 from splade.inverted_index.segments import Postings, PostingSource, Segment
 from splade.storage.arrays import ArrayFile
+from splade.storage.compiled import compiled
 from splade.storage.locks import FolderLock
 from splade.vectors import SparseVectors
 
@@ -110,7 +110,7 @@ class _IndexSource:
         return Postings(starts, pairs)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _renumber(
     term_blocks: np.ndarray,
     block_postings: np.ndarray,

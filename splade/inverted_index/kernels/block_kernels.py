@@ -4,16 +4,16 @@ A window's scores are an array of float32 small enough for the processor's cache
 than a nanosecond each. Posting blocks are given as `(begin, end)` positions in `offsets` and `impacts`.
 """
 
-import numba
 import numpy as np
 
 from splade.inverted_index.layout import WINDOW_BITS
+from splade.storage.compiled import compiled
 
 LANES = 64  # documents compared at once; a constant, so that the compiler turns the comparison into vector code
 _FIRST_STEP = 16  # postings; half a cache line of offsets
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def add_block(
     offsets: np.ndarray, impacts: np.ndarray, begin: int, end: int, query_weight: np.float32, scores: np.ndarray
 ) -> None:
@@ -22,7 +22,7 @@ def add_block(
         scores[offsets[posting]] += query_weight * impacts[posting]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def collect(scores: np.ndarray, threshold: np.float32, found: np.ndarray, found_scores: np.ndarray) -> int:
     """List the documents with a score above `threshold`, in ascending order; return how many there are."""
     groups = scores.reshape(-1, LANES)
@@ -41,7 +41,7 @@ def collect(scores: np.ndarray, threshold: np.float32, found: np.ndarray, found_
     return count
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def safe_threshold(scores: np.ndarray, top_k: int) -> np.float32:
     """Return a score that at least `top_k` documents of the window exceed, 0 when that takes too long to find.
 
@@ -59,7 +59,7 @@ def safe_threshold(scores: np.ndarray, top_k: int) -> np.float32:
     return np.partition(maxima, len(maxima) - top_k)[len(maxima) - top_k] * np.float32(1 - 1e-6)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def collect_from_block(
     offsets: np.ndarray,
     begin: int,
@@ -81,7 +81,7 @@ def collect_from_block(
     return count
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def find_posting(offsets: np.ndarray, begin: int, end: int, offset: int) -> int:
     """Return the posting of the document at `offset` in a block, or -1.
 
@@ -111,7 +111,7 @@ def find_posting(offsets: np.ndarray, begin: int, end: int, offset: int) -> int:
     return low if low < end and offsets[low] == offset else -1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def complete_scores(
     offsets: np.ndarray,
     impacts: np.ndarray,

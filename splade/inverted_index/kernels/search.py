@@ -19,7 +19,6 @@ A document's contributions are added in the same order of terms on every way, so
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from splade.inverted_index.kernels.block_kernels import (
@@ -32,6 +31,7 @@ from splade.inverted_index.kernels.block_kernels import (
 )
 from splade.inverted_index.kernels.top_k import keep_best, key_score, ranking_key, write_ranking
 from splade.inverted_index.layout import WINDOW_BITS, PostingLists
+from splade.storage.compiled import compiled
 
 _WINDOW = 1 << WINDOW_BITS
 _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
@@ -58,7 +58,7 @@ class Workspace(NamedTuple):
     keys: np.ndarray  # uint64, ranking keys: the best so far and as many again
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def search_batch(
     lists: PostingLists,
     n_docs: int,
@@ -109,12 +109,12 @@ def search_batch(
         write_ranking(space.keys[:size], doc_idx[query], scores[query])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _list_length(lists: PostingLists, term: int) -> int:
     return lists.block_postings[lists.term_blocks[term + 1]] - lists.block_postings[lists.term_blocks[term]]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _order_terms(lists: PostingLists, term_ids: np.ndarray, query_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order the query's terms by largest contribution per posting, without those that no document has."""
     gains = np.empty(len(term_ids), np.float64)
@@ -127,7 +127,7 @@ def _order_terms(lists: PostingLists, term_ids: np.ndarray, query_weights: np.nd
     return term_ids[order].astype(np.int64), query_weights[order]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _search_one(
     lists: PostingLists,
     n_docs: int,
@@ -183,7 +183,7 @@ def _search_one(
     return size, estimate
 
 
-@numba.njit(nogil=True, cache=True, inline="always")  # a call for each window takes measurable time
+@compiled(inline="always")  # a call for each window takes measurable time
 def _blocks_of_window(
     lists: PostingLists,
     terms: np.ndarray,
@@ -211,7 +211,7 @@ def _blocks_of_window(
     return n_blocks, n_postings
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _estimate_threshold(keys: np.ndarray, top_k: int, seen: float) -> np.float32:
     """Return a score that `top_k` documents probably reach, 0 if there is none above that of the last key.
 
@@ -225,7 +225,7 @@ def _estimate_threshold(keys: np.ndarray, top_k: int, seen: float) -> np.float32
     return key_score(np.partition(keys, len(keys) - rank)[len(keys) - rank])
 
 
-@numba.njit(nogil=True, cache=True, inline="always")  # a call for each window takes measurable time
+@compiled(inline="always")  # a call for each window takes measurable time
 def _read_sparse_window(
     lists: PostingLists, blocks: QueryBlocks, n_blocks: int, threshold: np.float32, space: Workspace
 ) -> int:
@@ -241,7 +241,7 @@ def _read_sparse_window(
     return count
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _read_window(
     lists: PostingLists,
     blocks: QueryBlocks,

@@ -6,31 +6,32 @@ its value, and below them stands the complement of the document's number. All of
 out the same whatever way a search takes.
 """
 
-import numba
 import numpy as np
+
+from splade.storage.compiled import compiled
 
 _DOC_MASK = np.uint64(0xFFFFFFFF)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def ranking_key(score: np.float32, doc: int) -> np.uint64:
     """Pack a positive score and a document number; the greater key stands first in the ranking."""
     return (np.uint64(np.float32(score).view(np.uint32)) << np.uint64(32)) | (_DOC_MASK - np.uint64(doc))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def key_score(key: np.uint64) -> np.float32:
     """Return the score of a key."""
     return np.uint32(key >> np.uint64(32)).view(np.float32)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def key_doc(key: np.uint64) -> np.int64:
     """Return the document number of a key."""
     return np.int64(_DOC_MASK - (key & _DOC_MASK))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def keep_best(keys: np.ndarray, size: int, top_k: int) -> int:
     """Move the `top_k` greatest of the first `size` keys to the front, the smallest of them first; return how many.
 
@@ -61,7 +62,7 @@ def keep_best(keys: np.ndarray, size: int, top_k: int) -> int:
     return top_k
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def write_ranking(keys: np.ndarray, doc_idx: np.ndarray, scores: np.ndarray) -> None:
     """Sort keys and write their documents and scores, best first."""
     keys.sort()

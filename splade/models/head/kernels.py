@@ -8,10 +8,11 @@ NaN wins every maximum and stays, as in PyTorch: a diverged model must not look 
 """
 
 import numpy as np
-from numba import njit
+
+from splade.storage.compiled import compiled
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def segment_max(
     tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int, lowest: float = -np.inf
 ) -> None:
@@ -36,7 +37,7 @@ def segment_max(
                 best[term] = logit if higher else best[term]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def segment_argmax(
     tile: np.ndarray, offsets: np.ndarray, rows: np.ndarray, values: np.ndarray, argmax: np.ndarray, first_term: int
 ) -> None:
@@ -65,7 +66,7 @@ def segment_argmax(
                 best_row[term] = source if higher else best_row[term]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def segment_sum(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first_term: int) -> None:
     """Write `values[i, first_term + t] = sum(tile[offsets[i]:offsets[i + 1], t])`; arguments as in `segment_max`."""
     terms = tile.shape[1]
@@ -78,7 +79,7 @@ def segment_sum(tile: np.ndarray, offsets: np.ndarray, values: np.ndarray, first
                 total[term] += weights[term]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def candidate_terms(highest: np.ndarray, scales: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return the terms (int64, ascending) whose logit may be above zero, or is not a number.
 
