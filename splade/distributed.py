@@ -5,6 +5,7 @@ Light commands import this module, so PyTorch is only imported where it is neede
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -20,18 +21,40 @@ LONGEST_WAIT = timedelta(days=1)  # the first process validates while the others
 
 
 def process_rank() -> int:
-    """Return the number of this process, from 0; 0 without `torchrun`."""
-    return int(os.environ.get("RANK", "0"))
+    """Return the number of this process, from 0; 0 without `torchrun`.
+
+    Raises:
+        ConfigError: RANK, LOCAL_RANK or WORLD_SIZE is set to something that `torchrun` does not set.
+    """
+    return _rank("RANK")
 
 
 def n_processes() -> int:
     """Return how many processes there are; 1 without `torchrun`."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _variable("WORLD_SIZE", default=1)
 
 
 def local_rank() -> int:
     """Return the number of this process among those of this machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _rank("LOCAL_RANK")
+
+
+def _rank(variable: str) -> int:
+    rank = _variable(variable, default=0)
+    if rank >= n_processes():
+        raise ConfigError(
+            f"{variable}={rank}, but WORLD_SIZE={n_processes()}: processes are numbered from 0; start them with "
+            f"torchrun, or unset {variable} for a single process"
+        )
+    return rank
+
+
+def _variable(name: str, default: int) -> int:
+    """Return a number that `torchrun` has set; its default is the smallest that there is."""
+    text = os.environ.get(name) or str(default)
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < default:
+        raise ConfigError(f"{name}={text!r}: torchrun sets it to a number; unset it for a single process")
+    return int(text)
 
 
 def pick_device() -> "torch.device":
@@ -79,7 +102,13 @@ def join_processes() -> None:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(local_rank())
-    torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+    try:
+        torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+    except (RuntimeError, ValueError) as error:  # torch's own errors are among them
+        raise ConfigError(
+            f"the {n_processes()} processes of WORLD_SIZE cannot connect ({error}); start them with torchrun, or unset "
+            "WORLD_SIZE for a single process"
+        ) from error
     if process_rank() > 0:
         logging.getLogger().setLevel(logging.WARNING)
 

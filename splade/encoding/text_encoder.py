@@ -109,7 +109,7 @@ class TextEncoder:
 
     def check_truncation(self, texts: Iterable[str]) -> list[Finding]:
         """Does `max_length` cut nearly every text? That is rarely meant: settings for short texts, for instance."""
-        sample = [text for _, text in zip(range(_TRUNCATION_SAMPLE), texts, strict=False)]
+        sample = [_checked(text) for _, text in zip(range(_TRUNCATION_SAMPLE), texts, strict=False)]
         # One token more than allowed tells that there are more.
         n_cut = sum(len(ids) > self.max_length for ids in token_ids(self.tokenizer, sample, self.max_length + 1))
         if n_cut <= _NEARLY_ALL * len(sample):
@@ -124,4 +124,10 @@ class TextEncoder:
 def _checked(text: object) -> str:
     if not isinstance(text, str):
         raise DataError(f"a text to encode must be a string, got {str(text)[:60]!r} ({type(text).__name__})")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = ascii(text[max(0, error.start - 20) : error.end + 20])
+            raise DataError(f"a text to encode holds {ascii(text[error.start])}, half a character: {shown}") from error
     return text

@@ -1,8 +1,10 @@
 """Task: one query, or a prompt, answered on the terminal."""
 
+import io
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from splade.config import Experiment, require
@@ -32,18 +34,22 @@ def search(experiment: Experiment) -> TaskResult:
     retriever.search("a first query", top_k)  # compiling and first allocations are in no measured query
     if experiment.query is not None:
         return TaskResult(text=_answer(retriever, texts, experiment.query, top_k))
-    while (query := _ask()) is not None:
-        if query:
-            report(_answer(retriever, texts, query, top_k))
+    for query in filter(None, _typed()):
+        report(_answer(retriever, texts, query, top_k))
     return TaskResult(text="")
 
 
-def _ask() -> str | None:
-    """Return the next query; None at the end of the input."""
-    try:
-        return input("query> " if sys.stdin.isatty() else "").strip()
-    except EOFError:
-        return None
+def _typed() -> Iterator[str]:
+    """Yield one query after the other, until the input ends; bytes that are no text become U+FFFD."""
+    if sys.stdin is None:  # closed by whoever started the process
+        return
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    while True:
+        try:
+            yield input("query> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
 
 
 def _answer(retriever: SparseRetriever, texts: TextCollection | None, query: str, top_k: int) -> str:
