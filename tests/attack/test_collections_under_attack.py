@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from written_files import write_tsv
@@ -110,6 +111,21 @@ def test_a_file_written_just_now_is_not_remembered(
     monkeypatch.setattr(cache.time, "time_ns", lambda: path.stat().st_ctime_ns + 10**10)
     file_digest(path)
     assert len(list(own_cache.iterdir())) == 1
+
+
+def test_a_file_that_changes_while_its_digest_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "raw.tsv"
+    path.write_text("d1\tx\n")
+    read = cache._read_digest
+
+    def read_and_change(*arguments: Any) -> str:
+        digest = read(*arguments)
+        edit(path, 3)
+        return digest
+
+    monkeypatch.setattr(cache, "_read_digest", read_and_change)
+    with pytest.raises(DataError, match="changed while it was read"):
+        file_digest(path)
 
 
 @pytest.mark.parametrize("name", ["raw.tsv", "raw.tsv.gz"])

@@ -53,11 +53,13 @@ class Server:
     def __init__(self) -> None:
         self.answer: tuple[int, dict[str, str], list[bytes]] = (200, {}, [GOOD])
         self.asked: list[str] = []
+        self.ranges: list[str | None] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # noqa: N802
                 server.asked.append(self.path)
+                server.ranges.append(self.headers.get("Range"))
                 status, headers, pieces = server.answer
                 self.send_response(status)
                 for name, value in headers.items():
@@ -278,6 +280,14 @@ def test_a_server_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         download.receive(answer, tmp_path / "x")  # type: ignore[arg-type]
 
 
+def test_an_answer_that_ends_early(tmp_path: Path) -> None:
+    answer = Trickle()
+    pieces = iter([b"PK", b"x", b""])
+    answer.raw = type("Raw", (), {"read1": lambda *size, **decode: next(pieces)})  # type: ignore[misc]
+    with pytest.raises(requests.ConnectionError, match="3 of 100000000 bytes arrived"):
+        download.receive(answer, tmp_path / "x")  # type: ignore[arg-type]
+
+
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = tmp_path / "a.zip"
     archive.write_bytes(GOOD)
@@ -299,10 +309,11 @@ def test_what_a_killed_download_left_is_removed(server: Server, tmp_path: Path) 
     left = tmp_path / ".tiny.download"
     (left / "tiny").mkdir(parents=True)
     (left / "tiny" / "corpus.jsonl").write_text("half")
+    (left / "tiny" / "queries.jsonl.gz").write_text("half")
     (left / "tiny.zip").write_bytes(GOOD[:20])
     find_or_download("tiny", tmp_path, server.url)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
-    assert (tmp_path / "tiny" / "corpus.jsonl").read_text() == FILES["corpus.jsonl"]
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {"corpus.jsonl", "queries.jsonl", "qrels"}
 
 
 def test_two_downloads_of_the_same_data_set(server: Server, tmp_path: Path) -> None:
@@ -350,6 +361,7 @@ def test_a_beginning_of_nobody_knows_what_is_not_continued(server: Server, downl
     fetched.folder.mkdir()
     (fetched.folder / "file.zip.part").write_bytes(b"of another file")
     assert fetched.get("file").read_bytes() == GOOD
+    assert server.ranges == [None]
 
 
 @pytest.mark.parametrize("tag", ["\n", "a\nb", "\u20ac", "", "\x00"])
