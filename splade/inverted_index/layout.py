@@ -83,7 +83,6 @@ def _check_index(file: ArrayFile) -> None:
     n_docs, n_postings, vocab_size = (file.integer(name) for name in ("n_docs", "n_postings", "vocab_size"))
     if not 1 <= n_docs <= MAX_DOCS or vocab_size < 1 or file.integer("window_bits") != WINDOW_BITS:
         file.refuse(f"it claims {n_docs} documents and {vocab_size} terms in windows of another size")
-    file.json_object("metadata")
     lists, doc_lengths = posting_lists(file), file.arrays["doc_lengths"]
     n_blocks = len(lists.block_windows)
     lengths = {"offsets": n_postings, "impacts": n_postings, "term_blocks": vocab_size + 1, "term_max": vocab_size}

@@ -108,7 +108,8 @@ FORGERIES: dict[str, Change] = {
     "a largest impact of a term too small": put("term_max", 0, 1e-9),
     "a largest impact of a term negative": put("term_max", 0, -1),
     "a largest impact without postings": put("term_max", VOCAB - 1, 1.0),
-    "a largest impact infinite": both(put("block_max", 0, np.inf), put("term_max", 0, np.inf)),
+    "infinity everywhere": both(*(put(name, 0, np.inf) for name in ("impacts", "block_max", "term_max"))),
+    "NaN everywhere": both(*(put(name, 0, np.nan) for name in ("impacts", "block_max", "term_max"))),
     "an id ends beyond": put("id_ends", -1, 1 << 50),
     "an id ends before it begins": put("id_ends", 5, 0),
     "an id ends before the file": put("id_ends", 0, -1),
@@ -195,9 +196,7 @@ SEGMENT_FORGERIES: dict[str, Change] = {
     "a negative impact": put("pairs", 1, 0xBF800000),
     "impact 0": put("pairs", 1, 0),
     "an odd number": replaced("pairs", np.zeros(3, "<u4")),
-    "more terms than the model has": lambda file: replaced(
-        "starts", np.append(np.zeros(9, "<i8"), file["pairs"].size // 2)
-    )(file),
+    "more terms than the model has": lambda file: replaced("starts", np.append(file["starts"], file["starts"][-1]))(file),
     "no terms": replaced("starts", np.zeros(0, "<i8")),
     "fewer documents": replaced("doc_lengths", np.zeros(1, "<i4")),
     "an id ends beyond": put("id_ends", -1, 1 << 50),

@@ -410,10 +410,11 @@ class TestStoredResults:
         (tmp_path / "out" / missing).unlink()
         assert self.evaluate(tmp_path, a=1) == 1
 
-    def test_an_interrupted_evaluation_is_no_result(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("step", ["retrieval.evaluate_retriever.write_run_trec", "tasks.systems.store_result"])
+    def test_an_interrupted_evaluation_is_no_result(self, tmp_path, monkeypatch, step):
         self.evaluate(tmp_path, a=1)
         with monkeypatch.context() as patched:
-            patched.setattr("splade.retrieval.evaluate_retriever.write_run_trec", lambda *_: 1 / 0)
+            patched.setattr(f"splade.{step}", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 self.evaluate(tmp_path, a=2)
         # The run is already that of other settings: it must not pass for what was there before.

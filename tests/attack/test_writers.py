@@ -180,7 +180,9 @@ def test_one_thread_may_take_a_lock_again_and_another_may_not(tmp_path: Path) ->
         except BusyError as error:
             found.append(str(error))
 
-    with FolderLock(tmp_path), FolderLock(tmp_path / "." / ""):
+    with FolderLock(tmp_path):
+        with FolderLock(tmp_path / "." / ""):
+            pass
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
@@ -213,7 +215,40 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_parent(tmp_path: Path) ->
         process.join()
         FolderLock(tmp_path).release()
     finally:
+        process.kill()
         os.kill(worker, signal.SIGKILL)
+
+
+def test_a_lock_file_that_its_holder_has_just_removed_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, calls = locks.fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            (tmp_path / LOCK_FILE).unlink()  # between opening and locking
+        flock(descriptor, operation)
+
+    (tmp_path / LOCK_FILE).touch()
+    monkeypatch.setattr(locks.fcntl, "flock", late)
+    with FolderLock(tmp_path):
+        monkeypatch.undo()
+        assert isinstance(in_child(lambda: FolderLock(tmp_path)), BusyError)
+
+
+def test_an_evaluation_has_the_folder_until_it_has_written_what_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def store_result(system: str, result: object, settings: object) -> object:
+        found.append(in_child(lambda: FolderLock(tmp_path / "out")))
+        return result
+
+    monkeypatch.setattr("splade.tasks.systems.store_result", store_result)
+    evaluate_system(NothingSystem(), DATASET, None, 10, tmp_path / "index", tmp_path / "out")
+    assert isinstance(found[0], BusyError)
 
 
 def test_ranks_have_locks_of_their_own(tmp_path: Path) -> None:
