@@ -20,6 +20,7 @@ from splade.reports.published import BEIR_13, PUBLISHED_SYSTEMS, PublishedSystem
 from splade.reports.summaries import COST_COLUMNS, cost_cells
 from splade.reports.tables import Cell, Column, Table, WrittenTable, write_table
 from splade.storage.atomic import read_json
+from splade.storage.locks import FolderLock
 
 _METRICS = ("NDCG@10", "Recall@100", "R_cap@100")
 # Meaningful as a mean over data sets; index sizes and thread counts are not.
@@ -63,7 +64,9 @@ def write_beir_table(out_dir: Path, reference: str | None = None) -> WrittenTabl
         ConfigError: no published results of the name `reference` (see `sweep_table`).
         DataError: there is no result.
     """
-    return write_table(sweep_table(collect_sweep(find_systems(out_dir)), reference), out_dir / "beir_table")
+    find_systems(out_dir)  # before a folder is made that is not there
+    with FolderLock(out_dir, wait_s=60):  # else the table of one of two evaluations could lack the other
+        return write_table(sweep_table(collect_sweep(find_systems(out_dir)), reference), out_dir / "beir_table")
 
 
 def collect_sweep(out_dirs: Mapping[str, str | Path]) -> tuple[SweepEntry, ...]:

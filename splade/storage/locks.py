@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".writer"
+_POLL_SECONDS = 0.05
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -51,9 +53,10 @@ class FolderLock:
     Args:
         folder: what is locked.
         part: number of a part of the folder that has a writer of its own; 0 stands for all else.
+        wait_s: seconds to wait for somebody else, where what is written takes a moment only.
 
     Raises:
-        BusyError: somebody else holds it; the message says who. Nobody waits.
+        BusyError: somebody else holds it; the message says who.
         WriteError: the folder cannot be written to, or is none.
 
     Example:
@@ -66,14 +69,14 @@ class FolderLock:
         []
     """
 
-    def __init__(self, folder: str | Path, part: int = 0):
+    def __init__(self, folder: str | Path, part: int = 0, wait_s: float = 0):
         self._held = False
         path = Path(folder).resolve() / (f"{LOCK_FILE}-{part}" if part else LOCK_FILE)
         self._key = path, threading.get_ident()
         if self._key not in _holds:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _holds[self._key] = _Hold(_take(path), 0)
+                _holds[self._key] = _Hold(_wait_for(path, wait_s), 0)
         _holds[self._key].times += 1
         self._held = True
 
@@ -100,6 +103,17 @@ class FolderLock:
             with suppress(OSError):  # the folder may be gone
                 self._key[0].unlink()
             os.close(hold.descriptor)
+
+
+def _wait_for(path: Path, wait_s: float) -> int:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return _take(path)
+        except BusyError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def _take(path: Path) -> int:

@@ -11,6 +11,7 @@ from splade.encoding.text_encoder import TextEncoder
 from splade.errors import ConfigError
 from splade.interop.anserini import SparseVector, write_documents, write_queries
 from splade.reports.summaries import TaskResult
+from splade.storage.locks import FolderLock
 from splade.tasks.evaluation_sets import check_names
 from splade.tasks.model_loading import load_model
 
@@ -26,14 +27,15 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     documents = open_collection(str(experiment.data.COLLECTION_PATH))
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
     model, _ = load_model(experiment)
-    factor = float(experiment.quantization_factor_document or 0)
-    vectors = _with_vectors(documents, model.documents)
-    exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, factor)]
-    factor = float(experiment.quantization_factor_query or 0)
-    for name, collection in zip(names, queries, strict=True):
-        pairs = ((query_id, vector) for query_id, _, vector in _with_vectors(collection, model.queries))
-        exported.append(write_queries(out_dir / name, pairs, model.tokens, factor))
-    save_record(experiment, out_dir, "create_anserini")
+    with FolderLock(out_dir):
+        factor = float(experiment.quantization_factor_document or 0)
+        vectors = _with_vectors(documents, model.documents)
+        exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, factor)]
+        factor = float(experiment.quantization_factor_query or 0)
+        for name, collection in zip(names, queries, strict=True):
+            pairs = ((query_id, vector) for query_id, _, vector in _with_vectors(collection, model.queries))
+            exported.append(write_queries(out_dir / name, pairs, model.tokens, factor))
+        save_record(experiment, out_dir, "create_anserini")
     lines = [
         f"{item.n_written} vectors, {item.mean_terms:.1f} terms each, {item.n_empty} empty\n  in {item.path}"
         for item in exported

@@ -65,6 +65,10 @@ def swap(name: str, one: int, other: int) -> Change:
     return change
 
 
+def more(file: h5py.File, name: str, value: int) -> None:
+    replaced(name, np.append(file[name], value))(file)
+
+
 def attribute(name: str, value: object) -> Change:
     return lambda file: file.attrs.pop(name) if value is None else file.attrs.__setitem__(name, value)
 
@@ -196,7 +200,7 @@ SEGMENT_FORGERIES: dict[str, Change] = {
     "a negative impact": put("pairs", 1, 0xBF800000),
     "impact 0": put("pairs", 1, 0),
     "an odd number": replaced("pairs", np.zeros(3, "<u4")),
-    "more terms than the model has": lambda file: replaced("starts", np.append(file["starts"], file["starts"][-1]))(file),
+    "more terms than the model has": lambda file: more(file, "starts", file["pairs"].size // 2),
     "no terms": replaced("starts", np.zeros(0, "<i8")),
     "fewer documents": replaced("doc_lengths", np.zeros(1, "<i4")),
     "an id ends beyond": put("id_ends", -1, 1 << 50),

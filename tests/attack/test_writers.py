@@ -21,6 +21,7 @@ from splade.config import compose_experiment
 from splade.datasets.dataset import Dataset
 from splade.errors import BusyError, DataError, WriteError
 from splade.inverted_index import IndexBuilder, InvertedIndex, add_documents, delete_documents, update_documents
+from splade.reports.beir_report import write_beir_table
 from splade.retrieval.evaluate_retriever import evaluate_retriever, evaluate_stored_run
 from splade.retrieval.protocol import Retriever
 from splade.storage import atomic, locks
@@ -191,6 +192,22 @@ def test_one_thread_may_take_a_lock_again_and_another_may_not(tmp_path: Path) ->
     lock.release()
     lock.release()
     assert names(tmp_path) == []
+
+
+def test_a_table_waits_for_that_of_another_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two evaluations of different data sets end at the same time: the table of the second holds both."""
+    perf = {"NDCG@10": 0.5, "Recall@100": 0.5, "R_cap@100": 0.5}
+    write_json(tmp_path / "beir" / "one" / "perf.json", perf)
+    with held_by_another_process(tmp_path) as other:
+
+        def end_of_the_other(_: float) -> None:
+            write_json(tmp_path / "beir" / "two" / "perf.json", perf)
+            other.kill()
+            other.join()
+
+        monkeypatch.setattr(locks.time, "sleep", end_of_the_other)
+        table = write_beir_table(tmp_path).summary()
+    assert "one" in table and "two" in table
 
 
 def test_a_forked_worker_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> None:
