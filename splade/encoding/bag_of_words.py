@@ -25,6 +25,19 @@ def bag_of_words(
     return [(tokens[int(term_ids[i])], float(weights[i])) for i in order]
 
 
+def render_bag(bag: Sequence[tuple[str, float]], width: int = 100) -> str:
+    """Return the pairs as wrapped text, `token weight` separated by two spaces, at most `width` columns a line."""
+    lines, line = [], ""
+    for token, weight in bag:
+        piece = f"{token} {weight:.2f}"
+        if line and len(line) + 2 + len(piece) > width:
+            lines.append(line)
+            line = piece
+        else:
+            line = f"{line}  {piece}" if line else piece
+    return "\n".join([*lines, line] if line else lines) or "(empty vector)"
+
+
 def check_vocabulary(term_ids: np.ndarray, tokens: Sequence[str]) -> None:
     """Raise a DataError for a term that lies outside the vocabulary."""
     if len(term_ids) and int(np.max(term_ids)) >= len(tokens):

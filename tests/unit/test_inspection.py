@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from splade.encoding.bag_of_words import bag_of_words
+from splade.encoding.bag_of_words import bag_of_words, render_bag
 from splade.errors import DataError
 from splade.inspection.explanation import explain
 from splade.reports.figures import plot_posting_lengths
@@ -16,6 +16,14 @@ def test_bag_is_sorted_by_weight_then_by_vocabulary() -> None:
     bag = bag_of_words(np.array([5, 1, 3]), np.array([1.0, 2.0, 1.0], dtype=np.float32), TOKENS)
     assert bag == [("w1", 2.0), ("w3", 1.0), ("w5", 1.0)]
     assert bag_of_words(np.array([5, 1, 3]), np.array([1.0, 2.0, 1.0]), TOKENS, top=1) == [("w1", 2.0)]
+
+
+def test_rendered_bag_keeps_to_its_width() -> None:
+    bag = [(f"token{i}", 1.0) for i in range(50)]
+    lines = render_bag(bag, width=60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert sum(line.count("token") for line in lines) == 50
+    assert render_bag([]) == "(empty vector)"
 
 
 def test_contributions_add_up_to_the_dot_product() -> None:
