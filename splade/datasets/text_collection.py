@@ -137,11 +137,7 @@ class FileCollection(TextCollection):
 
 
 class PairCollection(TextCollection):
-    """Texts with ids in memory.
-
-    Args:
-        pairs: (id, text), read once.
-        name: for messages.
+    """Texts with ids in memory, from pairs (id, text) that are read once; the name is for messages.
 
     Raises:
         DataError: an id is not a string, empty, surrounded by whitespace or there twice; a text is not a string.

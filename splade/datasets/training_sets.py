@@ -8,15 +8,7 @@ from splade.errors import DataError
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """One query with its texts.
-
-    Attributes:
-        query: text of the query.
-        positive: text of a relevant document.
-        negatives: texts of the others, at least one.
-        positive_score: the teacher's score of the positive, None without a teacher.
-        negative_scores: the teacher's scores of the negatives, None without a teacher.
-    """
+    """The texts of a query, of a relevant document and of one or more others; scores are a teacher's, None without."""
 
     query: str
     positive: str

@@ -22,11 +22,9 @@ from splade.retrieval.protocol import Ranking, Retriever
 
 
 class Bm25Retriever(Retriever):
-    """BM25 over an index in memory.
+    """BM25 over an index in memory of a corpus (doc_id, text).
 
-    Args:
-        corpus: (doc_id, text).
-        settings: how texts become words and words become scores; None takes the defaults.
+    The settings say how texts become words and words become scores; None takes the defaults.
 
     Raises:
         ConfigError: bm25s is not installed, or a setting is wrong.
