@@ -65,8 +65,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, shown: Path | None = None) -> Iterator[None]:
     """Turn what the operating system says against writing `path`, in the block, into one paragraph.
+
+    Args:
+        path: the file that is written.
+        shown: what the message names in its stead.
 
     Raises:
         WriteError: the disk is full, or the file cannot be written there.
@@ -81,7 +85,7 @@ def writing(path: Path) -> Iterator[None]:
         about = Path(named) if isinstance(named, str) else path
         if number not in _ADVICE or about.parent != path.parent and about not in path.parents:
             raise
-        raise WriteError(f"{path}: cannot be written ({os.strerror(number)}); {_ADVICE[number]}") from error
+        raise WriteError(f"{shown or path}: cannot be written ({os.strerror(number)}); {_ADVICE[number]}") from error
 
 
 def process_is_gone(host: str, process_id: int) -> bool:

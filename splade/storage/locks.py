@@ -74,7 +74,7 @@ class FolderLock:
         path = Path(folder).resolve() / (f"{LOCK_FILE}-{part}" if part else LOCK_FILE)
         self._key = path, threading.get_ident()
         if self._key not in _holds:
-            with writing(path):
+            with writing(path, shown=Path(folder)):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _holds[self._key] = _Hold(_wait_for(path, wait_s), 0)
         _holds[self._key].times += 1

@@ -32,11 +32,11 @@ def update(experiment: Experiment) -> TaskResult:
     Index.open(folder, model)
     with FolderLock(folder):
         index = Index.open(folder, model)  # as the last writer has left it
+        save_record(experiment, folder, "update")  # now: an index that has changed is not followed by an error
         before = len(index)
         index.update(deleted, added)
         findings += check_index(index.postings)
         write_index_report(index.postings, findings)
-        save_record(experiment, folder, "update")
     n_added = len(index) - before + len(deleted)
     text = f"{len(deleted)} documents deleted, {n_added} added; the index holds {len(index)}\n  in {folder}"
     return TaskResult(text=text, findings=tuple(findings))

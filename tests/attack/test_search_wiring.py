@@ -14,7 +14,7 @@ from splade.config import compose_experiment
 from splade.datasets.dataset import Dataset
 from splade.datasets.text_collection import PairCollection
 from splade.encoding.sparse_model import SparseModel
-from splade.errors import ConfigError, DataError, IndexFileError
+from splade.errors import ConfigError, DataError, IndexFileError, WriteError
 from splade.evaluation.protocols import BeirProtocol
 from splade.inverted_index import IndexBuilder, InvertedIndex, add_documents, delete_documents
 from splade.inverted_index.kernels.search import _estimate_threshold
@@ -29,6 +29,7 @@ from splade.tasks.beir_eval import beir_eval
 from splade.tasks.index import index as index_task
 from splade.tasks.retrieve import retrieve
 from splade.tasks.systems import System, evaluate_system
+from splade.tasks.update import update
 from splade.vectors import SparseVectors
 
 WORDS = "bees make honey from nectar while dogs bark at night and cats purr near warm mats of wool".split()
@@ -196,6 +197,23 @@ class TestUpdates:
         with pytest.raises(DataError, match=f"'c'.*{message}"):
             add_documents(tmp_path, [(["b", "c"], wrong)])
         assert (tmp_path / "index.h5").read_bytes() == before
+
+    def test_an_update_that_cannot_be_recorded_is_not_done(self, model, tmp_path, monkeypatch):
+        """Else the same command would fail the next time: what it deletes is gone, what it adds is there."""
+        splade.Index.build(tmp_path / "index", model, PAIRS)
+
+        def full(*_: object) -> None:
+            raise WriteError("no room")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("splade.tasks.update.save_record", full)
+            with pytest.raises(WriteError):
+                update(experiment(tmp_path, "delete=[d1]"))
+        assert len(splade.Index.open(tmp_path / "index")) == 30
+        with monkeypatch.context() as patched:
+            patched.setattr("splade.reports.index_report.write_json", full)
+            update(experiment(tmp_path, "delete=[d1]"))
+        assert len(splade.Index.open(tmp_path / "index")) == 29
 
 
 class TestSearchSettings:
