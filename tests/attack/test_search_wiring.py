@@ -202,7 +202,7 @@ class TestUpdates:
         """Else the same command would fail the next time: what it deletes is gone, what it adds is there."""
         splade.Index.build(tmp_path / "index", model, PAIRS)
 
-        def full(*_: object) -> None:
+        def full(*_: object, **__: object) -> None:
             raise WriteError("no room")
 
         with monkeypatch.context() as patched:
