@@ -88,16 +88,8 @@ class SparseVectors:
             raise DataError(
                 f"the vectors are over {self.vocab_size} terms, the index over {vocab_size}: another model made them"
             )
+        self._check_arrays()
         indptr, terms, weights = self.indptr, self.term_ids, self.weights
-        for name, array, kinds in (("indptr", indptr, "iu"), ("term_ids", terms, "iu"), ("weights", weights, "f")):
-            if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in kinds:
-                wanted = "floating-point numbers" if kinds == "f" else "integers"
-                raise DataError(
-                    f"{name} of the vectors: expected a one-dimensional NumPy array of {wanted}, got {_what(array)}"
-                )
-        fits = len(indptr) and len(weights) == len(terms) == indptr[-1] and indptr[0] == 0
-        if not fits or (indptr[1:] < indptr[:-1]).any():
-            raise DataError("the arrays of the vectors do not fit together: indptr must ascend from 0 to their length")
         if weights.dtype != np.float32:
             with np.errstate(over="ignore", under="ignore"):
                 weights = weights.astype(np.float32)  # as which they are kept
@@ -127,10 +119,24 @@ class SparseVectors:
         Raises:
             DataError: as `check`; more or fewer names than vectors.
         """
+        self._check_arrays()
         if isinstance(names, str) or len(names) != len(self):
             given = f"the string {names!r} was" if isinstance(names, str) else f"{len(names)} document ids were"
             raise DataError(f"{given} given for {len(self)} vectors; expected an id, a string, for each")
         self.check(vocab_size, names)
+
+    def _check_arrays(self) -> None:
+        """Refuse arrays of other types or shapes, and such as do not fit together."""
+        indptr, terms, weights = self.indptr, self.term_ids, self.weights
+        for name, array, kinds in (("indptr", indptr, "iu"), ("term_ids", terms, "iu"), ("weights", weights, "f")):
+            if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in kinds:
+                wanted = "floating-point numbers" if kinds == "f" else "integers"
+                raise DataError(
+                    f"{name} of the vectors: expected a one-dimensional NumPy array of {wanted}, got {_what(array)}"
+                )
+        fits = len(indptr) and len(weights) == len(terms) == indptr[-1] and indptr[0] == 0
+        if not fits or (indptr[1:] < indptr[:-1]).any():
+            raise DataError("the arrays of the vectors do not fit together: indptr must ascend from 0 to their length")
 
     def to_dense(self) -> np.ndarray:
         """Return a (n, vocab_size) float32 matrix."""
