@@ -142,7 +142,7 @@ def test_a_second_writer_fails_at_once_and_says_who_is_at_work(index: Path, writ
         assert kept == before
     message = str(raised.value)
     assert str(index) in message and f"process {other.pid} on {platform.node()} " in message
-    assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(", message)
+    assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", message)
     assert f"({' '.join(sys.orig_argv)[:500]}); wait until it has ended" in message
 
 
