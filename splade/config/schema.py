@@ -123,6 +123,10 @@ class RegularizerConfig:
     lambda_d: float | None = key("weight on document vectors, or absent", affects=TRAIN, minimum=0)
     T: int | None = key("steps over which lambda grows quadratically; null: constant", affects=TRAIN, minimum=0)
     targeted_rep: Literal["rep", "q", "d"] | None = key("sides it applies to; rep: each with a lambda", affects=TRAIN)
+    pool: Literal["sides", "all"] | None = key(
+        "documents: mean of positives' and negatives' value, or one value over all; null: sides, all for anti_zero",
+        affects=TRAIN,
+    )
 
 
 @dataclass
@@ -158,13 +162,16 @@ class RunConfig:
     train_batch_size: int = key("queries per batch, over all processes", 128, affects=TRAIN, minimum=1)
     n_negatives: int = key("negatives drawn per query (hard_negatives only)", 1, affects=TRAIN, minimum=1)
     loss: str | dict[str, float] = key(
-        "a loss, or {name: weight, ...} for a weighted sum", "InBatchPairwiseNLL", affects=TRAIN, above=0
+        "a loss, or {name: weight, ...} for a weighted sum",
+        "InBatchPairwiseNLL",
+        affects=TRAIN,
+        above=0,
     )
     augment_pairs: Literal["in_batch_negatives"] | None = key(
         "in_batch_negatives: other queries' positives serve as negatives too", affects=TRAIN
     )
     regularizer: dict[str, RegularizerConfig] | Literal["eval_only"] | None = key(
-        "{NAME: {reg, lambda_q, lambda_d, T, targeted_rep}, ...} | eval_only | null", affects=TRAIN
+        "{NAME: {reg, lambda_q, lambda_d, T, ...}, ...} | eval_only | null", affects=TRAIN
     )
     record_frequency: int = key("validate and write a checkpoint every so many steps", 10000, affects=TRAIN, minimum=1)
     train_monitoring_freq: int = key("log the losses every so many steps", 500, affects=NOTHING, minimum=1)

@@ -15,13 +15,15 @@ def margin_mse(scores: BatchScores) -> Tensor:
 
 
 def all_pairs_margin_mse(scores: BatchScores) -> Tensor:
-    """MarginMSE over all pairs of a query's documents, negatives among each other included."""
+    """MarginMSE over all N x N pairs of a query's N documents, each with itself included, as SPLADE-v3 is trained.
+
+    `1/N^2 sum_ab ((s_a - s_b) - (t_a - t_b))^2` over all ordered pairs (a, b), of which the N of a document with itself
+    are zero.
+    """
     teacher = _teacher(scores, "AllPairsMarginMSE")
     student_margin = scores.own[:, :, None] - scores.own[:, None, :]
     teacher_margin = teacher[:, :, None] - teacher[:, None, :]
-    n_documents = scores.own.shape[1]
-    squared = (student_margin - teacher_margin).square().sum()  # the diagonal is zero, every pair counts twice
-    return squared / (len(scores.own) * n_documents * (n_documents - 1))
+    return functional.mse_loss(student_margin, teacher_margin)
 
 
 def kl_divergence(scores: BatchScores) -> Tensor:

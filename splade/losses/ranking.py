@@ -27,7 +27,10 @@ def in_batch_pairwise_nll(scores: BatchScores) -> Tensor:
 
 
 def contrastive(scores: BatchScores) -> Tensor:
-    """Cross-entropy of the positive against all negatives of the batch, those of other queries included."""
+    """Cross-entropy of the positive against all negatives of the batch, those of other queries included.
+
+    In a batch of one query these are its own negatives: the loss is then `pairwise_nll`.
+    """
     every = _required(scores.every, "Contrastive")
     return _nll_of_first(torch.cat([scores.positive[:, None], every[:, len(every) :]], dim=1))
 

@@ -18,19 +18,21 @@ class Loss:
         compute: batch scores -> scalar.
         needs_teacher: it compares with teacher scores.
         needs_batch: it compares a query with other queries' documents.
+        smallest_batch: queries below which it is another loss.
     """
 
     name: str
     compute: Callable[[BatchScores], Tensor]
     needs_teacher: bool = False
     needs_batch: bool = False
+    smallest_batch: int = 1
 
 
 LOSSES = {
     loss.name: loss
     for loss in (
         Loss("PairwiseNLL", ranking.pairwise_nll),
-        Loss("InBatchPairwiseNLL", ranking.in_batch_pairwise_nll, needs_batch=True),
+        Loss("InBatchPairwiseNLL", ranking.in_batch_pairwise_nll, needs_batch=True, smallest_batch=2),
         Loss("Contrastive", ranking.contrastive, needs_batch=True),
         Loss("BPR", ranking.bpr),
         Loss("BCE", ranking.bce),
@@ -38,6 +40,14 @@ LOSSES = {
         Loss("AllPairsMarginMSE", distillation.all_pairs_margin_mse, needs_teacher=True),
         Loss("KlDiv", distillation.kl_divergence, needs_teacher=True),
     )
+}
+
+# Weighted sums by their published names: the first is that of SIGIR 2023, the third that of SPLADE-v3.
+SUMS = {
+    "kldiv_contrastive_with_weights": {"KlDiv": 0.99, "Contrastive": 0.01},
+    "kldiv_contrastive_without_weights": {"KlDiv": 1.0, "Contrastive": 1.0},
+    "kldiv_mse_margin_with_weights": {"KlDiv": 0.99, "AllPairsMarginMSE": 0.05},
+    "kldiv_mse_margin_without_weights": {"KlDiv": 1.0, "AllPairsMarginMSE": 1.0},
 }
 
 
@@ -57,21 +67,26 @@ class WeightedLoss:
 
     @classmethod
     def parse(cls, value: object, in_batch_negatives: bool = False) -> "WeightedLoss":
-        """Read `config.loss`: a name, or {name: weight}; with in-batch negatives, PairwiseNLL is InBatchPairwiseNLL.
+        """Read `config.loss`: a name, or {name: weight}; names are those of `LOSSES` and `SUMS`.
+
+        With in-batch negatives, PairwiseNLL is InBatchPairwiseNLL.
 
         Raises:
             ConfigError: an unknown name, a weight that is not a number, or a loss that in-batch negatives do not fit.
         """
         terms = value if isinstance(value, Mapping) else {value: 1.0}
+        allowed = [*LOSSES, *SUMS]
         if not terms:
-            raise ConfigError(f"config.loss is empty; allowed are {', '.join(LOSSES)}, or {{NAME: weight, ...}}")
+            raise ConfigError(f"config.loss is empty; allowed are {', '.join(allowed)}, or {{NAME: weight, ...}}")
         named: dict[str, float] = {}
         for name, weight in terms.items():
-            if name not in LOSSES:
-                raise ConfigError(f"config.loss={name}{nearest(str(name), LOSSES)}; allowed are {', '.join(LOSSES)}")
+            if name not in allowed:
+                raise ConfigError(f"config.loss={name}{nearest(str(name), allowed)}; allowed are {', '.join(allowed)}")
             if not isinstance(weight, int | float) or not weight > 0:
                 raise ConfigError(f"config.loss.{name}={weight}: the weight must be a number above 0")
-            named["InBatchPairwiseNLL" if in_batch_negatives and name == "PairwiseNLL" else name] = weight
+            for part, share in SUMS.get(str(name), {name: 1.0}).items():
+                own = "InBatchPairwiseNLL" if in_batch_negatives and part == "PairwiseNLL" else part
+                named[own] = named.get(own, 0.0) + weight * share
         loss = cls(named)
         if in_batch_negatives and not loss.needs_batch:
             raise ConfigError(
@@ -92,6 +107,11 @@ class WeightedLoss:
     def needs_batch(self) -> bool:
         """Whether a term compares a query with other queries' documents."""
         return self._any("needs_batch")
+
+    @property
+    def smallest_batch(self) -> int:
+        """Queries that a batch must have."""
+        return max(loss.smallest_batch for loss, _ in self.terms.values())
 
     def __call__(self, scores: BatchScores) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum and each unweighted term."""

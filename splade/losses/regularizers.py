@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def l1_loss(vectors: Tensor) -> Tensor:
 
 
 def anti_zero_loss(vectors: Tensor) -> Tensor:
-    """`1 / (sum of all weights)^2`: grows when the vectors of a batch collapse to zero."""
+    """`1 / (sum of all weights)^2`: grows when the vectors of a batch collapse to zero (SIGIR 2023)."""
     return 1.0 / vectors.sum().square().clamp_min(1e-12)
 
 
@@ -41,14 +42,18 @@ REGULARIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "anti_zero": anti_zero_loss,
 }
 
+Pool = Literal["sides", "all"]
+
 
 @dataclass(frozen=True)
 class Regularizer:
     """One regularisation term: `lambda_q(t) reg(queries) + lambda_d(t) reg(documents)`.
 
-    The value for documents is the mean of the positives' and the negatives' value. The weight grows as
-    `lambda * min(1, t / T)^2` with the optimiser step t (SPLADE, SIGIR 2021, section 4.1): a function of the step
-    alone, so a resumed run has the same weight.
+    What the value for documents is, `pool` says, for there are two published recipes: `sides` is the mean of the
+    positives' and the negatives' value, each over its own batch (triplet training, SPLADE v1 to ++); `all` is one value
+    over all documents (several negatives: SIGIR 2023, SPLADE-v3). The weight grows as `lambda * min(1, t / T)^2` with
+    the optimiser step t (SPLADE, SIGIR 2021, section 4.1): a function of the step alone, so a resumed run has the same
+    weight.
     """
 
     name: str
@@ -56,27 +61,29 @@ class Regularizer:
     lambda_q: float | None
     lambda_d: float | None
     growth_steps: int | None
+    pool: Pool = "sides"
 
     def schedule(self, step: float) -> float:
         """Return the factor of lambda after `step` optimiser steps; infinity stands for the end of its growth."""
         return 1.0 if not self.growth_steps else min(1.0, step / self.growth_steps) ** 2
 
-    def __call__(self, step: float, queries: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def __call__(self, step: float, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms `NAME_q` and `NAME_d`, those that have a lambda.
 
         Args:
             step: optimiser steps done before this batch.
             queries: (B, V) vectors.
-            positives: (B, V) vectors.
-            negatives: (B * n, V) vectors, n may be 0.
+            documents: (B * (1 + n), V) vectors, the positives first; n may be 0.
         """
         factor, terms = self.schedule(step), {}
         if self.lambda_q is not None:
             terms[f"{self.name}_q"] = factor * self.lambda_q * self.compute(queries)
         if self.lambda_d is not None:
-            value = self.compute(positives)
-            if len(negatives):
-                value = (value + self.compute(negatives)) / 2
+            positives, negatives = documents[: len(queries)], documents[len(queries) :]
+            if self.pool == "sides" and len(negatives):
+                value = (self.compute(positives) + self.compute(negatives)) / 2
+            else:
+                value = self.compute(documents)
             terms[f"{self.name}_d"] = factor * self.lambda_d * value
         return terms
 
@@ -96,7 +103,8 @@ def parse_regularizers(value: Mapping[str, RegularizerConfig] | str | None) -> l
         lambda_q, lambda_d = sides.get(entry.targeted_rep or "rep", (entry.lambda_q, entry.lambda_d))
         if lambda_q is None and lambda_d is None:
             raise ConfigError(f"{full} has neither lambda_q nor lambda_d: give one, or remove the entry")
-        regularizers.append(Regularizer(name, REGULARIZERS[reg], lambda_q, lambda_d, entry.T))
+        pool: Pool = "all" if entry.pool == "all" or (entry.pool is None and reg == "anti_zero") else "sides"
+        regularizers.append(Regularizer(name, REGULARIZERS[reg], lambda_q, lambda_d, entry.T, pool))
     return regularizers
 
 
@@ -104,8 +112,7 @@ def regularization(
     regularizers: list[Regularizer], step: float, queries: Tensor, documents: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Add up all regularisers, each once, over a batch of (B, V) queries and (B * (1 + n), V) documents."""
-    positives, negatives = documents[: len(queries)], documents[len(queries) :]
     terms: dict[str, Tensor] = {}
     for regularizer in regularizers:
-        terms |= regularizer(step, queries, positives, negatives)
+        terms |= regularizer(step, queries, documents)
     return torch.stack(list(terms.values())).sum() if terms else queries.new_zeros(()), terms

@@ -89,10 +89,10 @@ def check_loss_fits(experiment: Experiment, loss: WeightedLoss) -> None:
             f"config.loss={loss} needs teacher scores, which data.type=triplets does not have: use "
             "triplets_with_distil or hard_negatives, or another loss"
         )
-    if loss.needs_batch and run.train_batch_size < 2:
+    if run.train_batch_size < loss.smallest_batch:
         raise ConfigError(
             f"config.loss={loss} compares queries with the others of the batch: config.train_batch_size must be at "
-            f"least 2, not {run.train_batch_size}"
+            f"least {loss.smallest_batch}, not {run.train_batch_size}"
         )
     if data.type != "hard_negatives" and run.n_negatives != 1:
         raise ConfigError(f"config.n_negatives={run.n_negatives} is for data.type=hard_negatives; a triplet has one")

@@ -48,7 +48,7 @@ def by_hand(name: str, queries: np.ndarray, documents: np.ndarray, teacher: np.n
                 np.mean([((positive - s) - (target[0] - t)) ** 2 for s, t in zip(own, target[1:], strict=True)])
             )
         elif name == "AllPairsMarginMSE":
-            pairs = itertools.combinations(range(n + 1), 2)
+            pairs = itertools.product(range(n + 1), repeat=2)  # N x N
             values.append(np.mean([((scores[a] - scores[b]) - (target[a] - target[b])) ** 2 for a, b in pairs]))
         elif name == "KlDiv":
             p, q = log_softmax(list(target)), log_softmax(scores)
@@ -124,10 +124,25 @@ def test_regularisers_add_up_once_each_with_their_schedules():
         "FLOPS_d": 0.25 * 0.5 * (flops_loss(positives) + flops_loss(negatives)).item() / 2,
         "sparse_q": 0.25 * queries.sum(1).mean().item(),
         "anti_q": 2.0 * anti_zero(queries),
-        "anti_d": 3.0 * (anti_zero(positives) + anti_zero(negatives)) / 2,
+        "anti_d": 3.0 * anti_zero(documents),
     }
     assert {name: value.item() for name, value in terms.items()} == pytest.approx(expected)
     assert total.item() == pytest.approx(sum(expected.values()))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_documents_are_pooled_as_said(n):
+    queries, documents, _ = batch(seed=5, n=n)
+    array = documents.numpy()
+
+    def flops(rows: np.ndarray) -> float:
+        return float(sum((sum(row[j] for row in rows) / len(rows)) ** 2 for j in range(array.shape[1])))
+
+    expected = {"all": flops(array), "sides": (flops(array[:4]) + flops(array[4:])) / 2}
+    for pool, value in expected.items():
+        (regularizer,) = parse_regularizers({"FLOPS": RegularizerConfig(lambda_d=2.0, pool=pool)})
+        assert regularizer(9, queries, documents)["FLOPS_d"].item() == pytest.approx(2 * value)
+    assert abs(expected["all"] - expected["sides"]) > 1e-3
 
 
 @pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (5, 0.25), (10, 1.0), (50, 1.0)])
@@ -139,7 +154,7 @@ def test_lambda_grows_quadratically(step, factor):
 def test_collapsed_vectors_have_finite_loss():
     zeros = torch.zeros(2, 5, requires_grad=True)
     (regularizer,) = parse_regularizers({"anti_zero": RegularizerConfig(lambda_q=1.0)})
-    value = regularizer(0, zeros, zeros, zeros)["anti_zero_q"]
+    value = regularizer(0, zeros, zeros)["anti_zero_q"]
     value.backward()
     assert torch.isfinite(value) and zeros.grad is not None and torch.isfinite(zeros.grad).all()
 
