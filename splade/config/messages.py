@@ -18,7 +18,7 @@ INTERNAL = "_splade_"
 SYNONYMS = {
     "learning_rate": "config.lr",
     "batch_size": "config.train_batch_size",
-    "per_device_train_batch_size": "config.train_batch_size",
+    "num_train_epochs": "config.nb_epochs",
     "max_steps": "config.nb_iterations",
     "max_seq_length": "config.max_length",
     "output_dir": "config.out_dir",

@@ -152,14 +152,25 @@ class RunConfig:
 
     lr: float = key("peak learning rate", 2e-5, affects=TRAIN, minimum=0)
     weight_decay: float = key("AdamW weight decay", 0.01, affects=TRAIN, minimum=0)
-    warmup_steps: int = key("linear warm-up, in optimiser steps", 6000, affects=TRAIN, minimum=0)
-    nb_iterations: int = key("optimiser steps in all", 150000, affects=TRAIN, minimum=1)
+    warmup_steps: int | None = key(
+        "linear warm-up, in optimiser steps; null: warmup_ratio", 6000, affects=TRAIN, minimum=0
+    )
+    warmup_ratio: float | None = key(
+        "linear warm-up, as a share of all steps (warmup_steps: null)", affects=TRAIN, minimum=0, maximum=1
+    )
+    nb_iterations: int | None = key("optimiser steps in all; null: nb_epochs", 150000, affects=TRAIN, minimum=1)
+    nb_epochs: float | None = key("passes over the training set (nb_iterations: null)", affects=TRAIN, above=0)
     gradient_accumulation_steps: int = key("batches per optimiser step", 1, affects=TRAIN, minimum=1)
     gradient_checkpointing: bool = key("less memory for a slower backward pass", False, affects=TRAIN)
     max_grad_norm: float = key("clip gradients to this norm; 0: never", 1.0, affects=TRAIN, minimum=0)
     fp16: bool = key("fp16 autocast with loss scaling in training (CUDA only)", False, affects=TRAIN)
     bf16: bool = key("bf16 autocast in training", False, affects=TRAIN)
-    train_batch_size: int = key("queries per batch, over all processes", 128, affects=TRAIN, minimum=1)
+    train_batch_size: int | None = key(
+        "queries per batch, over all processes; null: per_device_train_batch_size", 128, affects=TRAIN, minimum=1
+    )
+    per_device_train_batch_size: int | None = key(
+        "queries per batch and process (train_batch_size: null)", affects=TRAIN, minimum=1
+    )
     n_negatives: int = key("negatives drawn per query (hard_negatives only)", 1, affects=TRAIN, minimum=1)
     loss: str | dict[str, float] = key(
         "a loss, or {name: weight, ...} for a weighted sum",

@@ -20,6 +20,7 @@ from splade.evaluation.measures import parse_metrics
 from splade.evaluation.protocols import TrecProtocol
 from splade.losses import WeightedLoss
 from splade.training.sampler import HeldOut, TrainingSampler, split_rows
+from splade.training.schedule import Schedule, global_batch_size, schedule_of
 from splade.training.validation import FullRankingData
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class TrainingData:
     """Everything that a training run reads, and a report of what was left out of the training set and why."""
 
     sampler: TrainingSampler
+    schedule: Schedule
     held_out: HeldOut | None
     full_ranking: FullRankingData | None
     report: str
@@ -51,10 +53,12 @@ def load_training_data(experiment: Experiment, loss: WeightedLoss) -> TrainingDa
             f"data.VALIDATION_SIZE_FOR_LOSS={n_held_out}, but there are only {len(examples)} training examples"
         )
     rows, held_out_rows = split_rows(len(examples), n_held_out, run.seed)
-    length = run.nb_iterations * run.gradient_accumulation_steps * run.train_batch_size
+    schedule = schedule_of(run, len(rows))
+    length = schedule.steps * run.gradient_accumulation_steps * schedule.batch_size
     logger.info("training examples: %s", examples.report)
     return TrainingData(
         sampler=TrainingSampler(examples, rows, run.seed, length),
+        schedule=schedule,
         held_out=HeldOut(examples, held_out_rows) if n_held_out else None,
         full_ranking=load_full_ranking(data.VALIDATION_FULL_RANKING, run.validation_metrics),
         report=str(examples.report),
@@ -84,15 +88,16 @@ def open_training_set(experiment: Experiment) -> TrainingSet:
 def check_loss_fits(experiment: Experiment, loss: WeightedLoss) -> None:
     """Raise a ConfigError when the loss needs what the data or the batch does not have."""
     run, data = experiment.config, experiment.data
+    batch_size = global_batch_size(run)
     if loss.needs_teacher and data.type == "triplets":
         raise ConfigError(
             f"config.loss={loss} needs teacher scores, which data.type=triplets does not have: use "
             "triplets_with_distil or hard_negatives, or another loss"
         )
-    if run.train_batch_size < loss.smallest_batch:
+    if batch_size < loss.smallest_batch:
         raise ConfigError(
             f"config.loss={loss} compares queries with the others of the batch: config.train_batch_size must be at "
-            f"least {loss.smallest_batch}, not {run.train_batch_size}"
+            f"least {loss.smallest_batch}, not {batch_size}"
         )
     if data.type != "hard_negatives" and run.n_negatives != 1:
         raise ConfigError(f"config.n_negatives={run.n_negatives} is for data.type=hard_negatives; a triplet has one")

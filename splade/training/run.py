@@ -19,6 +19,7 @@ from splade.training.collator import Collator
 from splade.training.data import TrainingData, check_monitoring, load_training_data
 from splade.training.objective import Objective
 from splade.training.run_folder import RunFolder
+from splade.training.schedule import with_global_batch
 from splade.training.trainer import SpladeTrainer
 from splade.training.validation import Validation
 
@@ -56,6 +57,7 @@ def train_model(experiment: Experiment) -> TrainResult:
 
     An interrupted run resumes from its last complete checkpoint and ends with the weights of an uninterrupted one.
     """
+    experiment = with_global_batch(experiment)
     folder = RunFolder(experiment)
     finished = on_first_process(folder.outcome)
     if finished is not None:
@@ -111,7 +113,7 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
         validation = Validation(data.held_out, collator, data.full_ranking, run.max_length, run.eval_batch_size)
     if n_processes() > 1:
         freeze_unused_parameters(model)
-    return SpladeTrainer(run, model, data.sampler, collator, objective, validation), data
+    return SpladeTrainer(run, data.schedule, model, data.sampler, collator, objective, validation), data
 
 
 def freeze_unused_parameters(model: Splade) -> None:

@@ -32,6 +32,7 @@ from splade.training.meters import RunningMeans, Speedometer
 from splade.training.objective import Objective
 from splade.training.run_folder import CHECKPOINTS_FOLDER
 from splade.training.sampler import TrainingSampler
+from splade.training.schedule import Schedule
 from splade.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class SpladeTrainer(Trainer):
     def __init__(
         self,
         run: RunConfig,
+        schedule: Schedule,
         model: Splade,
         sampler: TrainingSampler,
         collator: Collator,
@@ -60,7 +62,7 @@ class SpladeTrainer(Trainer):
         validation: Validation | None,
     ):
         folder = Path(str(run.checkpoint_dir))
-        arguments = training_arguments(run, folder / CHECKPOINTS_FOLDER, validation is not None)
+        arguments = training_arguments(run, schedule, folder / CHECKPOINTS_FOLDER, validation is not None)
         self.stopping = None
         if run.early_stopping:
             self.stopping = EarlyStopping(
@@ -198,19 +200,18 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
         ) from error
 
 
-def training_arguments(run: RunConfig, folder: Path, validates: bool) -> TrainingArguments:
+def training_arguments(run: RunConfig, schedule: Schedule, folder: Path, validates: bool) -> TrainingArguments:
     """Translate `config` into the arguments of `transformers.Trainer`."""
     cuda = torch.cuda.is_available()
     if run.fp16 and not cuda:
         raise ConfigError("config.fp16=true needs a CUDA device; on a CPU use config.bf16=true or neither")
-    schedule = "steps" if validates else "no"
     return TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=batch_size_per_process(run),
-        max_steps=run.nb_iterations,
+        per_device_train_batch_size=schedule.batch_size // n_processes(),
+        max_steps=schedule.steps,
         learning_rate=run.lr,
         weight_decay=run.weight_decay,
-        warmup_steps=run.warmup_steps,
+        warmup_steps=schedule.warmup_steps,
         lr_scheduler_type="linear",
         gradient_accumulation_steps=run.gradient_accumulation_steps,
         max_grad_norm=run.max_grad_norm,
@@ -220,7 +221,7 @@ def training_arguments(run: RunConfig, folder: Path, validates: bool) -> Trainin
         seed=run.seed,
         logging_steps=run.train_monitoring_freq,
         logging_nan_inf_filter=False,
-        eval_strategy=schedule,
+        eval_strategy="steps" if validates else "no",
         eval_steps=run.record_frequency,
         save_strategy="steps",
         save_steps=run.record_frequency,
@@ -235,12 +236,3 @@ def training_arguments(run: RunConfig, folder: Path, validates: bool) -> Trainin
         log_level="error",
         accelerator_config={"even_batches": False},
     )
-
-
-def batch_size_per_process(run: RunConfig) -> int:
-    """Divide `train_batch_size` among the processes that `torchrun` started."""
-    if run.train_batch_size % n_processes():
-        raise ConfigError(
-            f"config.train_batch_size={run.train_batch_size} cannot be divided among {n_processes()} processes"
-        )
-    return run.train_batch_size // n_processes()

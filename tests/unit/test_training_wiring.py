@@ -12,6 +12,7 @@ from splade.config import compose_experiment
 from splade.config.choose import available_configs, conf_folder
 from splade.errors import SpladeError
 from splade.training.run import prepare_training
+from splade.training.schedule import schedule_of
 from splade.training.trainer import training_arguments
 
 LR, WARMUP, STEPS, DECAY = 1e-3, 3, 8, 0.3
@@ -186,8 +187,9 @@ def test_a_validation_that_is_no_number_ends_training(prepare, value):
 @pytest.mark.parametrize("name", available_configs(conf_folder()))
 def test_what_a_preset_says_reaches_the_trainer(name, tmp_path):
     run = replace(compose_experiment(name).config, fp16=False, gradient_accumulation_steps=3, seed=77)
-    arguments = training_arguments(run, tmp_path, validates=True)
-    said = (run.lr, run.weight_decay, run.warmup_steps, run.nb_iterations, run.train_batch_size, run.max_grad_norm)
+    schedule = schedule_of(run, n_examples=10_000)
+    arguments = training_arguments(run, schedule, tmp_path, validates=True)
+    said = (run.lr, run.weight_decay, schedule.warmup_steps, schedule.steps, schedule.batch_size, run.max_grad_norm)
     given = (arguments.learning_rate, arguments.weight_decay, arguments.warmup_steps, arguments.max_steps)
     assert (*given, arguments.per_device_train_batch_size, arguments.max_grad_norm) == said
     assert (arguments.gradient_accumulation_steps, arguments.seed) == (3, 77)
