@@ -13,13 +13,12 @@ from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
-from tqdm import tqdm
 
 from splade.datasets.nested_json import Pairs
 from splade.datasets.runs import iterate_run
 from splade.datasets.score_pickles import is_pickle, read_pickle
 from splade.errors import DataError
-from splade.progress import progress_bar
+from splade.progress import ProgressBar, progress_bar
 from splade.storage.arrays import Arrays, Layout
 from splade.storage.cache import CACHE_FROM_BYTES, cache_candidates, cache_target, open_cache, source_state, write_cache
 from splade.storage.paths import resolve_path
@@ -139,7 +138,7 @@ def _convert(file: Path, target: Path, state: object) -> Arrays:
 class _ColumnWriter:
     """Appends the documents of one query after the other; `arrays` says whose they are."""
 
-    def __init__(self, file: Path, doc_ids: IO[bytes], scores: IO[bytes], bar: tqdm):
+    def __init__(self, file: Path, doc_ids: IO[bytes], scores: IO[bytes], bar: ProgressBar):
         self._file, self._doc_ids, self._scores, self._bar = file, doc_ids, scores, bar
         self._query_ids: dict[str, None] = {}
         self._doc_id_ends, self._score_ends = array("q", [0]), array("q", [0])

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from splade.errors import DataError
 from splade.inverted_index.document_ids import DocumentIds
 from splade.inverted_index.layout import INDEX_LAYOUT, MAX_DOCS, WINDOW_BITS
 from splade.inverted_index.segments import Postings, PostingSource
-from splade.progress import progress_bar
+from splade.progress import ProgressBar, progress_bar
 from splade.storage.arrays import ArrayFile, ArrayWriter, array_writer
 from splade.storage.compiled import compiled
 
@@ -101,7 +100,7 @@ def _write_postings(file: ArrayWriter, sources: Sequence[PostingSource], counts:
     file.write("term_max", _term_max(per_term, maxima))
 
 
-def _write_range(file: ArrayWriter, merged: Postings, bar: tqdm) -> tuple[np.ndarray, ...]:
+def _write_range(file: ArrayWriter, merged: Postings, bar: ProgressBar) -> tuple[np.ndarray, ...]:
     """Write the postings of a range of terms; return their blocks, as `_cut_blocks` does."""
     for start in range(0, len(merged.pairs), _CHUNK_POSTINGS):
         offsets, bits = _split_pairs(merged.pairs[start : start + _CHUNK_POSTINGS])

@@ -44,8 +44,7 @@ def receive(answer: "requests.Response", target: Path, goes_on: bool = False) ->
     total = done + int(length) if length.isdecimal() and len(length) < 20 else None
     _check_space(target, (total or done) - done)
     begin, arrived = time.monotonic(), 0
-    with open(target, "ab" if goes_on else "wb") as file, progress_bar(target.name, total, unit="B") as bar:
-        bar.update(done)
+    with open(target, "ab" if goes_on else "wb") as file, progress_bar(target.name, total, "B", done) as bar:
         while True:
             try:
                 piece = answer.raw.read1(_PIECE, decode_content=False)

@@ -6,15 +6,15 @@ interruption no row is missing and none appears twice.
 
 import csv
 import io
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from splade.progress import progress_bar
+from splade.progress import ProgressBar, progress_bar
 from splade.storage.atomic import write_text
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TRAINING_FILE, VALIDATION_FILE, TENSORBOARD_FOLDER = "training_perf.txt", "validation_perf.txt", "tensorboard"
 
 LogRow = Mapping[str, float]
+_NOT_SHOWN = ("step", "epoch", "steps_per_second", "sparsity_q", "sparsity_d", "eval_sparsity_q", "eval_sparsity_d")
+logger = logging.getLogger(__name__)
 
 
 def is_validation(row: LogRow) -> bool:
@@ -92,18 +94,17 @@ class TensorBoard(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A progress bar over optimiser steps, with the running loss."""
+    """A bar over optimiser steps, with the last losses; a line of the log for each validation."""
 
     def __init__(self) -> None:
-        self.bar: tqdm | None = None
+        self.bar: ProgressBar | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Show the bar where the run starts or resumes."""
         if state.is_world_process_zero:
-            self.bar = progress_bar("training", total=state.max_steps, unit="step")
-            self.bar.update(state.global_step)
+            self.bar = progress_bar("training", state.max_steps, "step", state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -113,10 +114,13 @@ class Progress(TrainerCallback):
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        """Show the loss."""
+        """Show what was measured."""
         row = state.log_history[-1]
         if self.bar is not None and is_training(row):
-            self.bar.set_postfix(loss=f"{row['loss']:.4f}")
+            self.bar.show(**{name: value for name, value in row.items() if name not in _NOT_SHOWN})
+        elif is_validation(row) and state.is_world_process_zero:
+            values = (f"{name.removeprefix('eval_')} {row[name]:.4g}" for name in row if name not in _NOT_SHOWN)
+            logger.info("validation at step %d: %s", row["step"], ", ".join(values))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

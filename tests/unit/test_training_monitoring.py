@@ -90,6 +90,14 @@ def test_without_validation_the_last_weights_are_the_model(settings, tmp_path):
     assert rows(tmp_path / "validation_perf.txt") == []
 
 
+def test_validation_is_a_line_of_the_log(settings, measured, caplog):
+    caplog.set_level("INFO", "splade.training.callbacks")
+    measured("loss", [4.0, 3.0, 2.0, 1.0, 0.5, 0.25, 0.123456])
+    run(settings)
+    said = [record.getMessage() for record in caplog.records]
+    assert (said[0], said[-1]) == ("validation at step 0: loss 4", "validation at step 12: loss 0.1235")
+
+
 def test_tensorboard_holds_the_same_numbers_as_the_files(settings, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
