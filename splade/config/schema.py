@@ -103,6 +103,9 @@ class ModelConfig:
     )
     freeze_d_model: bool = key("train the query encoder only (needs model_type_or_dir_q)", False, affects=TRAIN)
     agg: Literal["max", "sum"] = key("pooling over tokens", "max", affects=MODEL | VECTORS)
+    activation: Literal["relu", "log1p_relu"] | None = key(
+        "log1p_relu: log(1 + log(1 + ReLU)); null: what the model's folder says, else relu", affects=MODEL | VECTORS
+    )
     fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False, affects=VECTORS)
     top_d: int | None = key("splade_topk: terms kept per document vector", affects=MODEL | INDEX, minimum=1)
     top_q: int | None = key("splade_topk: terms kept per query vector", affects=MODEL | SEARCH, minimum=1)

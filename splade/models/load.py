@@ -10,7 +10,7 @@ from splade.config.schema import Affects, Experiment, ModelConfig, RunConfig
 from splade.distributed import pick_device
 from splade.errors import ConfigError, DataError, ModelError
 from splade.models.encoder import SparseEncoder
-from splade.models.head.pooling import Aggregation
+from splade.models.head.pooling import Activation, Aggregation
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.pretrained import LoadedModel, load_masked_lm
 from splade.models.save import DONE_FILE, LOOKUP_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
@@ -107,7 +107,8 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
 
     def transformer(loaded: LoadedModel, side: str, top_k: int | None) -> MaskedLMEncoder:
         limit, own_tokens_only = top_k if kind == "splade_topk" else None, lexical in (side, "both")
-        return MaskedLMEncoder(loaded.model, agg, limit, own_tokens_only, loaded.tokenizer.all_special_ids)
+        special, activation = loaded.tokenizer.all_special_ids, _activation(init, loaded)
+        return MaskedLMEncoder(loaded.model, agg, limit, own_tokens_only, special, activation)
 
     document_encoder = transformer(document, "document", init.top_d)
     query_encoder: SparseEncoder
@@ -132,6 +133,17 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
     if init.freeze_d_model:
         document_encoder.requires_grad_(False)
     return Splade(document_encoder, query_encoder, document.tokenizer, query.tokenizer, kind, init.agg, document.name)
+
+
+def _activation(init: ModelConfig, loaded: LoadedModel) -> Activation:
+    """Return the activation that the configuration names, or else the model's folder."""
+    named = init.activation
+    if named is not None and loaded.activation not in (None, named):
+        raise ModelError(
+            f"model '{loaded.name}' was trained with the activation '{loaded.activation}': set "
+            f"init_dict.activation={loaded.activation}, or null"
+        )
+    return named or loaded.activation or "relu"
 
 
 def check_model_settings(init: ModelConfig, run: RunConfig) -> None:

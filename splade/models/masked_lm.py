@@ -20,7 +20,14 @@ from transformers import PreTrainedModel
 from splade.errors import ConfigError, ModelError
 from splade.models.encoder import SparseEncoder
 from splade.models.head.int8_filter import Int8Filter, filter_pays
-from splade.models.head.pooling import Aggregation, check_aggregation, pooled_blocks, sparse_head
+from splade.models.head.pooling import (
+    Activation,
+    Aggregation,
+    check_activation,
+    check_aggregation,
+    pooled_blocks,
+    sparse_head,
+)
 from splade.models.pruning import keep_own_tokens, keep_top_k
 from splade.vectors import SparseVectors
 
@@ -36,6 +43,7 @@ class MaskedLMEncoder(SparseEncoder):
         top_k: keep only the largest weights of a vector; None keeps all.
         own_tokens_only: keep only weights of tokens that the text itself contains (SPLADE-lexical).
         special_token_ids: tokens that do not count as the text's own, such as [CLS] and [SEP].
+        activation: `relu`, or `log1p_relu` for a second logarithm (arXiv 2504.14839).
 
     Attributes:
         vocab_size: number of terms, from the decoder's weight.
@@ -63,13 +71,16 @@ class MaskedLMEncoder(SparseEncoder):
         top_k: int | None = None,
         own_tokens_only: bool = False,
         special_token_ids: Sequence[int] = (),
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         check_aggregation(agg)
+        check_activation(activation)
         if top_k is not None and top_k < 1:
             raise ConfigError(f"top_k={top_k}: at least one term must be kept; leave it out to keep all")
         self.model = model
         self.agg = agg
+        self.activation = activation
         self.top_k = top_k
         self.own_tokens_only = own_tokens_only
         self.special_token_ids = tuple(special_token_ids)
@@ -86,7 +97,8 @@ class MaskedLMEncoder(SparseEncoder):
             weights = self._plain_formula(input_ids, attention_mask)
         else:
             hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
-            weights = sparse_head(hidden, attention_mask, *self._decoder.parameters(self.model), self.agg)
+            parameters = self._decoder.parameters(self.model)
+            weights = sparse_head(hidden, attention_mask, *parameters, self.agg, self.activation)
         return self._keep(weights, input_ids, attention_mask)
 
     @torch.inference_mode()
@@ -104,9 +116,8 @@ class MaskedLMEncoder(SparseEncoder):
                 return sparse(slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask))
             hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
             weight, bias = self._decoder.parameters(self.model)
-            rows = pooled_blocks(
-                hidden, attention_mask, weight, bias, self.agg, sparse, self._int8_filter(weight, bias)
-            )
+            int8_filter = self._int8_filter(weight, bias)
+            rows = pooled_blocks(hidden, attention_mask, weight, bias, self.agg, sparse, int8_filter, self.activation)
         return SparseVectors.concatenate(rows, self.vocab_size)
 
     def train(self, mode: bool = True) -> Self:
@@ -133,6 +144,8 @@ class MaskedLMEncoder(SparseEncoder):
     def _plain_formula(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
         weights = torch.log1p(torch.relu(logits.float())) * attention_mask.unsqueeze(-1)
+        if self.activation == "log1p_relu":
+            weights = torch.log1p(weights)
         return weights.sum(dim=1) if self.agg == "sum" else weights.max(dim=1).values
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from splade.errors import DataError, ModelError
-from splade.models.head.pooling import AGGREGATIONS
+from splade.models.head.pooling import ACTIVATIONS, AGGREGATIONS, Activation
 from splade.models.hub import model_folder
 from splade.storage.atomic import JsonObject, read_json, read_json_object
 
@@ -36,12 +36,14 @@ class LoadedModel:
         folder: where its files are.
         model: a masked-language model in float32, in evaluation mode.
         tokenizer: the tokenizer that fits it.
+        activation: what a sentence-transformers folder says of the activation; None where none says anything.
     """
 
     name: str
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    activation: Activation | None = None
 
 
 def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max") -> LoadedModel:
@@ -54,11 +56,11 @@ def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max
     """
     folder = model_folder(name)
     _check_config(folder, name)
-    _check_sentence_transformers(folder, name, agg)
+    activation = _check_sentence_transformers(folder, name, agg)
     model = _load_weights(folder, name)
     tokenizer = load_tokenizer(folder, name, tokenizer_name)
     _check_tokenizer_fits(model, tokenizer, name)
-    return LoadedModel(name, folder, model, tokenizer)
+    return LoadedModel(name, folder, model, tokenizer, activation)
 
 
 def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -> PreTrainedTokenizerBase:
@@ -192,10 +194,10 @@ def _check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         )
 
 
-def _check_sentence_transformers(folder: Path, name: str, agg: str) -> None:
-    modules = folder / "modules.json"
+def _check_sentence_transformers(folder: Path, name: str, agg: str) -> Activation | None:
+    modules, activation = folder / "modules.json", None
     if not modules.is_file():
-        return
+        return None
     try:
         entries = read_json(modules)
     except DataError as error:
@@ -212,7 +214,14 @@ def _check_sentence_transformers(folder: Path, name: str, agg: str) -> None:
         if kind == "SpladePooling":
             if Path(part).is_absolute() or ".." in Path(part).parts:
                 raise ModelError(f"model '{name}': {modules}: the path '{part}' leaves the folder of the model")
-            said = _read_object(folder / part / "config.json", name).get("pooling_strategy", "max")
+            pooling = _read_object(folder / part / "config.json", name)
+            activation = pooling.get("activation_function", "relu")
+            if activation not in ACTIVATIONS:
+                raise ModelError(
+                    f"model '{name}': {folder / part / 'config.json'}: activation_function is {activation!r}; allowed "
+                    f"are {', '.join(ACTIVATIONS)}"
+                )
+            said = pooling.get("pooling_strategy", "max")
             if said != agg:
                 if said not in AGGREGATIONS:
                     raise ModelError(
@@ -224,3 +233,4 @@ def _check_sentence_transformers(folder: Path, name: str, agg: str) -> None:
             raise ModelError(
                 f"model '{name}': its module {kind} is not one of a SPLADE model (a masked-language model)"
             )
+    return activation

@@ -104,12 +104,12 @@ def _save_encoder(
     elif isinstance(encoder, MaskedLMEncoder):
         encoder.model.save_pretrained(temporary)
         if encoder.top_k is None and not encoder.own_tokens_only:  # sentence-transformers has no such limits
-            _write_sentence_transformers_files(temporary, agg, max_length)
+            _write_sentence_transformers_files(temporary, agg, encoder.activation, max_length)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
 
-def _write_sentence_transformers_files(folder: Path, agg: str, max_length: int | None) -> None:
+def _write_sentence_transformers_files(folder: Path, agg: str, activation: str, max_length: int | None) -> None:
     """Add the files from which sentence-transformers builds a SparseEncoder."""
     package = "sentence_transformers.sparse_encoder.models"
     modules = [("", f"{package}.MLMTransformer"), ("1_SpladePooling", f"{package}.SpladePooling")]
@@ -117,7 +117,8 @@ def _write_sentence_transformers_files(folder: Path, agg: str, max_length: int |
     write_json(folder / "modules.json", entries)
     if max_length is not None:
         write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-    write_json(folder / "1_SpladePooling" / "config.json", {"pooling_strategy": agg, "activation_function": "relu"})
+    pooling = {"pooling_strategy": agg, "activation_function": activation}
+    write_json(folder / "1_SpladePooling" / "config.json", pooling)
     write_json(
         folder / "config_sentence_transformers.json",
         {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"},

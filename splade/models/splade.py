@@ -123,6 +123,8 @@ class Splade(nn.Module):
         """Digest what an index of this model depends on."""
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         settings = {name: getattr(self.document_encoder, name, None) for name in ("top_k", "own_tokens_only")}
+        activation = getattr(self.document_encoder, "activation", "relu")
+        settings |= {} if activation == "relu" else {"activation": activation}  # the digests of before stay
         return Fingerprint(
             matching_type=self.matching_type,
             agg=self.agg,

@@ -3,12 +3,13 @@ import torch
 
 from splade.errors import ConfigError
 from splade.models.head import blocks
-from splade.models.head.pooling import AGGREGATIONS, pooled_blocks, sparse_head
+from splade.models.head.pooling import ACTIVATIONS, AGGREGATIONS, pooled_blocks, sparse_head
 
 
-def textbook(hidden, mask, weight, bias, agg):
+def textbook(hidden, mask, weight, bias, agg, activation="relu"):
     logits = hidden @ weight.t() + (0 if bias is None else bias)
     weights = torch.log1p(torch.relu(logits)) * mask.unsqueeze(-1)
+    weights = torch.log1p(weights) if activation == "log1p_relu" else weights
     return weights.sum(1) if agg == "sum" else weights.max(1).values
 
 
@@ -35,24 +36,25 @@ def layout(request, monkeypatch):
 
 
 @pytest.mark.parametrize("agg", AGGREGATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_weights_equal_the_textbook_formula(layout, agg, with_bias):
+def test_weights_equal_the_textbook_formula(layout, agg, with_bias, activation):
     hidden, mask, weight, bias = factors()
-    bias = bias if with_bias else None
-    torch.testing.assert_close(
-        sparse_head(hidden, mask, weight, bias, agg), textbook(hidden, mask, weight, bias, agg), rtol=1e-12, atol=1e-12
-    )
+    inputs = hidden, mask, weight, bias if with_bias else None, agg, activation
+    torch.testing.assert_close(sparse_head(*inputs), textbook(*inputs), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("agg", AGGREGATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_gradients_equal_the_textbook_formula(layout, agg, with_bias):
+def test_gradients_equal_the_textbook_formula(layout, agg, with_bias, activation):
     hidden, mask, weight, bias = factors()
     leaves = [hidden, weight] + ([bias] if with_bias else [])
     for leaf in leaves:
         leaf.requires_grad_()
     upstream = torch.randn(5, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    outputs = [f(hidden, mask, weight, bias if with_bias else None, agg) for f in (sparse_head, textbook)]
+    bias = bias if with_bias else None
+    outputs = [f(hidden, mask, weight, bias, agg, activation) for f in (sparse_head, textbook)]
     ours, theirs = (torch.autograd.grad((output * upstream).sum(), leaves) for output in outputs)
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-10, atol=1e-12)
@@ -157,11 +159,13 @@ def test_a_model_in_half_precision(layout, agg, dtype):
 
 
 @pytest.mark.parametrize("agg", AGGREGATIONS)
-def test_blocks_without_autograd_give_the_same_weights(layout, agg):
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_blocks_without_autograd_give_the_same_weights(layout, agg, activation):
     hidden, mask, weight, bias = factors()
     weight.requires_grad_()
-    whole = sparse_head(hidden, mask, weight, bias, agg).detach()
-    pieces = pooled_blocks(hidden, mask, weight, bias, agg, lambda passages, weights: (passages, weights))
+    whole = sparse_head(hidden, mask, weight, bias, agg, activation).detach()
+    inputs = hidden, mask, weight, bias, agg, lambda passages, weights: (passages, weights), None, activation
+    pieces = pooled_blocks(*inputs)
     assert len(pieces) > 1
     assert [passages.start for passages, _ in pieces[1:]] == [passages.stop for passages, _ in pieces[:-1]]
     assert not any(weights.requires_grad for _, weights in pieces)
@@ -179,6 +183,8 @@ def test_unknown_aggregation_is_named():
     hidden, mask, weight, bias = factors()
     with pytest.raises(ConfigError, match="agg='mean'.*max, sum"):
         sparse_head(hidden, mask, weight, bias, "mean")
+    with pytest.raises(ConfigError, match="activation='gelu'.*relu, log1p_relu"):
+        sparse_head(hidden, mask, weight, bias, "max", "gelu")
 
 
 @pytest.mark.parametrize("agg", AGGREGATIONS)

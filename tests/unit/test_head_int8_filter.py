@@ -10,9 +10,10 @@ from splade.models.head.kernels import segment_max
 from splade.models.head.pooling import pooled_blocks, sparse_head
 
 
-def both(hidden, mask, weight, bias):
+def both(hidden, mask, weight, bias, activation="relu"):
     def dense(int8_filter):
-        return torch.cat(pooled_blocks(hidden, mask, weight, bias, "max", lambda _, weights: weights, int8_filter))
+        inputs = hidden, mask, weight, bias, "max", lambda _, weights: weights, int8_filter, activation
+        return torch.cat(pooled_blocks(*inputs))
 
     return dense(Int8Filter(weight, bias)), dense(None)
 
@@ -41,6 +42,7 @@ def test_no_term_is_lost_and_no_weight_changes(seed, batch, length, dim, scale, 
     # The two products add up in another order: their sums differ by rounding errors of the norms' size.
     rounding = torch.finfo(torch.float32).eps * hidden.norm(dim=2).max() * weight.norm(dim=1).max()
     torch.testing.assert_close(filtered, full, rtol=1e-5, atol=float(rounding))
+    torch.testing.assert_close(both(hidden, mask, weight, bias, "log1p_relu")[0], filtered.log1p())
 
 
 def test_the_error_bound_holds_where_rounding_is_worst():

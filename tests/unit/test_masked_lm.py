@@ -88,6 +88,8 @@ def test_other_architectures_fall_back_and_say_so_once(name, caplog):
     assert encoder.vocab_size == VOCAB and weights.count_nonzero() > 0
     torch.testing.assert_close(weights, textbook(model, *batch))
     torch.testing.assert_close(torch.from_numpy(vectors.to_dense()), weights)
+    twice = MaskedLMEncoder(model, activation="log1p_relu")
+    torch.testing.assert_close(twice(*batch).detach(), weights.log1p())
 
 
 def test_the_model_itself_is_left_as_it_was(model):

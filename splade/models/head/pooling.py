@@ -5,6 +5,8 @@ With logits w_ij of input token i and vocabulary term j,
     max:  w_j = max_i log(1 + ReLU(w_ij))      SPLADE v2, arXiv 2109.10086, equation 6
     sum:  w_j = sum_i log(1 + ReLU(w_ij))      SPLADE, arXiv 2107.05720, equation 2
 
+The activation `log1p_relu` takes the logarithm once more, log(1 + log(1 + ReLU(w_ij))) (arXiv 2504.14839, section 3.2).
+
 The maximum is taken over raw logits, because the bias is the same for every token and log(1 + ReLU(x)) is monotonic;
 each of them is then applied once per term. Logits are never held for more than one small tile (`blocks`).
 
@@ -34,12 +36,20 @@ from splade.models.head.int8_filter import FilteredBatch, Int8Filter, filter_pay
 
 Aggregation = Literal["max", "sum"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("max", "sum")
+# As sentence-transformers names them: what is done to a logit before log(1 + x).
+Activation = Literal["relu", "log1p_relu"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "log1p_relu")
 
 Result = TypeVar("Result")
 
 
 def sparse_head(
-    hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None = None, agg: Aggregation = "max"
+    hidden: Tensor,
+    attention_mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    agg: Aggregation = "max",
+    activation: Activation = "relu",
 ) -> Tensor:
     """Pool a batch of hidden states into term weights.
 
@@ -50,13 +60,14 @@ def sparse_head(
         weight: (vocabulary, dim) output embedding.
         bias: (vocabulary,) output bias, or None.
         agg: how the tokens of a passage are aggregated.
+        activation: `relu`, or `log1p_relu` for a second logarithm.
 
     Returns:
         (batch, vocabulary) non-negative weights, float32 (float64 for float64 hidden states). A passage whose tokens
         are all masked gets the zero vector.
 
     Raises:
-        ConfigError: `agg` is neither `max` nor `sum`.
+        ConfigError: `agg` or `activation` has a value that is not allowed.
 
     Example:
         >>> hidden = torch.tensor([[[1.0], [3.0], [9.0]]])
@@ -65,13 +76,15 @@ def sparse_head(
         tensor([[4., 1.]])
     """
     check_aggregation(agg)
+    check_activation(activation)
     hidden, weight = _matched_dtypes(hidden, weight)
     if bias is not None:
         bias = bias.to(_accumulator(hidden.dtype))
     if agg == "sum":
-        return _SumOfActivations.apply(hidden, attention_mask, weight, bias)
+        return _SumOfActivations.apply(hidden, attention_mask, weight, bias, activation)
     logits = _MaxLogits.apply(hidden, attention_mask, weight, None if bias is None else bias.detach())
-    return torch.log1p(torch.relu(logits if bias is None else logits + bias))
+    weights = torch.log1p(torch.relu(logits if bias is None else logits + bias))
+    return torch.log1p(weights) if activation == "log1p_relu" else weights
 
 
 @torch.inference_mode()
@@ -83,6 +96,7 @@ def pooled_blocks(
     agg: Aggregation,
     use: Callable[[slice, Tensor], Result],
     int8_filter: Int8Filter | None = None,
+    activation: Activation = "relu",
 ) -> list[Result]:
     """Pool a batch without autograd, a few passages at a time, so that no batch x vocabulary matrix is kept.
 
@@ -91,18 +105,19 @@ def pooled_blocks(
     finds the terms that can have a weight; only for `max` in float32 on the CPU.
     """
     check_aggregation(agg)
+    check_activation(activation)
     if int8_filter is not None:
         batch = FilteredBatch(int8_filter, hidden, attention_mask)
-        return each_block(batch.blocks, lambda block: use(block.passages, batch.weights(block)))
+        return each_block(batch.blocks, lambda block: use(block.passages, _again(batch.weights(block), activation)))
     hidden, weight = _matched_dtypes(hidden, weight)
 
     def work(block: TokenBlock) -> Result:
         values = hidden.new_empty(block.size, len(weight), dtype=_accumulator(hidden.dtype))
         if agg == "sum":
-            _sum_of_block(block, weight, bias, values)
+            _sum_of_block(block, weight, bias, values, activation)
         else:
             _max_of_block(block, weight, values, None)
-            values = (values if bias is None else values.add_(bias)).relu_().log1p_()
+            values = _again((values if bias is None else values.add_(bias)).relu_().log1p_(), activation)
         return use(block.passages, values)
 
     return each_block(token_blocks(hidden, attention_mask), work)
@@ -112,6 +127,17 @@ def check_aggregation(agg: str) -> None:
     """Raise a ConfigError for anything but `max` and `sum`."""
     if agg not in AGGREGATIONS:
         raise ConfigError(f"agg={agg!r}: how tokens are aggregated must be one of {', '.join(AGGREGATIONS)}")
+
+
+def check_activation(activation: str) -> None:
+    """Raise a ConfigError for anything but `relu` and `log1p_relu`."""
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"activation={activation!r}: must be one of {', '.join(ACTIVATIONS)}")
+
+
+def _again(weights: Tensor, activation: Activation) -> Tensor:
+    """Take the second logarithm of weights, in place, where the activation has one."""
+    return weights.log1p_() if activation == "log1p_relu" else weights
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -156,9 +182,11 @@ def _triton_kernels(weight: Tensor) -> ModuleType | None:
     return head_triton if weight.dtype in head_triton.DTYPES and head_triton.works_on(weight.device) else None
 
 
-def _sum_of_block(block: TokenBlock, weight: Tensor, bias: Tensor | None, values: Tensor) -> None:
+def _sum_of_block(
+    block: TokenBlock, weight: Tensor, bias: Tensor | None, values: Tensor, activation: Activation
+) -> None:
     for terms, logits in block.tiles(weight):
-        block.sum_into(_plus(logits, bias, terms).relu_().log1p_(), terms, values)
+        block.sum_into(_again(_plus(logits, bias, terms).relu_().log1p_(), activation), terms, values)
 
 
 class _MaxLogits(torch.autograd.Function):
@@ -210,19 +238,27 @@ def _weighted_row_sums(table: Tensor, rows: Tensor, factors: Tensor, group: Tens
 
 
 class _SumOfActivations(torch.autograd.Function):
-    """Sum over a passage's tokens of log(1 + ReLU(hidden @ weight.T + bias))."""
+    """Sum over a passage's tokens of log(1 + ReLU(hidden @ weight.T + bias)), or of the logarithm of that once more."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, attention_mask: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        attention_mask: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: Activation,
+    ) -> Tensor:
+        ctx.activation = activation
         ctx.save_for_backward(hidden, attention_mask, weight, bias)
         values = hidden.new_zeros(len(hidden), len(weight), dtype=_accumulator(hidden.dtype))
         blocks = token_blocks(hidden, attention_mask)
-        each_block(blocks, lambda block: _sum_of_block(block, weight, bias, values[block.passages]))
+        each_block(blocks, lambda block: _sum_of_block(block, weight, bias, values[block.passages], activation))
         return values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, None, Tensor | None, Tensor | None, None]:
         hidden, attention_mask, weight, bias = ctx.saved_tensors
         grad_rows = torch.zeros_like(hidden).flatten(0, 1)
         grad_weight = torch.zeros_like(weight, dtype=grad_values.dtype)
@@ -234,6 +270,8 @@ class _SumOfActivations(torch.autograd.Function):
                 logits = _plus(logits, bias, terms)
                 # d/dx log(1 + ReLU(x)) = 1 / (1 + x) above zero, else 0.
                 slope = torch.where(logits > 0, logits.add(1).reciprocal_(), 0)
+                if ctx.activation == "log1p_relu":  # d/dy log(1 + y) = 1 / (1 + y) of y = log(1 + x)
+                    slope /= logits.relu().log1p_().add_(1)
                 grad_logits = slope.mul_(block.spread(grad_values[block.passages, terms]))
                 if grad_bias is not None:
                     grad_bias[terms] += grad_logits.sum(0)
@@ -241,7 +279,7 @@ class _SumOfActivations(torch.autograd.Function):
                 grad_tokens.addmm_(grad_logits, weight[terms])
                 grad_weight[terms] += grad_logits.t() @ tokens
             block.add_to_batch(grad_tokens, grad_rows)
-        return grad_rows.view_as(hidden), None, grad_weight.to(weight.dtype), grad_bias
+        return grad_rows.view_as(hidden), None, grad_weight.to(weight.dtype), grad_bias, None
 
 
 def _plus(logits: Tensor, bias: Tensor | None, terms: slice) -> Tensor:
