@@ -15,7 +15,8 @@ NO_TEXT = "judged queries without a text in the queries file"
 NO_POSITIVE = "judged queries without a positive judgement"
 NO_POSITIVE_TEXT = "queries without a positive in the collection"
 NO_SCORES = "judged queries without any teacher score"
-TOO_FEW = "queries with too few candidate negatives"
+NO_CANDIDATE = "queries without a candidate negative"
+REPEATED = "queries have too few candidate negatives and repeat them"
 NOT_JUDGED = "scored queries without judgements"
 POSITIVE_MISSING = "positives that are not in the collection (their queries have others)"
 
@@ -25,11 +26,11 @@ Incomplete = Literal["error", "leave_out"]
 class HardNegatives(TrainingSet):
     r"""One example for every usable query: a positive and `n_negatives` of the other scored documents, at random.
 
-    Candidates for negatives are all scored documents that are not judged relevant. A positive that the teacher did
-    not score gets the query's best score.
+    Candidates for negatives are all scored documents that are not judged relevant; a query with fewer than
+    `n_negatives` repeats them. A positive that the teacher did not score gets the query's best score.
 
     Queries that cannot be used are left out and counted by reason in `report`: without text, without a positive
-    judgement, without a positive in the collection, with too few candidates, scored but not judged. Two faults point
+    judgement, without a positive in the collection, without a candidate, scored but not judged. Two faults point
     at files that do not belong together and are errors unless `incomplete="leave_out"`: a judged query that the score
     file does not know, and a positive missing from the collection while others of its query are there.
 
@@ -110,7 +111,7 @@ class HardNegatives(TrainingSet):
         random = np.random.default_rng((self._seed, draw, index))
         positive = positives[random.integers(len(positives))]
         doc_ids, scores = self._scores[query_id]
-        negatives = random.choice(_candidates(doc_ids, self._qrels[query_id]), self._n_negatives, replace=False)
+        negatives = _draw(_candidates(doc_ids, self._qrels[query_id]), self._n_negatives, random)
         positive_score = scores[doc_ids.index(positive)] if positive in doc_ids else scores.max()
         return TrainingExample(
             query=self._queries.text(query_id),
@@ -159,12 +160,21 @@ def _has_candidates(
     # Most queries have far more candidates than are needed: only the others are read.
     if scores.n_documents(query_id) - len(judged) >= n_negatives:
         return True
-    if len(_candidates(scores[query_id][0], judged)) >= n_negatives:
-        return True
-    report.leave_out(TOO_FEW, query_id)
-    return False
+    n_candidates = len(_candidates(scores[query_id][0], judged))
+    if n_candidates == 0:
+        report.leave_out(NO_CANDIDATE, query_id)
+    elif n_candidates < n_negatives:
+        report.remark(REPEATED, query_id)
+    return n_candidates > 0
 
 
 def _candidates(doc_ids: list[str], judged: dict[str, int]) -> np.ndarray:
     """Return the places of the documents that are not judged relevant."""
     return np.flatnonzero([judged.get(doc_id, 0) <= 0 for doc_id in doc_ids])
+
+
+def _draw(candidates: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
+    """Draw `n` candidates, each as often as the others, or once more: without replacement where there are enough."""
+    repetitions, rest = divmod(n - 1, len(candidates))
+    drawn: np.ndarray = random.choice(candidates, rest + 1, replace=False)
+    return np.concatenate([np.tile(candidates, repetitions), drawn])

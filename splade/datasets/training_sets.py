@@ -25,22 +25,33 @@ class TrainingSetReport:
         n_examples: number of examples of one epoch.
         left_out: reason to number of cases.
         first_left_out: reason to the id of the first case.
+        remarks: what is used, but not as one may expect, to number of cases.
+        first_remark: the same to the id of the first case.
     """
 
     n_examples: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     first_left_out: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
+    first_remark: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.n_examples} training examples"]
         for reason, count in self.left_out.items():
             lines.append(f"left out: {count} {reason} (the first: '{self.first_left_out[reason]}')")
+        for remark, count in self.remarks.items():
+            lines.append(f"{count} {remark} (the first: '{self.first_remark[remark]}')")
         return "\n".join(lines)
 
     def leave_out(self, reason: str, case: str) -> None:
         """Count a case."""
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
         self.first_left_out.setdefault(reason, case)
+
+    def remark(self, remark: str, case: str) -> None:
+        """Count a case that is used nevertheless."""
+        self.remarks[remark] = self.remarks.get(remark, 0) + 1
+        self.first_remark.setdefault(remark, case)
 
     def refuse(self, reason: str, name: str) -> None:
         """Raise a `DataError` if there was a case of this reason."""

@@ -252,18 +252,31 @@ def test_drawing_does_not_depend_on_workers(world, n_workers):
 
 
 def test_queries_that_cannot_be_used_are_counted_with_reasons(world):
-    teacher = {"q0": TEN, "q1": TEN, "q2": TEN, "q3": {"d0": 1, "d1": 2}, "q9": TEN, "not-judged": TEN, "also": {}}
+    teacher = {"q0": TEN, "q1": TEN, "q2": TEN, "q3": {"d0": 1}, "q9": TEN, "not-judged": TEN, "also": {}}
     qrels = {"q0": {"d0": 1}, "q1": {"d0": 0}, "q2": {"absent": 1}, "q3": {"d0": 1}, "q9": {"d0": 1}}
     dataset = world(teacher, qrels)
     assert len(dataset) == dataset.report.n_examples == 1
     assert dataset.report.left_out == {
         hard_negatives.NO_POSITIVE: 1,
         hard_negatives.NO_POSITIVE_TEXT: 1,
-        hard_negatives.TOO_FEW: 1,
+        hard_negatives.NO_CANDIDATE: 1,
         hard_negatives.NO_TEXT: 1,
         hard_negatives.NOT_JUDGED: 2,
     }
     assert "left out: 2 scored queries without judgements (the first: 'not-judged')" in str(dataset.report)
+
+
+def test_too_few_candidates_are_repeated_evenly(world):
+    teacher = {"q0": TEN, "q1": {"d0": 1, "d1": 2, "d2": 3, "d3": 4}}
+    dataset = world(teacher, {"q0": {"d0": 1}, "q1": {"d0": 1}}, n_negatives=8)
+    for draw in range(20):
+        negatives = dataset.example(1, draw).negatives
+        assert sorted(map(negatives.count, {"doc 1", "doc 2", "doc 3"})) == [2, 3, 3]
+        assert dataset.example(1, draw).negative_scores == [float(text[-1]) + 1 for text in negatives]
+        assert len(set(dataset.example(0, draw).negatives)) == 8
+    assert dataset.report.left_out == {} and dataset.report.remarks == {hard_negatives.REPEATED: 1}
+    line = "1 queries have too few candidate negatives and repeat them (the first: 'q1')"
+    assert str(dataset.report).splitlines() == ["2 training examples", line]
 
 
 def test_judged_query_without_scores_is_an_error_unless_left_out(world):
@@ -291,7 +304,7 @@ def test_missing_negative_is_named_when_it_is_drawn(world):
 
 
 def test_nothing_left_is_an_error_that_says_why(world):
-    with pytest.raises(DataError, match="no query can be used(.|\n)*1 queries with too few candidate"):
+    with pytest.raises(DataError, match="no query can be used(.|\n)*1 queries without a candidate negative"):
         world({"q0": {"d0": 1}}, {"q0": {"d0": 1}})
 
 

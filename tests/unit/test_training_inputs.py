@@ -128,8 +128,8 @@ def test_what_is_left_out_is_counted_and_reported_at_the_start(files, settings, 
     with caplog.at_level(logging.INFO):
         result = run(settings)
     lines = [
-        "2 training examples",
-        "left out: 1 queries with too few candidate negatives (the first: 'q1')",
+        "3 training examples",
+        "1 queries have too few candidate negatives and repeat them (the first: 'q1')",
         "left out: 1 queries without a positive in the collection (the first: 'q3')",
         "left out: 1 scored queries without judgements (the first: 'q9')",
     ]
