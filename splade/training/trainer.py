@@ -28,7 +28,7 @@ from splade.training.callbacks import (
 from splade.training.checkpoints import STATE_FILE, checkpoint_path, complete_steps, keep_checkpoints, mark_complete
 from splade.training.collator import Batch, Collator
 from splade.training.early_stopping import EarlyStopping
-from splade.training.meters import RunningMeans, Speedometer
+from splade.training.meters import LossWatch, RunningMeans, Speedometer
 from splade.training.objective import Objective
 from splade.training.run_folder import CHECKPOINTS_FOLDER
 from splade.training.sampler import TrainingSampler
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "splade.safetensors"
 CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
+LOSSES_AT_ONCE = 100  # that are looked at together on a GPU
 
 
 class SpladeTrainer(Trainer):
@@ -90,6 +91,7 @@ class SpladeTrainer(Trainer):
         self.validation = validation
         self.checkpoints = folder / CHECKPOINTS_FOLDER
         self.model_accepts_loss_kwargs = False
+        self.losses = LossWatch(look_every=1 if self.args.device.type == "cpu" else LOSSES_AT_ONCE)
         self._terms = RunningMeans()
         self._speed = Speedometer(0)
 
@@ -119,18 +121,14 @@ class SpladeTrainer(Trainer):
     ) -> Tensor:
         """Return the objective of one batch and remember its terms for the next log line."""
         loss, terms = self.objective(model, cast(Batch, inputs), self.state.global_step)
-        if not torch.isfinite(loss):
-            values = ", ".join(f"{name}={value.item():.4g}" for name, value in terms.items())
-            raise SpladeError(
-                f"the loss is {loss.item()} at step {self.state.global_step} ({values}). Lower config.lr or the "
-                "regulariser's lambda, use bf16 instead of fp16, and check the training data's scores."
-            )
+        self.losses.add(self.state.global_step, loss, terms)
         self._terms.add(terms)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add to a training log line the mean of every loss term since the last one, and the speed."""
         if is_training(logs):
+            self.losses.check()
             logs |= self._terms.take() | {"steps_per_second": self._speed.take(self.state.global_step)}
         super().log(logs, start_time)
 
@@ -141,6 +139,7 @@ class SpladeTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Measure validation loss and full-ranking metrics; the first process does, all get the numbers."""
+        self.losses.check()
         with self._speed.paused():
             result = on_first_process(self._validate)
         self.log({f"{metric_key_prefix}_{name}": value for name, value in result.items()})
@@ -170,6 +169,7 @@ class SpladeTrainer(Trainer):
         safetensors.torch.save_model(self.splade, str(folder / WEIGHTS_FILE))
 
     def _save_checkpoint(self, model: nn.Module, trial: "optuna.Trial | dict[str, object] | None") -> None:
+        self.losses.check()
         with self._speed.paused():
             checkpoint = checkpoint_path(self.checkpoints, self.state.global_step)
             with saving(checkpoint):
@@ -205,7 +205,7 @@ def training_arguments(run: RunConfig, schedule: Schedule, folder: Path, validat
     cuda = torch.cuda.is_available()
     if run.fp16 and not cuda:
         raise ConfigError("config.fp16=true needs a CUDA device; on a CPU use config.bf16=true or neither")
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=schedule.batch_size // n_processes(),
         max_steps=schedule.steps,
@@ -236,3 +236,6 @@ def training_arguments(run: RunConfig, schedule: Schedule, folder: Path, validat
         log_level="error",
         accelerator_config={"even_batches": False},
     )
+    # One process trains on one GPU. For several that it sees, transformers would take torch.nn.DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

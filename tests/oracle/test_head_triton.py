@@ -44,7 +44,47 @@ for seed, (batch, length, dim, vocab_size) in enumerate([(3, 70, 40, 150), (2, 5
 values = torch.empty(1, 20)
 head_triton.max_into(torch.full((4, 16), torch.nan), torch.ones(1, 4).bool(), torch.ones(20, 16), values, None, 0)
 assert values.isinf().all() and (values > 0).all()
-assert head_triton.works_on(torch.device("cpu"))
+
+# Half precision is added up in float32; the same numbers come out each time, and rows that nobody chose get zero.
+torch.manual_seed(0)
+hidden, weight = torch.randn(2, 9, 16), torch.randn(300, 16)
+argmax = torch.randint(0, 9, (2, 300), dtype=torch.int32)
+argmax[1] += 9
+argmax[argmax == 4] = 5
+grads = torch.randn(2, 300)
+grads[:, ::3] = 0
+for dtype in (torch.float16, torch.bfloat16):
+    halves = hidden.to(dtype), weight.to(dtype)
+    found = head_triton.gradients(*halves, argmax, grads, True, True)
+    parts = (grads[..., None] * halves[1].float()).flatten(0, 1)
+    expected = torch.zeros(18, 16).index_add_(0, argmax.long().flatten(), parts)
+    torch.testing.assert_close(found[0].flatten(0, 1), expected.to(dtype), rtol=1e-2, atol=1e-5)
+    assert (found[0].flatten(0, 1)[4] == 0).all()
+    assert torch.equal(found[0], head_triton.gradients(*halves, argmax, grads, True, False)[0])
+
+# Every dtype is tried; a passing lack of memory is not remembered, another failure is.
+for dtype in (torch.float32, torch.float16):  # the interpreter multiplies the bits of bfloat16 as integers
+    assert head_triton.works_on(torch.device("cpu"), dtype)
+assert not head_triton.works_on(torch.device("cpu"), torch.float64)
+right, calls = head_triton.max_into, []
+for error, again in ((torch.OutOfMemoryError("full"), True), (RuntimeError("no compiler"), False)):
+    head_triton._works.clear()
+
+    def fail(*args):
+        calls.append(args)
+        raise error
+
+    head_triton.max_into = fail
+    assert not head_triton.works_on(torch.device("cpu"), torch.float16)
+    head_triton.max_into = right
+    assert head_triton.works_on(torch.device("cpu"), torch.float16) is again
+assert len(calls) == 2
+
+# Whoever has set how float32 is multiplied by PyTorch's newer setting cannot read the older one.
+assert not head_triton.tf32_allowed()
+if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    assert head_triton.tf32_allowed()
 print("equal")
 """
 

@@ -158,6 +158,15 @@ def test_a_model_in_half_precision(layout, agg, dtype):
     torch.testing.assert_close(weights, textbook(hidden, mask, weight, bias, agg), rtol=0.05, atol=0.1)
 
 
+def test_gradients_of_the_sum_are_added_up_in_float32(monkeypatch):
+    """A gradient is a sum over all terms; added up piece by piece in half precision it would stop growing."""
+    monkeypatch.setattr(blocks.PackedBlock, "tile_logits", 4 * 8)
+    hidden = torch.ones(1, 4, 1, dtype=torch.bfloat16, requires_grad=True)
+    weight, upstream = torch.ones(4096, 1, dtype=torch.bfloat16), torch.ones(1, 4096)
+    sparse_head(hidden, torch.ones(1, 4), weight, None, "sum").backward(upstream)
+    assert hidden.grad.flatten().tolist() == [2048.0] * 4  # 4096 terms of slope 1 / 2
+
+
 @pytest.mark.parametrize("agg", AGGREGATIONS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_blocks_without_autograd_give_the_same_weights(layout, agg, activation):

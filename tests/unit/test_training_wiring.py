@@ -3,10 +3,11 @@
 import csv
 import math
 from dataclasses import replace
+from functools import cached_property
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from splade.config import compose_experiment
 from splade.config.choose import available_configs, conf_folder
@@ -173,6 +174,43 @@ def test_a_loss_that_is_no_number_ends_training(prepare, value):
     trainer.objective = lambda *_: (torch.tensor(value), {"InBatchPairwiseNLL": torch.tensor(value)})
     with pytest.raises(SpladeError, match=rf"the loss is {value} at step 0 \(InBatchPairwiseNLL={value}\)"):
         trainer.compute_loss(trainer.splade, {})
+
+
+@pytest.mark.parametrize("boundary", ["config.train_monitoring_freq", "config.record_frequency"])
+def test_losses_that_are_looked_at_later_end_training_before_anything_is_saved(prepare, tmp_path, boundary):
+    """On a GPU nobody waits for the loss of each batch."""
+    never = {"config.train_monitoring_freq": 100, "config.record_frequency": 100}
+    trainer = prepare(**never | {boundary: 4})
+    trainer.losses.look_every = 100
+    objective, batches = trainer.objective, []
+
+    def broken(*args):
+        batches.append(args)
+        loss, terms = objective(*args)
+        return (loss * math.nan, terms) if len(batches) == 2 else (loss, terms)
+
+    trainer.objective = broken
+    with pytest.raises(SpladeError, match="the loss is nan at step 1 "):
+        trainer.train_from(None)
+    assert len(batches) == 4 and not list((tmp_path / "checkpoint").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("visible", [0, 4])
+def test_several_gpus_are_no_reason_for_data_parallel(prepare, monkeypatch, visible):
+    """One process trains on one GPU: replicas of the model have no parameters, which the head needs."""
+    devices = TrainingArguments._setup_devices.func
+
+    def several(arguments):
+        device = devices(arguments)
+        arguments._n_gpu = visible
+        return device
+
+    setup = cached_property(several)
+    setup.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", setup)
+    trainer = prepare()
+    assert trainer.args.n_gpu == min(visible, 1) and trainer.args.train_batch_size == 4
+    assert not isinstance(trainer._wrap_model(trainer.model), torch.nn.DataParallel)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

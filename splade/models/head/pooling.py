@@ -179,7 +179,7 @@ def _triton_kernels(weight: Tensor) -> ModuleType | None:
         return None
     from splade.models.head import triton_kernels as head_triton
 
-    return head_triton if weight.dtype in head_triton.DTYPES and head_triton.works_on(weight.device) else None
+    return head_triton if head_triton.works_on(weight.device, weight.dtype) else None
 
 
 def _sum_of_block(
@@ -265,7 +265,7 @@ class _SumOfActivations(torch.autograd.Function):
         grad_bias = None if bias is None else torch.zeros_like(bias)
         for block in token_blocks(hidden, attention_mask):
             tokens = block.hidden
-            grad_tokens = torch.zeros_like(tokens)
+            grad_tokens = torch.zeros_like(tokens, dtype=grad_values.dtype)
             for terms, logits in block.tiles(weight):
                 logits = _plus(logits, bias, terms)
                 # d/dx log(1 + ReLU(x)) = 1 / (1 + x) above zero, else 0.
@@ -276,10 +276,18 @@ class _SumOfActivations(torch.autograd.Function):
                 if grad_bias is not None:
                     grad_bias[terms] += grad_logits.sum(0)
                 grad_logits = grad_logits.to(weight.dtype)
-                grad_tokens.addmm_(grad_logits, weight[terms])
+                _add_product(grad_tokens, grad_logits, weight[terms])
                 grad_weight[terms] += grad_logits.t() @ tokens
-            block.add_to_batch(grad_tokens, grad_rows)
+            block.add_to_batch(grad_tokens.to(hidden.dtype), grad_rows)
         return grad_rows.view_as(hidden), None, grad_weight.to(weight.dtype), grad_bias, None
+
+
+def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to sums of a dtype that is at least as wide: many tiles are added up."""
+    if sums.dtype == left.dtype:
+        sums.addmm_(left, right)
+    else:
+        sums += left @ right
 
 
 def _plus(logits: Tensor, bias: Tensor | None, terms: slice) -> Tensor:

@@ -2,15 +2,15 @@
 
 The forward kernel is a matrix product whose result never leaves the chip: one program multiplies the tokens of one
 passage with one piece of the vocabulary, a few tokens at a time, and keeps the running maximum and the token that
-reached it. Fusing the two is the idea of Sparton (arXiv 2603.25011). The backward kernels follow the argmax.
+reached it. Fusing the two is the idea of Sparton (arXiv 2603.25011). The backward kernels follow the argmax, and add up
+in a fixed order: training on a GPU can be repeated.
 
 `head.pooling` uses these where Triton and a GPU are there, and does without them elsewhere. They have been
-checked in Triton's interpreter (`TRITON_INTERPRET=1`) against the plain formula; they have not been timed or tuned on
-a GPU.
+checked in Triton's interpreter (`TRITON_INTERPRET=1`) against the plain formula, in float32 and float16 (it cannot
+multiply bfloat16); they have not been run, timed or tuned on a GPU.
 """
 
 import logging
-from functools import cache
 from subprocess import SubprocessError
 
 import torch
@@ -22,26 +22,44 @@ from triton.errors import TritonError
 logger = logging.getLogger(__name__)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_works: dict[tuple[torch.device, torch.dtype], bool] = {}
 
 
-@cache
-def works_on(device: torch.device) -> bool:
-    """Whether the kernels can be compiled for a device and give the right result there; logs why not, once."""
-    hidden, weight = torch.eye(16, device=device), torch.eye(32, 16, device=device)
+def works_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels can be compiled for a device and a dtype and give the right result; logs why not, once.
+
+    Memory that is short for a moment says nothing about the kernels: the next call tries again.
+    """
+    if dtype not in DTYPES:
+        return False
+    if (device, dtype) not in _works:
+        try:
+            _works[device, dtype] = _gives_right_results(device, dtype)
+        except torch.OutOfMemoryError:
+            return False
+        except (TritonError, RuntimeError, OSError, SubprocessError) as error:
+            logger.warning("Triton cannot be used on %s (%s); the head works in pieces instead", device, error)
+            _works[device, dtype] = False
+        else:
+            if not _works[device, dtype]:
+                logger.warning("Triton gives wrong %s on %s; the head works in pieces instead", dtype, device)
+    return _works[device, dtype]
+
+
+def _gives_right_results(device: torch.device, dtype: torch.dtype) -> bool:
+    """Run every kernel on numbers that all dtypes hold exactly."""
+    hidden, weight = (torch.eye(rows, 16, dtype=dtype, device=device) for rows in (16, 32))
     values = torch.empty(1, 32, device=device)
     argmax = torch.zeros(1, 32, dtype=torch.int32, device=device)
-    grads = torch.ones(1, 32, device=device)
-    try:
-        max_into(hidden, torch.ones(1, 16, dtype=torch.bool, device=device), weight, values, argmax, 0)
-        _, grad_weight = gradients(hidden.unsqueeze(0), weight, argmax, grads, True, True)
-    except (TritonError, RuntimeError, OSError, SubprocessError) as error:
-        logger.warning("Triton cannot be used on %s (%s); the head works in pieces instead", device, error)
-        return False
-    expected = hidden[argmax[0].long()]
-    right = torch.equal(values[0], weight.amax(1)) and grad_weight is not None and torch.equal(grad_weight, expected)
-    if not right:
-        logger.warning("Triton gives wrong results on %s; the head works in pieces instead", device)
-    return right
+    max_into(hidden, torch.ones(1, 16, dtype=torch.bool, device=device), weight, values, argmax, 0)
+    found = gradients(hidden.unsqueeze(0), weight, argmax, torch.ones_like(values), True, True)
+    rows = argmax[0].long()
+    pairs = [
+        (values[0], weight.amax(1).float()),
+        (found[0], torch.zeros_like(hidden).index_add_(0, rows, weight).unsqueeze(0)),
+        (found[1], hidden[rows]),
+    ]
+    return all(computed is not None and torch.equal(computed, expected) for computed, expected in pairs)
 
 
 def max_into(
@@ -62,31 +80,42 @@ def max_into(
     positions = torch.arange(1, length + 1, device=mask.device)
     ends = (mask * positions).amax(dim=1).to(torch.int32)
     block_tokens, block_terms, block_dim = 64, 128, 32 if hidden.dtype == torch.float32 else 64
-    exact = hidden.dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
-    _max_kernel[(passages, triton.cdiv(vocab_size, block_terms))](
-        hidden.contiguous(),
-        mask.to(torch.int8),
-        ends,
-        weight.contiguous(),
-        values,
-        values if argmax is None else argmax,
-        length,
-        vocab_size,
-        dim,
-        values.stride(0),
-        first_row,
-        argmax is not None,
-        "ieee" if exact else "tf32",
-        block_tokens,
-        block_terms,
-        block_dim,
-    )
+    exact = hidden.dtype == torch.float32 and not tf32_allowed()
+    with torch.cuda.device_of(hidden):
+        _max_kernel[(passages, triton.cdiv(vocab_size, block_terms))](
+            hidden.contiguous(),
+            mask.to(torch.int8),
+            ends,
+            weight.contiguous(),
+            values,
+            values if argmax is None else argmax,
+            length,
+            vocab_size,
+            dim,
+            values.stride(0),
+            first_row,
+            argmax is not None,
+            "ieee" if exact else "tf32",
+            block_tokens,
+            block_terms,
+            block_dim,
+        )
+
+
+def tf32_allowed() -> bool:
+    """Whether PyTorch may round the factors of float32 products; its older setting cannot be read beside the newer."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        return matmul.fp32_precision == "tf32"
+    return matmul.allow_tf32
 
 
 def gradients(
     hidden: Tensor, weight: Tensor, argmax: Tensor, grad_values: Tensor, needs_hidden: bool, needs_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of the hidden states and of the output embedding, each None if not needed.
+
+    Every sum is taken in one order, so that the same numbers come out each time.
 
     Args:
         hidden: (batch, length, dim) hidden states.
@@ -101,18 +130,31 @@ def gradients(
     grads = grad_values.float().contiguous()
     width = triton.next_power_of_2(dim)
     grad_hidden = grad_weight = None
-    if needs_weight:
-        grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-        _grad_weight_kernel[(vocab_size,)](
-            hidden.contiguous(), argmax, grads, grad_weight, batch, vocab_size, dim, width
-        )
-    if needs_hidden:
-        sums = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-        block_terms = 64
-        grid = (batch, triton.cdiv(vocab_size, block_terms))
-        _grad_hidden_kernel[grid](weight.contiguous(), argmax, grads, sums, vocab_size, dim, width, block_terms)
-        grad_hidden = sums.to(hidden.dtype)
+    with torch.cuda.device_of(hidden):
+        if needs_weight:
+            grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            _grad_weight_kernel[(vocab_size,)](
+                hidden.contiguous(), argmax, grads, grad_weight, batch, vocab_size, dim, width
+            )
+        if needs_hidden:
+            grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+            terms, starts = _terms_by_row(argmax, grads, batch * hidden.shape[1])
+            _grad_hidden_kernel[(batch * hidden.shape[1],)](
+                weight.contiguous(), terms, starts, grads, grad_hidden, hidden.shape[1], vocab_size, dim, width
+            )
     return grad_hidden, grad_weight
+
+
+def _terms_by_row(argmax: Tensor, grads: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Sort the terms with a gradient by the row that gets it, those of a row ascending.
+
+    Returns:
+        (batch x vocabulary,) int64 terms, and (rows + 1,) int64: where the terms of each row begin.
+    """
+    without = torch.where(grads != 0, argmax, rows).flatten()
+    by_row, entries = without.sort(stable=True)
+    starts = torch.searchsorted(by_row, torch.arange(rows + 1, dtype=by_row.dtype, device=by_row.device))
+    return entries % argmax.shape[1], starts
 
 
 @triton.jit
@@ -183,16 +225,13 @@ def _grad_weight_kernel(hidden, argmax, grads, grad_weight, batch, vocab_size, d
 
 
 @triton.jit
-def _grad_hidden_kernel(
-    weight, argmax, grads, grad_hidden, vocab_size, dim, width: tl.constexpr, block_terms: tl.constexpr
-):
-    passage = tl.program_id(0).to(tl.int64)
-    first_term = tl.program_id(1).to(tl.int64) * block_terms
+def _grad_hidden_kernel(weight, terms, starts, grads, grad_hidden, length, vocab_size, dim, width: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    passage = row // length
     dims = tl.arange(0, width)
-    for term in range(first_term, tl.minimum(first_term + block_terms, vocab_size)):
-        entry = passage * vocab_size + term
-        grad = tl.load(grads + entry)
-        if grad != 0.0:
-            row = tl.load(argmax + entry).to(tl.int64)
-            part = grad * tl.load(weight + term * dim + dims, mask=dims < dim, other=0.0).to(tl.float32)
-            tl.atomic_add(grad_hidden + row * dim + dims, part, mask=dims < dim)
+    total = tl.zeros((width,), tl.float32)
+    for entry in range(tl.load(starts + row), tl.load(starts + row + 1)):
+        term = tl.load(terms + entry)
+        grad = tl.load(grads + passage * vocab_size + term)
+        total += grad * tl.load(weight + term * dim + dims, mask=dims < dim, other=0.0).to(tl.float32)
+    tl.store(grad_hidden + row * dim + dims, total.to(grad_hidden.dtype.element_ty), mask=dims < dim)
