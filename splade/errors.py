@@ -43,9 +43,15 @@ class BusyError(SpladeError):
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
-    matches = get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string where none is near.
+
+    Example:
+        >>> nearest("scifat", ["scifact", "fiqa"]), nearest("quora", ["scifact", "fiqa"])
+        ("; did you mean 'scifact'?", '')
+    """
+    names = {other.lower(): other for other in allowed}
+    matches = get_close_matches(name.lower(), list(names), n=1, cutoff=0.7)
+    return f"; did you mean '{names[matches[0]]}'?" if matches else ""
 
 
 def printable(text: str) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from splade.config.arguments import CONFIG_OPTIONS, given_keys
 from splade.config.files import CheckedFolder, read_handed_over
-from splade.config.keys import help_template
+from splade.config.keys import help_template, schema_keys
 from splade.config.messages import INTERNAL
 from splade.config.schema import Experiment
 from splade.config.validate import node_class
@@ -24,10 +25,10 @@ from splade.storage.paths import resolve_path
 
 NAME_VARIABLE = "SPLADE_CONFIG_NAME"
 PATH_VARIABLE = "SPLADE_CONFIG_FULLPATH"
-DEFAULT_CONFIG = "config_default"
+DEFAULT_CONFIG, OWN_DATA_CONFIG = "config_default", "config_own_data"
+ON_AN_INDEX = ("search", "update")
+"""Commands whose data is an index, which says itself what made it: the toy pipeline is not meant."""
 ROOT, SCHEMA, HANDED_OVER = f"{INTERNAL}experiment", f"{INTERNAL}schema", f"{INTERNAL}handed_over"
-FREE_FORM_KEYS = ("config.loss", "config.regularizer")
-CONFIG_OPTIONS = {"--config-name": "-cn", "--config-path": "-cp", "--config-dir": "-cd"}
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,18 @@ def conf_folder() -> Path:
     return resolve_path("pkg://splade/conf")
 
 
-def choose_config(environ: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> ConfigChoice:
+def choose_config(
+    environ: Mapping[str, str] | None = None, arguments: Sequence[str] = (), command: str = ""
+) -> ConfigChoice:
     """Find the config file that the environment or the command line names.
+
+    Where neither does, it is the toy pipeline; but the settings for one's own data as soon as the command line names
+    data.
 
     Args:
         environ: environment; None: the process's own, read now.
         arguments: command line, in which `--config-name` and `--config-path` count.
+        command: the task.
 
     Raises:
         ConfigError: two sources at once, or no such file (the message lists what there is).
@@ -81,7 +88,21 @@ def choose_config(environ: Mapping[str, str] | None = None, arguments: Sequence[
         return _from_path(str(given[PATH_VARIABLE]))
     folder = Path(option_folder).absolute() if option_folder else conf_folder()
     extra = _option(arguments, "--config-dir")
-    return _from_name(option_name or given.get(NAME_VARIABLE) or DEFAULT_CONFIG, folder, extra)
+    default = OWN_DATA_CONFIG if command in ON_AN_INDEX or names_own_data(arguments) else DEFAULT_CONFIG
+    if option_folder and not option_name:
+        default = DEFAULT_CONFIG
+    return _from_name(option_name or given.get(NAME_VARIABLE) or default, folder, extra)
+
+
+def names_own_data(arguments: Sequence[str]) -> bool:
+    """Return whether a command line names files of data, which are not those of the toy pipeline then.
+
+    Example:
+        >>> names_own_data(["data.TRAIN.DATASET_PATH=my/triplets.tsv"]), names_own_data(["data.flops_queries=null"])
+        (True, False)
+    """
+    files = {key.name for key in schema_keys() if key.name.startswith("data.") and key.names_files}
+    return not given_keys(arguments).isdisjoint(files | {"data.TRAIN_DATA_DIR", "data.EVAL_QREL_PATH"})
 
 
 def without_config_options(arguments: Sequence[str]) -> list[str]:
@@ -96,17 +117,6 @@ def without_config_options(arguments: Sequence[str]) -> list[str]:
         else:
             kept.append(argument)
     return kept
-
-
-def replacing_sections(overrides: Sequence[str]) -> list[str]:
-    """Let a dictionary given for a free-form key replace the config's one; Hydra alone would merge the two."""
-    replaced = []
-    for override in overrides:
-        name, _, value = override.partition("=")
-        if name in FREE_FORM_KEYS and value.lstrip().startswith("{"):
-            replaced.append(f"{name}=null")
-        replaced.append(override)
-    return replaced
 
 
 def register(choice: ConfigChoice, description: str = "") -> None:

@@ -18,14 +18,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from splade.config.choose import (
-    ROOT,
-    ConfigChoice,
-    choose_config,
-    register,
-    replacing_sections,
-    without_config_options,
-)
+from splade.config.arguments import given_keys, hydra_arguments
+from splade.config.choose import ROOT, ConfigChoice, choose_config, register, without_config_options
+from splade.config.inputs import check_inputs
 from splade.config.messages import explain_composition_error, explain_machine_error
 from splade.config.schema import Experiment
 from splade.config.validate import to_experiment
@@ -53,7 +48,7 @@ def compose_experiment(config_name: str = "config_default", overrides: Sequence[
     register(choice)
     try:
         with initialize_config_dir(str(choice.folder), version_base="1.3"):
-            return to_experiment(compose(ROOT, replacing_sections(overrides)))
+            return to_experiment(compose(ROOT, hydra_arguments(overrides)), given_keys(overrides))
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise explain_composition_error(error, choice.path) from error
 
@@ -73,6 +68,8 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
     traceback_wanted = os.environ.get(TRACEBACK_VARIABLE) == "1"
     os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra raises its errors to us instead of printing them itself
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = task_module.rpartition(".")[2]
+    given: frozenset[str] = frozenset()
     choice: ConfigChoice | None = None
     errors: list[SpladeError] = []
     defects: list[Exception] = []
@@ -89,7 +86,8 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
             errors.append(failure)
 
     def run(cfg: DictConfig) -> None:
-        experiment = to_experiment(cfg)
+        experiment = to_experiment(cfg, given)
+        check_inputs(experiment, command)
         results.append(task_function(task_module)(experiment))
         report(results[-1].summary())
 
@@ -99,9 +97,11 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal knows every character
     try:
-        choice = choose_config(arguments=arguments)
+        overrides = hydra_arguments(arguments, command)
+        given = given_keys(overrides)
+        choice = choose_config(arguments=overrides, command=command)
         register(choice, description or _docstring(sys.argv[0]))
-        sys.argv = [sys.argv[0], *replacing_sections(without_config_options(arguments))]
+        sys.argv = [sys.argv[0], *without_config_options(overrides)]
         logging.captureWarnings(True)
         hydra_main(version_base="1.3", config_path=str(choice.folder), config_name=ROOT)(job)()
         if len(results) > 1 and hasattr(importlib.import_module(task_module), "after_sweep"):

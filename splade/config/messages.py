@@ -34,7 +34,7 @@ REMOVED_KEYS = {
 
 
 def nearest_key(name: str) -> str:
-    """Return "; did you mean 'x'?" for a full key, looking among its sisters, then in other sections."""
+    """Return "; did you mean 'x'?" for a full key whose last part is near: of a sister, or in another section."""
     if name in REMOVED_KEYS:
         return f"; it was removed: {REMOVED_KEYS[name]}"
     section, _, leaf = name.rpartition(".")
@@ -44,9 +44,13 @@ def nearest_key(name: str) -> str:
     synonym = get_close_matches(leaf, SYNONYMS, n=1, cutoff=0.8)
     if synonym:
         return f"; did you mean '{SYNONYMS[synonym[0]]}'?"
-    sisters = [other for other in known if other.rpartition(".")[0] == section]
-    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
-    return nearest(name, sisters) or nearest(name, known) or (f"; did you mean '{same_leaf[0]}'?" if same_leaf else "")
+    sisters = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+    leaves = {other.rpartition(".")[2]: other for other in reversed(known)}
+    for names in (sisters, leaves):
+        matches = get_close_matches(leaf, names, n=1, cutoff=0.7)
+        if matches:
+            return f"; did you mean '{names[matches[0]]}'?"
+    return ""
 
 
 def explain_composition_error(error: Exception, path: Path | None = None, prefix: str = "") -> SpladeError:

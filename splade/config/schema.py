@@ -288,7 +288,12 @@ class CompareConfig:
 
 @dataclass
 class Experiment:
-    """A whole experiment, as composed from `conf/` and overrides."""
+    """A whole experiment, as composed from `conf/` and overrides.
+
+    Attributes:
+        given: keys and groups that the command line set; all others are inherited, and may give way. No part of what
+            is saved.
+    """
 
     init_dict: ModelConfig = field(default_factory=ModelConfig)
     config: RunConfig = field(default_factory=RunConfig)
@@ -316,3 +321,7 @@ class Experiment:
     quantization_factor_query: int | None = key(
         "create_anserini: query impact = round(factor * weight)", affects=NOTHING, minimum=1
     )
+
+    def __post_init__(self) -> None:
+        """Nothing is known to have been given."""
+        self.given: frozenset[str] = frozenset()

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 SectionType = TypeVar("SectionType", bound="DataclassInstance")
 
 
-def to_experiment(cfg: DictConfig) -> Experiment:
+def to_experiment(cfg: DictConfig, given: frozenset[str] = frozenset()) -> Experiment:
     """Check a composed config against the schema and return it as dataclasses.
+
+    Args:
+        cfg: the composed config.
+        given: keys that the command line set.
 
     Raises:
         ConfigError: an unknown key (the nearest is named), a wrong type, a value that is not allowed, or `???`.
@@ -33,7 +37,9 @@ def to_experiment(cfg: DictConfig) -> Experiment:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}: give it as an override, {missing[0]}=VALUE")
-    return _typed_section(Experiment, values, "")
+    experiment = _typed_section(Experiment, values, "")
+    experiment.given = given
+    return experiment
 
 
 def require(experiment: Experiment, *keys: str) -> None:
@@ -62,10 +68,14 @@ def _node_type(item: Field[Any]) -> tuple[Any, Any]:
         default = field(default=item.default)
     else:
         default = field(default_factory=node_class(section) if section is not None else item.default_factory)
-    if len(kinds) > 1:
+    if len(kinds) > 1 or _is_list_of_lists(kinds[0]):
         return Any, default
     kind: Any = node_class(section) if section is not None else str if choices(item.type) else kinds[0]
     return (kind | None if NoneType in members(item.type) else kind), default
+
+
+def _is_list_of_lists(kind: object) -> bool:
+    return get_origin(kind) is list and get_origin(get_args(kind)[0]) is list
 
 
 def _plain(cfg: DictConfig | ListConfig, prefix: str) -> dict[str, object]:
@@ -110,6 +120,8 @@ def _checked_value(full: str, value: object, annotation: object, bounds: Bounds)
             return {
                 str(key): _checked_value(f"{full}.{key}", content, arguments[1], bounds) for key, content in entries
             }
+        if _is_list_of_lists(kind) and isinstance(value, list) and any(isinstance(entry, str) for entry in value):
+            value = [value]  # the only entry
         if origin is list and isinstance(value, list):
             return [_checked_value(f"{full}[{i}]", content, arguments[0], bounds) for i, content in enumerate(value)]
         entry = section_class(kind)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
 
+from splade.config.inputs import check_model_name
 from splade.errors import ModelError
 from splade.storage.paths import resolve_path
 
@@ -23,17 +24,9 @@ def model_folder(name: str) -> Path:
     """
     if name.startswith("pkg://"):
         return _checked(resolve_path(name), name)
+    check_model_name(name)
     path = Path(name).expanduser()
-    if path.is_dir():
-        return _checked(path, name)
-    if path.exists() or not _is_hub_name(name):
-        what = "is a file, not a folder" if path.exists() else "no such folder"
-        raise ModelError(f"model '{name}': {path.absolute()}: {what}")
-    return _from_hub(name)
-
-
-def _is_hub_name(name: str) -> bool:
-    return not name.startswith((".", "/", "~")) and name.count("/") <= 1
+    return _checked(path, name) if path.is_dir() else _from_hub(name)
 
 
 def _checked(folder: Path, name: str) -> Path:

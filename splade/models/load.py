@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from splade.config.identity import recorded_settings, settings_affecting
+from splade.config.inputs import check_checkpoint_folder
 from splade.config.schema import Affects, Experiment, ModelConfig, RunConfig
 from splade.distributed import pick_device
 from splade.errors import ConfigError, DataError, ModelError
@@ -165,11 +166,7 @@ def check_model_settings(init: ModelConfig, run: RunConfig) -> None:
 
 
 def _check_checkpoint(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelError(
-            f"config.checkpoint_dir: no such folder: {folder.absolute()}; train first (python -m splade.train), or for "
-            "a pre-trained model set config.pretrained_no_yamlconfig=true"
-        )
+    check_checkpoint_folder(folder)
     if not (folder / DONE_FILE).is_file() or not (folder / MODEL_FOLDER).is_dir():
         state = "training has not ended" if (folder / "model_ckpt").is_dir() else "it holds no trained model"
         raise ModelError(

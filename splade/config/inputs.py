@@ -1,0 +1,104 @@
+"""A look at the paths that a command reads, before its libraries are loaded: a wrong one shows within a second."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from splade.config.schema import Experiment
+from splade.errors import DataError, ModelError, nearest
+from splade.storage.paths import IR_DATASETS_SCHEME, PACKAGE_SCHEME, resolve_path
+
+_TRAINING = tuple(
+    f"data.TRAIN.{name}" for name in ("DATASET_PATH", "D_COLLECTION_PATH", "Q_COLLECTION_PATH", "QREL_PATH")
+)
+_VALIDATION = tuple(
+    f"data.VALIDATION_FULL_RANKING.{name}" for name in ("D_COLLECTION_PATH", "Q_COLLECTION_PATH", "QREL_PATH")
+)
+_QUERIES = ("data.Q_COLLECTION_PATH", "data.EVAL_QREL_PATH")
+READS: Mapping[str, tuple[str, ...]] = {
+    "train": (*_TRAINING, *_VALIDATION),
+    "index": ("data.COLLECTION_PATH",),
+    "retrieve": ("config.index_dir", *_QUERIES),
+    "evaluate": ("config.out_dir", "data.EVAL_QREL_PATH"),
+    "flops": ("config.index_dir", "data.flops_queries"),
+    "run_all": (*_TRAINING, *_VALIDATION, "data.COLLECTION_PATH", *_QUERIES, "data.flops_queries"),
+    "create_anserini": ("data.COLLECTION_PATH", "data.Q_COLLECTION_PATH"),
+    "search": ("config.index_dir",),
+    "update": ("config.index_dir", "add"),
+    "compare": ("runs", "qrels"),
+}
+"""Task to keys whose files must be there when it starts."""
+
+_LOADS_A_MODEL = ("index", "retrieve", "flops", "create_anserini", "beir_eval", "search")
+
+
+def check_inputs(experiment: Experiment, task: str) -> None:
+    """Check that the files and folders that a task reads are there.
+
+    Raises:
+        DataError: one is not; the message gives the absolute path and what is near it.
+        ModelError: a model's folder is not.
+    """
+    trains = task in ("train", "run_all") and not experiment.config.pretrained_no_yamlconfig
+    for key in READS.get(task, ()):
+        if trains or key not in (*_TRAINING, *_VALIDATION):
+            for path in _paths(experiment, key):
+                if not path.startswith(IR_DATASETS_SCHEME):
+                    _check_path(path, key)
+    run = experiment.config
+    if task in _LOADS_A_MODEL and not run.pretrained_no_yamlconfig and run.checkpoint_dir is not None:
+        check_checkpoint_folder(Path(run.checkpoint_dir))
+    elif task in _LOADS_A_MODEL or trains:
+        for name in (experiment.init_dict.model_type_or_dir, experiment.init_dict.model_type_or_dir_q):
+            if name is not None:
+                check_model_name(name)
+
+
+def check_checkpoint_folder(folder: Path) -> None:
+    """Check that `config.checkpoint_dir` is a folder.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"config.checkpoint_dir: no such folder: {folder.absolute()}{_near_folder(folder)}; train first "
+            "(python -m splade.train), or for a pre-trained model set config.pretrained_no_yamlconfig=true"
+        )
+
+
+def check_model_name(name: str) -> None:
+    """Check that a model is a folder here, or that its name can be one of the Hugging Face hub.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if name.startswith(PACKAGE_SCHEME):
+        resolve_path(name)
+        return
+    path = Path(name).expanduser()
+    of_hub = not name.startswith((".", "/", "~")) and name.count("/") <= 1
+    if path.exists() and not path.is_dir() or not path.exists() and not of_hub:
+        what = "is a file, not a folder" if path.exists() else f"no such folder{_near_folder(path)}"
+        raise ModelError(f"model '{name}': {path.absolute()}: {what}")
+
+
+def _near_folder(missing: Path) -> str:
+    """Return "; did you mean 'x'?" for the sister of a missing folder with the nearest name."""
+    parent = missing.absolute().parent
+    return nearest(missing.name, [entry.name for entry in parent.iterdir()]) if parent.is_dir() else ""
+
+
+def _check_path(path: str, key: str) -> None:
+    try:
+        resolve_path(path)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+
+
+def _paths(experiment: Experiment, key: str) -> Iterator[str]:
+    """Yield the paths in the value of a key."""
+    value: object = experiment
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    yield from (path for path in values if isinstance(path, str) and path)
