@@ -26,6 +26,7 @@ class Affects(Flag):
         INDEX: the vectors of the documents, and with them the index.
         SEARCH: the results of searching an index: runs, metrics and costs, among them measured times.
         BM25: the results of BM25.
+        FUSION: how rankings are fused.
     """
 
     NOTHING = 0
@@ -34,9 +35,11 @@ class Affects(Flag):
     INDEX = auto()
     SEARCH = auto()
     BM25 = auto()
+    FUSION = auto()
 
 
 NOTHING, TRAIN, INDEX, SEARCH, BM25 = Affects.NOTHING, Affects.TRAIN, Affects.INDEX, Affects.SEARCH, Affects.BM25
+FUSION = Affects.FUSION
 MODEL = TRAIN | Affects.MODEL  # a model is trained as what it is
 VECTORS = INDEX | SEARCH
 
@@ -274,6 +277,24 @@ class Bm25Config:
 
 
 @dataclass
+class FuseConfig:
+    """`fuse`: several rankings made one."""
+
+    method: Literal["rrf", "convex"] = key(
+        "rrf: reciprocal ranks; convex: weighted sum of normalised scores", "rrf", affects=FUSION
+    )
+    k: int = key("rrf: 1 / (k + rank)", 60, affects=FUSION, minimum=0)
+    normalise: Literal["min_max", "z_score"] = key("convex: scores of a ranking", "min_max", affects=FUSION)
+    weights: Literal["learn"] | list[float] | dict[str, float] | None = key(
+        "one per ranking, as a list or {name: weight}; learn: from judged queries; null: equal",
+        affects=FUSION,
+        minimum=0,
+    )
+    qrels: str | None = key("weights=learn: judgements to learn from; null: those of the evaluation", affects=NOTHING)
+    metric: str = key("weights=learn: metric that the weights maximise", "nDCG@10", affects=FUSION)
+
+
+@dataclass
 class CompareConfig:
     """`compare`: how splade.compare tests and what it shows."""
 
@@ -300,15 +321,19 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     beir: BeirConfig = field(default_factory=BeirConfig)
     bm25: Bm25Config = field(default_factory=Bm25Config)
+    fuse: FuseConfig = field(default_factory=FuseConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     retriever: str = key(
         "beir_eval: sparse, bm25, or package.module:Class, a Retriever made with the corpus", "sparse", affects=SEARCH
     )
     runs: list[str] | dict[str, str] | None = key(
-        "compare: [run, run, ...] or {name: run, ...}; JSON or TREC files, or folders with run.json", affects=NOTHING
+        "compare, fuse: [run, run, ...] or {name: run, ...}; JSON or TREC files, or folders with run.json",
+        affects=NOTHING,
     )
-    qrels: str | None = key("compare: qrels; null: the first of data.EVAL_QREL_PATH", affects=NOTHING)
-    metrics: list[str] | None = key("compare: metrics; null: the first of config.eval_metric", affects=NOTHING)
+    qrels: str | None = key(
+        "compare, fuse: qrels; null: the first of data.EVAL_QREL_PATH (compare), no evaluation (fuse)", affects=NOTHING
+    )
+    metrics: list[str] | None = key("compare, fuse: metrics; null: the first of config.eval_metric", affects=NOTHING)
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
     query: str | None = key("search: one query; null: a prompt", affects=NOTHING)
     add: str | None = key("update: collection of documents to add", affects=NOTHING, names_files=True)
