@@ -30,6 +30,10 @@ class ModelError(SpladeError):
     """A model folder, its tokenizer or its vocabulary is wrong."""
 
 
+class CollapseError(ModelError):
+    """A model's vectors say nothing: every term is active, none is, or they are the same for all texts."""
+
+
 class IndexFileError(SpladeError):
     """An index file is damaged, foreign or belongs to another model."""
 

@@ -109,6 +109,11 @@ class ModelConfig:
     activation: Literal["relu", "log1p_relu"] | None = key(
         "log1p_relu: log(1 + log(1 + ReLU)); null: what the model's folder says, else relu", affects=MODEL | VECTORS
     )
+    head_divisor: float | None = key(
+        "divide the pre-trained model's logits, 8 to 16 for ModernBERT; null: leave them",
+        affects=TRAIN | VECTORS,
+        above=0,
+    )
     fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False, affects=VECTORS)
     top_d: int | None = key("splade_topk: terms kept per document vector", affects=MODEL | INDEX, minimum=1)
     top_q: int | None = key("splade_topk: terms kept per query vector", affects=MODEL | SEARCH, minimum=1)

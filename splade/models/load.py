@@ -14,6 +14,7 @@ from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Activation, Aggregation
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.pretrained import LoadedModel, load_masked_lm
+from splade.models.rescaling import divide_logits
 from splade.models.save import DONE_FILE, LOOKUP_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
@@ -64,6 +65,9 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
     query = document
     if init.model_type_or_dir_q is not None:
         query = load_masked_lm(init.model_type_or_dir_q, run.tokenizer_type, init.agg)
+    if init.head_divisor is not None:
+        for model in {id(loaded.model): loaded.model for loaded in (document, query)}.values():
+            divide_logits(model, init.head_divisor)
     return assemble(document, query, init, run)
 
 

@@ -11,7 +11,8 @@ from splade.datasets.text_collection import CONTENT_MARK, PairCollection, TextCo
 from splade.distributed import n_processes, process_rank, shard_range
 from splade.encoding.batching import WINDOW
 from splade.encoding.sparse_model import SparseModel
-from splade.errors import ConfigError, DataError, IndexFileError
+from splade.errors import CollapseError, ConfigError, DataError, IndexFileError
+from splade.evaluation.collapse import every_term_is_active
 from splade.inverted_index import IndexBuilder, InvertedIndex, update_documents
 from splade.models.splade import Splade
 from splade.progress import progress_bar
@@ -213,6 +214,12 @@ def _encode_into(
         pairs = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(pairs))
     with progress_bar("indexing", total=total, unit="doc") as bar:
         for doc_ids, vectors in model.documents.encode_pairs(pairs):
+            if len(vectors) == WINDOW and every_term_is_active(vectors):
+                raise CollapseError(
+                    f"'{model.name}' gives each of {WINDOW} documents (nearly) all of its {model.vocab_size} terms: it "
+                    "was never trained for sparse retrieval, or training has failed; an index would be as large as a "
+                    "dense matrix and rank nothing"
+                )
             builder.add(doc_ids, vectors)
             bar.update(len(vectors))
 

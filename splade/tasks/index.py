@@ -3,17 +3,24 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from splade.config import Experiment, require
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection
 from splade.distributed import process_rank
+from splade.errors import CollapseError
 from splade.evaluation.checks import Finding, check_vector_counts, raise_errors
+from splade.evaluation.collapse import find_collapse
 from splade.inverted_index import InvertedIndex
 from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.tasks.evaluation_sets import check_collection
 from splade.tasks.model_loading import load_model
+from splade.vectors import SparseVectors
+
+_MANY_DOCUMENTS = 8  # fewer may well say the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,16 @@ def check_index(postings: InvertedIndex) -> list[Finding]:
     """Are the vectors of an index what a trained sparse encoder gives?
 
     Raises:
+        CollapseError: all documents have the same vector.
         DataError: every document is empty.
     """
     counts = postings.n_docs, postings.n_empty, postings.mean_terms
+    if postings.n_docs >= _MANY_DOCUMENTS and np.isin(postings.posting_counts, (0, postings.n_docs)).all():
+        rows = [postings.vector(i) for i in (0, postings.n_docs // 2, postings.n_docs - 1)]
+        collapse = find_collapse(SparseVectors.from_rows(rows, postings.vocab_size))
+        if collapse == "all vectors are the same":
+            raise CollapseError(
+                f"all {postings.n_docs} documents have the same vector: nothing can be ranked. The texts are the same, "
+                "or the model's training has failed"
+            )
     return raise_errors(check_vector_counts(*counts, postings.vocab_size, "document"))

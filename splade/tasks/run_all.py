@@ -1,11 +1,13 @@
 """Task: train, index, retrieve and evaluate, flops, figures; one after the other in one process."""
 
+import logging
 from copy import deepcopy
 from itertools import zip_longest
 from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.datasets.collections import open_collection, open_queries
+from splade.errors import CollapseError
 from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.tasks.evaluation_sets import open_evaluation_sets
@@ -13,6 +15,8 @@ from splade.tasks.flops import flops
 from splade.tasks.index import index
 from splade.tasks.retrieve import retrieve
 from splade.tasks.train import train
+
+logger = logging.getLogger(__name__)
 
 # Encoding a collection twice is cheap up to here; beyond, the untrained model is only seen in validation.
 COMPARE_UP_TO_DOCUMENTS = 20_000
@@ -28,8 +32,11 @@ def run_all(experiment: Experiment) -> TaskResult:
     before: tuple[EvaluatedRun, ...] = ()
     if trains and n_documents <= COMPARE_UP_TO_DOCUMENTS:
         untrained = _untrained(experiment)
-        index(untrained)
-        before = retrieve(untrained).runs
+        try:
+            index(untrained)
+            before = retrieve(untrained).runs
+        except CollapseError as error:
+            logger.warning("the model before training is not evaluated: %s", error)
     lines = [train(experiment).summary() if trains else "model used as it is, not trained", ""]
     indexed, retrieved = index(experiment), retrieve(experiment)
     if experiment.data.flops_queries:

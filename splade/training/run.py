@@ -15,6 +15,7 @@ from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.load import build_splade
 from splade.models.save import DONE_FILE, save_splade
 from splade.models.splade import Splade
+from splade.training.collapse_check import check_trained
 from splade.training.collator import Collator
 from splade.training.data import TrainingData, check_monitoring, load_training_data
 from splade.training.objective import Objective
@@ -76,6 +77,9 @@ def train_model(experiment: Experiment) -> TrainResult:
     if step is not None:
         logger.info("resuming from step %d", step)
     trainer.train_from(step)
+    on_first_process(
+        lambda: check_trained(trainer.splade, trainer.sampler, experiment.config, trainer.state.global_step)
+    )
     result = TrainResult(
         folder=folder.path,
         steps=trainer.state.global_step,

@@ -1,5 +1,6 @@
 """What is measured while training: the loss on held-out examples, and retrieval on a validation collection."""
 
+import logging
 import math
 import tempfile
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from accelerate.utils import send_to_device
 
 from splade.datasets.dataset import Dataset
 from splade.encoding.sparse_model import SparseModel
-from splade.errors import DataError
+from splade.errors import CollapseError, DataError
 from splade.evaluation.protocols import TrecProtocol
 from splade.models.splade import Splade
 from splade.progress import progress
@@ -20,6 +21,8 @@ from splade.retrieval.sparse import SparseRetriever
 from splade.training.collator import Collator
 from splade.training.objective import Objective
 from splade.training.sampler import HeldOut
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,11 @@ class Validation:
     def _ranking(self, network: Splade, data: FullRankingData) -> dict[str, float]:
         model = SparseModel(network, self.max_length, self.batch_size)
         with tempfile.TemporaryDirectory(prefix="splade-validation-") as folder:
-            index = build_index(Path(folder), model, data.dataset.documents, one_process=True)
+            try:
+                index = build_index(Path(folder), model, data.dataset.documents, one_process=True)
+            except CollapseError as error:  # before training, perhaps; at its end this is an error
+                logger.warning("validation counts as zero: %s", error)
+                return dict.fromkeys(data.protocol.metrics, 0.0)
             retriever = SparseRetriever(model, index, n_threads=1)
             try:
                 found = evaluate_retriever(retriever, data.dataset, data.protocol, data.top_k, Path(folder) / "run")

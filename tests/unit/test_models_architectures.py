@@ -2,84 +2,19 @@
 
 import pytest
 import torch
-import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+from tiny_models import ARCHITECTURES, N_TERMS, write_model
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from splade.config import compose_experiment
 from splade.models.load import build_splade, load_checkpoint
 from splade.tasks.train import train
 from splade.training.run import freeze_unused_parameters
 
-WORDS = "the a of what is which stars tea snow bread river sleep cold water light".split()
-N_TERMS = 64  # more than the tokenizer has tokens, as many published models
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-PAD_ZERO = {"pad_token_id": 0}
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
-
-# name: (class of the model, special tokens in the order of their ids, settings of its configuration)
-ARCHITECTURES = {
-    "albert": ("Albert", BERT_TOKENS, SMALL | NO_DROPOUT | {"embedding_size": 8}),
-    "bert": ("Bert", BERT_TOKENS, SMALL | NO_DROPOUT),
-    "big_bird": ("BigBird", BERT_TOKENS, SMALL | NO_DROPOUT | {"attention_type": "original_full"}),
-    "camembert": ("Camembert", ROBERTA_TOKENS, SMALL | NO_DROPOUT | {"pad_token_id": 1}),
-    "convbert": (
-        "ConvBert",
-        BERT_TOKENS,
-        SMALL | NO_DROPOUT | {"embedding_size": 16, "head_ratio": 1, "pad_token_id": 0},
-    ),
-    "deberta": ("Deberta", BERT_TOKENS, SMALL | NO_DROPOUT),
-    "deberta_v2": ("DebertaV2", BERT_TOKENS, SMALL | NO_DROPOUT | {"relative_attention": True}),
-    "distilbert": (
-        "DistilBert",
-        BERT_TOKENS,
-        {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "dropout": 0.0, "attention_dropout": 0.0},
-    ),
-    "electra": ("Electra", BERT_TOKENS, SMALL | NO_DROPOUT | {"embedding_size": 8}),
-    "ernie": ("Ernie", BERT_TOKENS, SMALL | NO_DROPOUT),
-    "modernbert": ("ModernBert", BERT_TOKENS, SMALL | {"pad_token_id": 0, "global_attn_every_n_layers": 2}),
-    "mpnet": ("MPNet", ROBERTA_TOKENS, SMALL | NO_DROPOUT | {"pad_token_id": 1}),
-    "nystromformer": (
-        "Nystromformer",
-        BERT_TOKENS,
-        SMALL | NO_DROPOUT | PAD_ZERO | {"segment_means_seq_len": 8, "num_landmarks": 8},
-    ),
-    "roberta": ("Roberta", ROBERTA_TOKENS, SMALL | NO_DROPOUT | {"pad_token_id": 1}),
-    "xlm_roberta": ("XLMRoberta", ROBERTA_TOKENS, SMALL | NO_DROPOUT | {"pad_token_id": 1}),
-}
-
-
-def make_tokenizer(special):
-    """A tokenizer of whole words with the special tokens of a family of models."""
-    vocabulary = {token: i for i, token in enumerate([*special.values(), *WORDS])}
-    vocabulary |= {f"w{i}": i for i in range(len(vocabulary), N_TERMS - 2)}
-    inner = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk"]))
-    inner.normalizer = normalizers.Lowercase()
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.decoder = decoders.WordPiece()
-    cls, sep = special["cls"], special["sep"]
-    pairs = [(cls, vocabulary[cls]), (sep, vocabulary[sep])]
-    inner.post_processor = processors.TemplateProcessing(single=f"{cls} $A {sep}", special_tokens=pairs)
-    names = {f"{name}_token": token for name, token in special.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
-
 
 @pytest.fixture(params=ARCHITECTURES)
 def folder(request, tmp_path):
     """A folder with a tiny random model of one architecture and its tokenizer."""
-    class_name, special, settings = ARCHITECTURES[request.param]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{class_name}Config")(vocab_size=N_TERMS, max_position_embeddings=64, **settings)
-    model = getattr(transformers, f"{class_name}ForMaskedLM")(config)
-    with torch.no_grad():  # a fresh output bias is zero, and a missing one would go unnoticed
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias") and parameter.shape == (N_TERMS,):
-                parameter.uniform_(-0.1, 0.1)
-    model.save_pretrained(tmp_path / "start")
-    make_tokenizer(special).save_pretrained(tmp_path / "start")
-    return tmp_path / "start"
+    return write_model(request.param, tmp_path / "start")
 
 
 def write_triplets(path):
