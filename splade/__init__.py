@@ -7,6 +7,8 @@ them. Each is imported when it is first used.
 import importlib
 from typing import TYPE_CHECKING
 
+from splade.processors import set_thread_defaults
+
 if TYPE_CHECKING:
     from splade.encoding.load import load
     from splade.encoding.sparse_model import SparseModel
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from splade.retrieval.sparse import Hit
     from splade.retrieval.sparse import SparseRetriever as Retriever
     from splade.vectors import SparseVectors
+
+set_thread_defaults()  # before anything imports PyTorch
 
 __version__ = "0.1.0"
 __all__ = ["Hit", "Index", "Retriever", "SparseModel", "SparseVectors", "__version__", "load"]

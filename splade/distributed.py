@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from splade.errors import ConfigError, SpladeError
+from splade.processors import available_processors
 
 if TYPE_CHECKING:
     import torch
@@ -66,11 +67,7 @@ def pick_device() -> "torch.device":
 
 def available_threads(n_threads: int = 0) -> int:
     """Return `config.n_threads`, where 0 stands for one per core that this process may use."""
-    if n_threads:
-        return n_threads
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return n_threads or available_processors()
 
 
 def shard_range(n: int, rank: int, world_size: int) -> range:
