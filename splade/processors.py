@@ -29,7 +29,7 @@ def set_thread_defaults(environment: MutableMapping[str, str] = os.environ) -> N
 
 def available_processors() -> int:
     """Return how many processors this process may keep busy: those of its affinity, or its cgroup's share if less."""
-    return max(1, min(_affinity(), math.ceil(quota())))
+    return max(1, math.ceil(min(_affinity(), quota())))
 
 
 def quota(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:

@@ -36,6 +36,7 @@ python scripts/benchmarks/bench_encoding.py     # --beir data/beir/scifact for t
 python scripts/benchmarks/bench_training.py     # --beir data/beir/scifact
 python scripts/benchmarks/bench_retrieval.py    # --vectors DOCS.npz --queries QUERIES.npz
 python scripts/benchmarks/bench_start.py        # --vectors DOCS.npz
+python scripts/benchmarks/bench_busy.py         # --beir data/beir/scifact
 ```
 
 **Read the ratios.** Whatever is compared ran in one run on one machine: each engine in a process of its own, taking
@@ -73,6 +74,14 @@ exhaustive search; `bmp` has impacts of 8 bits, `seismic` is approximate. In a *
 queries. Building starts from arrays and ends with an index that answers queries. Mixed vectors have near-duplicates,
 which flatter every search that prunes by a threshold, ours too. *Ratio*: how many times as fast as `exhaustive` at the
 same number of documents and k; of a batch, as the same batch on its first number of threads.
+""",
+    "busy": """\
+## Busy machines
+
+Encoding while other processes keep processors busy. `import splade` lets the threads of PyTorch sleep while they wait
+for work (`OMP_WAIT_POLICY=passive`, unless it is set); the default of OpenMP is to spin. A single text of a small model
+is encoded by one thread. *Ratio*: how many times as many short texts per second as `spinning` encodes with as many
+other processes are encoded by threads that sleep.
 """,
     "start": """\
 ## Start
@@ -161,6 +170,15 @@ def _retrieval(entry: Entry) -> list[str]:
     return table(header, rows, texts=2)
 
 
+def _busy(entry: Entry) -> list[str]:
+    rows = [
+        [row["waiting"], str(row["others"]), _number(row["short_per_second"]), _number(row["documents_per_second"])]
+        + [_number(row["query_ms"]), _ratio(row), _load(row)]
+        for row in entry["rows"]
+    ]
+    return table(["threads", "others", "short texts/s", "documents/s", "query mean ms", "ratio", "load"], rows)
+
+
 def _start(entry: Entry) -> list[str]:
     rows = [
         [row["what"], f"{row['median_s']:.3f}", f"{row['fastest_s']:.3f}", _ratio(row), _load(row)]
@@ -183,6 +201,7 @@ SECTIONS: dict[str, Callable[[Entry], list[str]]] = {
     "encoding": _encoding,
     "training": _training,
     "retrieval": _retrieval,
+    "busy": _busy,
     "start": _start,
 }
 

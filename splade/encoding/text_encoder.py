@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 
 import numpy as np
@@ -17,6 +18,8 @@ from splade.vectors import SparseVectors
 
 _TRUNCATION_SAMPLE = 200
 _NEARLY_ALL = 0.9
+_LITTLE_WORK = 1_000_000_000
+"""Multiplications of a text up to which waking other threads takes longer than what they would save."""
 
 
 class TextEncoder:
@@ -56,6 +59,7 @@ class TextEncoder:
         self.batch_size = batch_size
         self.side = side
         self.findings: list[Finding] = check_max_length(encoder, max_length, name, side)
+        self._n_weights = sum(weight.numel() for weight in encoder.parameters())
         self._token_ids = single_text_tokenizer(tokenizer, max_length)
         self._lock = lock if lock is not None else Lock()
 
@@ -73,7 +77,8 @@ class TextEncoder:
     def encode_one(self, text: str) -> SparseVectors:
         """Return the vector of one text, as fast as possible: no padding, no batching."""
         input_ids = torch.tensor([self._token_ids(_checked(text))], dtype=torch.int64)
-        with self._lock:
+        little = input_ids.numel() * self._n_weights <= _LITTLE_WORK
+        with self._lock, _one_thread() if little else nullcontext():
             return self.encoder.encode(input_ids, torch.ones_like(input_ids))
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[SparseVectors]:
@@ -119,6 +124,17 @@ class TextEncoder:
             "and lose their ends; raise it, unless the model was trained on texts this short"
         )
         return [Finding("warning", "documents-cut", message)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let this thread alone multiply."""
+    restored = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(restored)
 
 
 def _checked(text: object) -> str:

@@ -13,7 +13,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
-NAMES = ("report", "results", "bench_common", "bench_encoding", "bench_training", "bench_retrieval", "bench_start")
+NAMES = (
+    "report",
+    "results",
+    "bench_common",
+    "bench_encoding",
+    "bench_training",
+    "bench_retrieval",
+    "bench_start",
+    "bench_busy",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +68,18 @@ def test_encoding(scripts, model, tmp_path):
     assert set(entry["largest_difference"]) == {"sentence-transformers", "textbook"}
     assert max(entry["largest_difference"].values()) < 1e-4
     assert "| textbook" in report and f"load {entry['machine']['load_before']} at the start" in report
+
+
+def test_busy(scripts, model, tmp_path):
+    reduced = ("--short", 8, "--docs", 2, "--queries", 4, "--rounds", 2, "--max-length", 16, "--threads", 1)
+    _, entry, report = run(
+        scripts, "bench_busy", tmp_path / "r.json", "--model", model, "--one-process", "--others", 0, 1, *reduced
+    )
+    assert [(row["others"], row["waiting"]) for row in entry["rows"]] == [
+        (others, waiting) for others in (0, 1) for waiting in ("sleeping", "spinning")
+    ]
+    assert all(row["short_per_second"] > 0 and row["query_ms"] > 0 for row in entry["rows"])
+    assert "| spinning" in report
 
 
 def test_training(scripts, model, tmp_path):

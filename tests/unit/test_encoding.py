@@ -39,6 +39,9 @@ class CountingEncoder:
         dense.scatter_add_(1, input_ids, attention_mask.float())
         return SparseVectors.from_dense(dense.numpy())
 
+    def parameters(self):
+        return iter(())
+
 
 def texts_of(lengths, seed=0):
     rng = np.random.default_rng(seed)
