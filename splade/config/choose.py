@@ -119,8 +119,11 @@ def without_config_options(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def register(choice: ConfigChoice, description: str = "") -> None:
-    """Register the schema and the primary config `ROOT`, which includes the chosen file."""
+def register(choice: ConfigChoice, description: str = "", job_name: str = "splade") -> None:
+    """Register the schema and the primary config `ROOT`, which includes the chosen file.
+
+    `job_name` is what the jobs of a sweep are called in the queue of a cluster.
+    """
     CheckedFolder.install()
     OmegaConf.register_new_resolver("splade_folder", lambda folder: folder or ".", replace=True)
     store = ConfigStore.instance()
@@ -137,11 +140,16 @@ def register(choice: ConfigChoice, description: str = "") -> None:
         ],
         "hydra": {
             "searchpath": [f"file://{conf_folder()}"],
+            "job": {"name": job_name},
             "run": {"dir": "."},
             "sweep": {"dir": "${splade_folder:${oc.select:config.out_dir}}", "subdir": "."},
             "output_subdir": None,
+            "callbacks": {"splade": {"_target_": "splade.config.jobs.FindsSweepFolder"}},
             "help": {"template": help_template(description)},
-            "job_logging": {"formatters": {"simple": {"format": "%(asctime)s %(levelname)s %(message)s"}}},
+            "job_logging": {
+                "formatters": {"simple": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+                "loggers": {"hydra": {"level": "WARNING"}},  # each job of a sweep is announced by `TaskJobs`
+            },
         },
     }
     store.store(name=ROOT, node=root)

@@ -6,14 +6,14 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from hydra import compose, initialize_config_dir
 from hydra import main as hydra_main
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -21,8 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from splade.config.arguments import given_keys, hydra_arguments
 from splade.config.choose import ROOT, ConfigChoice, choose_config, register, without_config_options
 from splade.config.inputs import check_inputs
+from splade.config.jobs import Figures, FindsSweepFolder, Sweep
 from splade.config.messages import explain_composition_error, explain_machine_error
 from splade.config.schema import Experiment
+from splade.config.sweep import in_job_folders, in_sweep, job_title, swept_values
 from splade.config.validate import to_experiment
 from splade.distributed import process_rank
 from splade.errors import SpladeError, printable
@@ -35,6 +37,9 @@ class Result(Protocol):
 
     def summary(self) -> str:
         """Return the text that the command prints when the task has ended."""
+
+    def figures(self) -> Sequence[Figures]:
+        """Return what the table that ends a sweep shows of a job."""
 
 
 def compose_experiment(config_name: str = "config_default", overrides: Sequence[str] = ()) -> Experiment:
@@ -57,8 +62,8 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
     """Run a task as a command; end the process with exit code 1 and one paragraph when the user's input is at fault.
 
     The task's module is imported when the configuration has been composed and checked, so that `--help` and a misspelt
-    key take a second. In a sweep (`--multirun`) the jobs after a failed one still run; the errors are repeated at the
-    end, after what the module's `after_sweep` makes of the results.
+    key take a second. In a sweep (`--multirun`) each job has folders of its own, the jobs after a failed one still run,
+    and a table of all of them ends it, followed by the errors.
 
     Args:
         task_module: a module of `splade.tasks`; it defines a function of an experiment that has the module's name.
@@ -69,58 +74,117 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
     os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra raises its errors to us instead of printing them itself
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = task_module.rpartition(".")[2]
-    given: frozenset[str] = frozenset()
     choice: ConfigChoice | None = None
-    errors: list[SpladeError] = []
-    defects: list[Exception] = []
-    results: list[Result] = []
-
-    def attempt(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            failure = error if isinstance(error, SpladeError) else explain_machine_error(error)
-            if failure is None:
-                defects.append(error)
-                raise
-            errors.append(failure)
-
-    def run(cfg: DictConfig) -> None:
-        experiment = to_experiment(cfg, given)
-        check_inputs(experiment, command)
-        results.append(task_function(task_module)(experiment))
-        report(results[-1].summary())
-
-    def job(cfg: DictConfig) -> None:
-        attempt(partial(run, cfg))
-
+    jobs = TaskJobs(task_module)
+    FindsSweepFolder.sweep = jobs.sweep
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal knows every character
     try:
         overrides = hydra_arguments(arguments, command)
-        given = given_keys(overrides)
+        jobs.given = given_keys(overrides)
         choice = choose_config(arguments=overrides, command=command)
-        register(choice, description or _docstring(sys.argv[0]))
-        sys.argv = [sys.argv[0], *without_config_options(overrides)]
+        register(choice, description or _docstring(sys.argv[0]), command)
+        sys.argv = jobs.command_line = [sys.argv[0], *without_config_options(overrides)]
         logging.captureWarnings(True)
-        hydra_main(version_base="1.3", config_path=str(choice.folder), config_name=ROOT)(job)()
-        if len(results) > 1 and hasattr(importlib.import_module(task_module), "after_sweep"):
-            attempt(lambda: report(importlib.import_module(task_module).after_sweep(results)))
+        try:
+            hydra_main(version_base="1.3", config_path=str(choice.folder), config_name=ROOT)(jobs)()
+        finally:
+            jobs.end_sweep()
     except KeyboardInterrupt:
         report_error("interrupted; the same command goes on where it was, or starts clean")
         sys.exit(130)
     except Exception as error:
-        if defects:
+        if error in jobs.defects:
             raise
-        errors.append(explain_composition_error(error, choice.path if choice is not None else None))
+        jobs.errors.append(explain_composition_error(error, choice.path if choice is not None else None))
     finally:
         _end_output()
-    for failure in errors:
+    for failure in jobs.errors:
         report_error(str(failure))
-    if errors and traceback_wanted:
-        raise errors[0]
-    if errors:
+    if jobs.defects:
+        raise jobs.defects[0]
+    if jobs.errors and traceback_wanted:
+        raise jobs.errors[0]
+    if jobs.errors:
         sys.exit(1)
+
+
+class TaskJobs:
+    """What Hydra calls with the composed configuration: once, or in a sweep once per job.
+
+    A launcher may send copies of it to other processes. What the jobs find there comes back as records in the folder of
+    the sweep (`splade.config.jobs`).
+
+    Attributes:
+        command_line: as in `sys.argv`.
+        given: keys that are given on it.
+        errors: of the jobs in this process, and of the sweep.
+        defects: of the toolkit, not of what was given.
+    """
+
+    def __init__(self, task_module: str):
+        self.task_module = task_module
+        self.sweep = Sweep(task_module.rpartition(".")[2])
+        self.command_line: list[str] = []
+        self.given: frozenset[str] = frozenset()
+        self.errors: list[SpladeError] = []
+        self.defects: list[Exception] = []
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Run the task; return its first figure, which a sweeper may want to improve."""
+        sys.argv = self.command_line  # the processes of a launcher have their own
+        if not in_sweep():
+            with self._noting_failure():
+                self._run(to_experiment(cfg, self.given))
+            return None
+        swept, title = swept_values(), job_title(swept_values())
+        report(f"\n== job {int(HydraConfig.get().job.num) + 1}: {title or self.sweep.task} ==")
+        experiment, n_errors = Experiment(), len(self.errors)
+        figures: tuple[Figures, ...] = ()
+        with self._noting_failure(f"job {title}: " if title else ""):
+            experiment = in_job_folders(to_experiment(cfg, self.given), swept, self.sweep.task)
+            figures = tuple(self._run(experiment).figures())
+        if process_rank() == 0:
+            error = str(self.errors[-1]) if len(self.errors) > n_errors else None
+            self.sweep.note(experiment, swept, error, figures)
+        return next((value for one in figures for value in one.metrics.values()), None)
+
+    def end_sweep(self) -> None:
+        """Report the table of all jobs; take over the errors of those in other processes."""
+        records = self.sweep.records()
+        known = set(map(str, self.errors))
+        self.errors += [SpladeError(one.error) for one in records if one.error is not None and one.error not in known]
+        if len(records) > 1 and process_rank() == 0:
+            with self._noting_failure():
+                report(f"\n{sweep_summary(self.task_module, self.sweep)}")
+
+    def _run(self, experiment: Experiment) -> Result:
+        check_inputs(experiment, self.sweep.task)
+        result = task_function(self.task_module)(experiment)
+        report(result.summary())
+        return result
+
+    @contextmanager
+    def _noting_failure(self, prefix: str = "") -> Iterator[None]:
+        """Keep what goes wrong in the block; outside a sweep, a defect ends the process."""
+        try:
+            yield
+        except Exception as error:
+            failure = error if isinstance(error, SpladeError) else explain_machine_error(error)
+            if failure is None:
+                self.defects.append(error)
+                if not in_sweep():
+                    raise
+                failure = SpladeError(f"a defect of this toolkit: {type(error).__name__}: {error}")
+            self.errors.append(type(failure)(f"{prefix}{failure}") if prefix else failure)
+
+
+def sweep_summary(task_module: str, sweep: Sweep) -> str:
+    """Return the table that ends a sweep: that of the task's module, where it defines one, or that of all others."""
+    module = importlib.import_module(task_module)
+    general = importlib.import_module("splade.reports.sweep_report")
+    summary: str = getattr(module, "after_sweep", general.after_sweep)(sweep)
+    return summary
 
 
 def task_function(task_module: str) -> Callable[[Experiment], Result]:

@@ -123,6 +123,10 @@ class CheckedFolder(FileConfigSource):
         return _inside(config_path) and super().is_config(config_path)
 
 
+# A launcher's process registers Hydra's own class again, and Hydra goes by the name.
+CheckedFolder.__name__ = FileConfigSource.__name__
+
+
 def _read(path: Path) -> tuple[DictConfig, str]:
     """Return the content of a file, and its text."""
     if not os.path.isfile(path):

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from splade.config.jobs import Figures
 from splade.evaluation.checks import Finding
 from splade.evaluation.costs import Costs
 from splade.reports.tables import Cell, Column, Table
@@ -34,6 +35,10 @@ class TaskResult:
     def summary(self) -> str:
         """Return the text, then the warnings."""
         return "\n".join([self.text, *warning_block(self.findings)])
+
+    def figures(self) -> Sequence[Figures]:
+        """Return what the table of a sweep shows of this; by default nothing."""
+        return ()
 
 
 def metric_line(metrics: Mapping[str, float]) -> str:

@@ -196,6 +196,10 @@ class WrittenTable:
         suffixes = ",".join(path.suffix[1:] for path in self.paths)
         return f"{self.table.to_text()}\n\n  in {self.paths[0].with_suffix('')}.{{{suffixes}}}"
 
+    def figures(self) -> tuple[()]:
+        """Return what the table of a sweep shows of this: nothing."""
+        return ()
+
 
 def write_table(table: Table, stem: Path) -> WrittenTable:
     """Write a table in every form, to `stem` with the suffix of each."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from splade.config.jobs import Figures
 from splade.datasets.dataset import Dataset
 from splade.datasets.runs import iterate_run, read_run, write_run_json, write_run_trec
 from splade.evaluation.checks import (
@@ -48,6 +49,10 @@ class EvaluatedRun:
     findings: tuple[Finding, ...]
     folder: Path
     reused: bool = False
+
+    def figures(self) -> Figures:
+        """Return metrics and costs for the table of a sweep."""
+        return Figures(self.dataset.name, self.metrics, self.costs.to_json())
 
 
 def evaluate_retriever(

@@ -1,22 +1,24 @@
 """Task: evaluate a retriever on a BEIR data set; sweeps over data sets, models and settings; BM25 beside them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splade.config import Experiment, require
+from splade.config.jobs import Figures, Sweep
 from splade.config.record import save_record
 from splade.config.schema import Affects
-from splade.config.sweep import folder_name, swept_values
+from splade.config.sweep import folder_name, index_affects, swept_values
 from splade.datasets.beir import open_beir
 from splade.datasets.dataset import Dataset
 from splade.datasets.runs import read_run
+from splade.errors import DataError
 from splade.evaluation.beir_protocol import drop_identical_ids
 from splade.evaluation.comparison import compare_runs
 from splade.evaluation.protocols import BeirProtocol
 from splade.reports.beir_report import write_beir_table
 from splade.reports.comparison_report import differences_table, write_comparison
 from splade.reports.summaries import TaskResult, cost_line, metric_line
+from splade.reports.sweep_report import after_sweep as all_jobs
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun
 from splade.retrieval.stored_results import store_average
 from splade.tasks.evaluation_sets import all_findings, check_depth_asked_for
@@ -36,6 +38,10 @@ class BeirResult(TaskResult):
 
     results: tuple[EvaluatedRun, ...]
     out_dir: Path | None
+
+    def figures(self) -> list[Figures]:
+        """Return metrics and costs of each data set."""
+        return [result.figures() for result in self.results]
 
 
 def beir_eval(experiment: Experiment) -> BeirResult:
@@ -73,8 +79,9 @@ def evaluate_datasets(experiment: Experiment, system: System, datasets: list[Dat
     share one.
     """
     run, swept = experiment.config, swept_values()
-    index_dir = Path(str(run.index_dir)) / folder_name(swept, Affects.INDEX)
-    out_dir = Path(str(run.out_dir)) / (system.folder_name or folder_name(swept, Affects.INDEX | Affects.SEARCH))
+    affects = index_affects(experiment)
+    index_dir = Path(str(run.index_dir)) / folder_name(swept, affects)
+    out_dir = Path(str(run.out_dir)) / (system.folder_name or folder_name(swept, affects | Affects.SEARCH))
     results = [
         evaluate_system(
             system, dataset, PROTOCOL, run.top_k, index_dir / "beir" / dataset.name, out_dir / "beir" / dataset.name
@@ -91,10 +98,14 @@ def evaluate_datasets(experiment: Experiment, system: System, datasets: list[Dat
     )
 
 
-def after_sweep(results: Iterable[BeirResult]) -> str:
-    """Return the table that ends a sweep."""
-    out_dirs = dict.fromkeys(result.out_dir for result in results if result.out_dir is not None)
-    return "\n\n".join(write_beir_table(out_dir).summary() for out_dir in out_dirs)
+def after_sweep(sweep: Sweep) -> str:
+    """Return the table that ends a sweep; that of all jobs, where the data are not BEIR's."""
+    assert sweep.folder is not None
+    reference = next((record.reference for record in sweep.records()), None)
+    try:
+        return write_beir_table(sweep.folder, reference).summary()
+    except DataError:
+        return all_jobs(sweep)
 
 
 def result_lines(result: EvaluatedRun, dataset: str) -> str:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.config.record import save_record
-from splade.reports.summaries import TaskResult
 from splade.retrieval.evaluate_retriever import evaluate_stored_run
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
+from splade.tasks.retrieve import RetrieveResult
 
 
-def evaluate(experiment: Experiment) -> TaskResult:
+def evaluate(experiment: Experiment) -> RetrieveResult:
     """Compare the runs in config.out_dir with the qrels data.EVAL_QREL_PATH."""
     require(experiment, "config.out_dir", "config.retrieval_name", "data.EVAL_QREL_PATH", "config.eval_metric")
     out_dir = Path(str(experiment.config.out_dir))
@@ -20,4 +20,5 @@ def evaluate(experiment: Experiment) -> TaskResult:
         if protocol is not None
     ]
     save_record(experiment, out_dir, "evaluate")
-    return TaskResult(text="\n".join(write_all_metrics(runs, out_dir)), findings=all_findings(runs))
+    text = "\n".join(write_all_metrics(runs, out_dir))
+    return RetrieveResult(text=text, findings=all_findings(runs), runs=tuple(runs))

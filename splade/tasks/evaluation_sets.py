@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splade.config import Experiment
+from splade.config.jobs import JOBS_FOLDER
 from splade.config.record import RECORD_FOLDER
 from splade.datasets.collections import open_queries
 from splade.datasets.dataset import Dataset
@@ -19,7 +20,7 @@ from splade.storage.atomic import write_json
 from splade.storage.paths import IR_DATASETS_SCHEME, check_folder_name
 
 ALL_METRICS_FILE = "perf_all_datasets.json"
-_TAKEN = ("before", RECORD_FOLDER)
+_TAKEN = ("before", RECORD_FOLDER, JOBS_FOLDER)
 
 
 def open_evaluation_sets(

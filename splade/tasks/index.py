@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from splade.config import Experiment, require
+from splade.config.jobs import Figures
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection
 from splade.distributed import process_rank
@@ -28,6 +29,11 @@ class IndexResult(TaskResult):
     """A finished index."""
 
     postings: InvertedIndex
+
+    def figures(self) -> list[Figures]:
+        """Return the costs of the index."""
+        made = self.postings
+        return [Figures(costs={"n_docs": made.n_docs, "L0_d": made.mean_terms, "index_bytes": made.n_bytes})]
 
 
 def index(experiment: Experiment) -> IndexResult:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment, require
+from splade.config.jobs import Figures
 from splade.config.record import save_record
 from splade.reports.summaries import TaskResult, cost_line
 from splade.retrieval.collection_index import Index
@@ -18,6 +19,10 @@ class RetrieveResult(TaskResult):
     """Runs with their costs, one per data set, and their metrics where there are qrels."""
 
     runs: tuple[EvaluatedRun, ...]
+
+    def figures(self) -> list[Figures]:
+        """Return metrics and costs of each data set."""
+        return [run.figures() for run in self.runs]
 
 
 def retrieve(experiment: Experiment) -> RetrieveResult:

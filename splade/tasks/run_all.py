@@ -8,12 +8,12 @@ from pathlib import Path
 from splade.config import Experiment, require
 from splade.datasets.collections import open_collection, open_queries
 from splade.errors import CollapseError
-from splade.reports.summaries import TaskResult, before_after_table
+from splade.reports.summaries import before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.tasks.evaluation_sets import open_evaluation_sets
 from splade.tasks.flops import flops
 from splade.tasks.index import index
-from splade.tasks.retrieve import retrieve
+from splade.tasks.retrieve import RetrieveResult, retrieve
 from splade.tasks.train import train
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 COMPARE_UP_TO_DOCUMENTS = 20_000
 
 
-def run_all(experiment: Experiment) -> TaskResult:
+def run_all(experiment: Experiment) -> RetrieveResult:
     """Train, index, retrieve, evaluate, and report effectiveness and cost side by side."""
     trains = not experiment.config.pretrained_no_yamlconfig and experiment.config.regularizer != "eval_only"
     if experiment.config.regularizer == "eval_only":
@@ -43,7 +43,8 @@ def run_all(experiment: Experiment) -> TaskResult:
         flops(experiment)
     lines += [_table(untrained, run) for untrained, run in zip_longest(before, retrieved.runs)]
     lines += ["", f"index in   {indexed.postings.path.parent}", f"results in {experiment.config.out_dir}"]
-    return TaskResult(text="\n".join(lines), findings=(*indexed.findings, *retrieved.findings))
+    findings = (*indexed.findings, *retrieved.findings)
+    return RetrieveResult(text="\n".join(lines), findings=findings, runs=retrieved.runs)
 
 
 def _check_inputs(experiment: Experiment) -> int:

@@ -9,7 +9,7 @@ from typing import cast
 from splade.config import Experiment
 from splade.config.identity import settings_affecting
 from splade.config.schema import Affects
-from splade.config.sweep import MODEL_KEY, folder_name, swept_settings
+from splade.config.sweep import MODEL_KEY, folder_name, index_affects, swept_settings
 from splade.datasets.dataset import Dataset
 from splade.datasets.text_collection import TextCollection
 from splade.distributed import available_threads
@@ -142,7 +142,7 @@ def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
         ConfigError: there is no such one.
     """
     if experiment.retriever == "sparse":
-        return SparseSystem(experiment, swept_settings(swept, Affects.INDEX | Affects.SEARCH))
+        return SparseSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
     if experiment.retriever == "bm25":
         return Bm25System(experiment, swept)
     if ":" in experiment.retriever:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
+from splade.config.jobs import Figures
 from splade.config.record import save_config, save_record
 from splade.config.schema import Experiment
 from splade.distributed import n_processes, on_first_process, process_rank
@@ -51,6 +52,10 @@ class TrainResult:
         best = "" if self.best is None else f", best {self.monitored} {self.best:.4f} at step {self.best_step}"
         lines = [f"trained {self.steps} steps{best}", *self.report.splitlines(), f"model in {self.folder / 'model'}"]
         return "\n  ".join(lines)
+
+    def figures(self) -> list[Figures]:
+        """Return the value that chose the checkpoint."""
+        return [] if self.best is None else [Figures(metrics={f"best {self.monitored}": self.best})]
 
 
 def train_model(experiment: Experiment) -> TrainResult:

@@ -35,6 +35,9 @@ class Seen:
     def summary(self) -> str:
         return ""
 
+    def figures(self) -> tuple[()]:
+        return ()
+
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):

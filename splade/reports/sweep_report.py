@@ -1,0 +1,44 @@
+"""The table that ends a sweep: what was varied, effectiveness and costs, one row per job and data set."""
+
+from collections.abc import Sequence
+
+from splade.config.jobs import Figures, JobRecord, Sweep, read_records
+from splade.config.sweep import short_names
+from splade.evaluation.costs import Costs
+from splade.reports.summaries import COST_COLUMNS, cost_cells
+from splade.reports.tables import Cell, Column, Table, write_table
+from splade.storage.locks import FolderLock
+
+
+def after_sweep(sweep: Sweep) -> str:
+    """Write the table of the sweep's jobs, and of the finished ones of earlier sweeps in its folder; return it.
+
+    The files are `sweep_<task>.{txt,md,csv,json,tex}`.
+    """
+    assert sweep.folder is not None
+    with FolderLock(sweep.folder, wait_s=60):
+        records = read_records(sweep.folder, sweep.task)
+        shown = [record for record in records if record.error is None or record.sweep == sweep.name]
+        return write_table(sweep_table(shown), sweep.folder / f"sweep_{sweep.task}").summary()
+
+
+def sweep_table(records: Sequence[JobRecord]) -> Table:
+    """Return one row per job and data set: its swept values, metrics, costs; a failed job has no figures."""
+    swept = {key: "" for record in records for key in record.swept}
+    names = short_names(swept)
+    datasets = list(dict.fromkeys(one.dataset for record in records for one in record.figures))
+    rows: list[tuple[Cell, ...]] = []
+    metrics = list(dict.fromkeys(name for record in records for one in record.figures for name in one.metrics))
+    for record in records:
+        varied = [record.swept.get(key) for key in swept]
+        state = None if record.error is None else "failed"
+        for one in record.figures or (Figures(),):
+            figures = [one.metrics.get(name) for name in metrics]
+            dataset = one.dataset or None if len(datasets) > 1 else None
+            rows.append((*varied, state, dataset, *figures, *cost_cells(Costs.from_json(one.costs))))
+    keys = [*(Column(name) for name in names.values()), Column("state"), Column("data set")]
+    columns = (*keys, *(Column(name) for name in metrics), *COST_COLUMNS)
+    title = f"splade.{records[0].task.removeprefix('run_')}"
+    title = f"{title}, {datasets[0]}" if len(datasets) == 1 and datasets[0] else title
+    table = Table(title, columns, tuple(rows), n_keys=len(swept))
+    return table.without_empty_columns()
