@@ -31,12 +31,13 @@ def encode_batches(
     batch_size: int,
     token_budget: int = TOKEN_BUDGET,
     window: int = WINDOW,
+    special_tokens: bool = True,
 ) -> Iterator[SparseVectors]:
     """Encode texts as they come.
 
-    Tokens of a text beyond `max_length`, special tokens included, are cut off. A batch has at most `batch_size` texts
-    and `token_budget` tokens, padding included; a single text may have more. `window` texts are read, sorted by length
-    and returned together.
+    Tokens of a text beyond `max_length`, `special_tokens` included if there are any, are cut off. A batch has at most
+    `batch_size` texts and `token_budget` tokens, padding included; a single text may have more. `window` texts are
+    read, sorted by length and returned together.
 
     Yields:
         The vectors of the next texts, in the order of the texts; one group per window.
@@ -48,7 +49,7 @@ def encode_batches(
         if value < 1:
             raise ConfigError(f"{name}={value}: must be at least 1")
     pad_id = padding_id(tokenizer)
-    for rows in _tokenised_ahead(tokenizer, texts, max_length, window):
+    for rows in _tokenised_ahead(tokenizer, texts, max_length, window, special_tokens):
         lengths = _rounded([len(row) for row in rows], max_length)
         # Longest first: if memory is short, it is so at once.
         order = np.argsort(-lengths, kind="stable")
@@ -60,14 +61,14 @@ def encode_batches(
 
 
 def _tokenised_ahead(
-    tokenizer: Tokenizer, texts: Iterable[str], max_length: int, window: int
+    tokenizer: Tokenizer, texts: Iterable[str], max_length: int, window: int, special_tokens: bool
 ) -> Iterator[list[list[int]]]:
     """Yield the token ids of each window, while a thread makes those of the next."""
     stream = iter(texts)
 
     def tokenise_next() -> list[list[int]]:
         taken = list(islice(stream, window))
-        return token_ids(tokenizer, taken, max_length) if taken else []
+        return token_ids(tokenizer, taken, max_length, special_tokens) if taken else []
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise") as thread:
         coming = thread.submit(tokenise_next)

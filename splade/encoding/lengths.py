@@ -5,6 +5,30 @@ from torch import nn
 from splade.errors import ModelError
 from splade.evaluation.checks import Finding
 
+DEFAULT_MAX_LENGTH = 256
+
+
+def text_length(
+    encoder: object, asked: int | None, said: int | None, name: str, side: str
+) -> tuple[int, list[Finding]]:
+    """Return the number of tokens after which texts are cut, and what is worth saying about it.
+
+    Args:
+        encoder: what encodes the texts.
+        asked: by the user or the configuration; None: nothing.
+        said: by the model's folder; None: nothing.
+        name: of the model, for messages.
+        side: `document` or `query`, for messages.
+    """
+    if said is None:
+        return DEFAULT_MAX_LENGTH if asked is None else asked, []
+    if asked is None:
+        return min(said, _positions(encoder)[0] or said), []
+    if asked <= said:
+        return asked, []
+    message = f"'{name}' itself cuts texts of the {side} side at {said} tokens, so config.max_length={asked} has no "
+    return said, [Finding("warning", "model-cuts-earlier", message + "effect")]
+
 
 def check_max_length(encoder: object, max_length: int, name: str, side: str) -> list[Finding]:
     """Can an encoder take texts of `max_length` tokens? One without a transformer takes any length.

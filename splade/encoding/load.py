@@ -5,17 +5,18 @@ from typing import Literal
 
 from splade.config.record import read_config
 from splade.config.schema import Experiment, ModelConfig, RunConfig
-from splade.encoding.sparse_model import DEFAULT_MAX_LENGTH, SparseModel
+from splade.encoding.sparse_model import SparseModel
 from splade.models.load import load_for_inference
+from splade.models.pretrained import folder_pooling
 from splade.models.save import DONE_FILE
 
 
 def load(
     name: str | Path,
     query_encoder: str | Path | None = None,
-    max_length: int = DEFAULT_MAX_LENGTH,
+    max_length: int | None = None,
     batch_size: int = 64,
-    agg: Literal["max", "sum"] = "max",
+    agg: Literal["max", "sum"] | None = None,
 ) -> SparseModel:
     """Load a sparse model onto this process's GPU, or the CPU.
 
@@ -23,9 +24,11 @@ def load(
         name: hub name (`naver/splade-v3`), folder (Hugging Face, sentence-transformers, or the `checkpoint_dir` of a
             finished training run), or `pkg://package/path`, files inside an installed Python package.
         query_encoder: a separate model for queries; None: one model for both. A checkpoint brings its own.
-        max_length: tokens of a text beyond this, special tokens included, are cut off.
+        max_length: tokens of a text beyond this, special tokens included, are cut off, and beyond what the model's
+            folder says; None: what the folder, or the configuration of a checkpoint, says, 256 where nothing does.
         batch_size: most texts of a batch.
-        agg: pooling over tokens, `max` or `sum`. A checkpoint brings its own.
+        agg: pooling over tokens, `max` or `sum`; None: what the model's folder says, `max` where it says nothing. A
+            checkpoint brings its own.
 
     Raises:
         ModelError: no such model, weights missing, or a tokenizer of another model.
@@ -39,12 +42,13 @@ def load(
     if (folder / DONE_FILE).is_file():
         experiment = read_config(folder)
         experiment.config.checkpoint_dir = str(folder)
+        max_length = experiment.config.max_length if max_length is None else max_length
         experiment.config.pretrained_no_yamlconfig = False
     else:
         init = ModelConfig(
             model_type_or_dir=str(name),
             model_type_or_dir_q=None if query_encoder is None else str(query_encoder),
-            agg=agg,
+            agg=agg or folder_pooling(str(name)) or "max",
         )
         experiment = Experiment(init_dict=init, config=RunConfig(pretrained_no_yamlconfig=True))
     return SparseModel(load_for_inference(experiment), max_length, batch_size)

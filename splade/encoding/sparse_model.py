@@ -6,12 +6,13 @@ from threading import Lock
 from typing import Literal
 
 from splade.encoding.bag_of_words import bag_of_words
+from splade.encoding.lengths import text_length
 from splade.encoding.text_encoder import TextEncoder
+from splade.encoding.tokens import Tokenizer
 from splade.evaluation.checks import Finding
+from splade.models.encoder import EncoderSettings, SparseEncoder
 from splade.models.splade import Fingerprint, Splade
 from splade.vectors import SparseVectors
-
-DEFAULT_MAX_LENGTH = 256
 
 
 class SparseModel:
@@ -21,7 +22,8 @@ class SparseModel:
 
     Args:
         network: the encoders, in evaluation mode on their device.
-        max_length: tokens of a text beyond this, special tokens included, are cut off.
+        max_length: tokens of a text beyond this, special tokens included, are cut off, and beyond what the model's
+            folder says; None: what it says, 256 where it says nothing.
         batch_size: most texts of a batch.
 
     Attributes:
@@ -37,16 +39,20 @@ class SparseModel:
         ['cat', 'sat', 'cats']
     """
 
-    def __init__(self, network: Splade, max_length: int = DEFAULT_MAX_LENGTH, batch_size: int = 64):
+    def __init__(self, network: Splade, max_length: int | None = None, batch_size: int = 64):
         self.network = network
         lock = Lock()
-        name = network.name
-        self.documents = TextEncoder(
-            network.document_encoder, network.tokenizer, max_length, batch_size, name, "document", lock
-        )
-        self.queries = TextEncoder(
-            network.query_encoder, network.query_tokenizer, max_length, batch_size, name, "query", lock
-        )
+
+        def side(
+            encoder: SparseEncoder, tokenizer: Tokenizer, settings: EncoderSettings, name: Literal["document", "query"]
+        ) -> TextEncoder:
+            length, findings = text_length(encoder, max_length, settings.max_length, network.name, name)
+            made = TextEncoder(encoder, tokenizer, length, batch_size, network.name, name, lock, settings)
+            made.findings += findings
+            return made
+
+        self.documents = side(network.document_encoder, network.tokenizer, network.document_settings, "document")
+        self.queries = side(network.query_encoder, network.query_tokenizer, network.query_settings, "query")
 
     def __repr__(self) -> str:
         return f"SparseModel('{self.name}', {self.network.matching_type}, {self.vocab_size} terms)"

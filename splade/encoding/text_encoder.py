@@ -13,7 +13,7 @@ from splade.encoding.lengths import check_max_length
 from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
 from splade.errors import DataError
 from splade.evaluation.checks import Finding
-from splade.models.encoder import SparseEncoder
+from splade.models.encoder import NOTHING_SAID, EncoderSettings, SparseEncoder
 from splade.vectors import SparseVectors
 
 _TRUNCATION_SAMPLE = 200
@@ -35,6 +35,7 @@ class TextEncoder:
         name: of the model, for messages.
         side: `document` or `query`, for messages.
         lock: held while the model runs; shared by the encoders of one model.
+        settings: what the model's folder says of texts: a prompt before each, whether it has special tokens.
 
     Attributes:
         findings: what looks wrong: a length beyond what the model was trained on.
@@ -52,6 +53,7 @@ class TextEncoder:
         name: str = "model",
         side: str = "document",
         lock: "Lock | None" = None,
+        settings: EncoderSettings = NOTHING_SAID,
     ):
         self.encoder = encoder
         self.tokenizer = tokenizer
@@ -60,7 +62,8 @@ class TextEncoder:
         self.side = side
         self.findings: list[Finding] = check_max_length(encoder, max_length, name, side)
         self._n_weights = sum(weight.numel() for weight in encoder.parameters())
-        self._token_ids = single_text_tokenizer(tokenizer, max_length)
+        self.settings = settings
+        self._token_ids = single_text_tokenizer(tokenizer, max_length, settings.special_tokens)
         self._lock = lock if lock is not None else Lock()
 
     @property
@@ -76,15 +79,17 @@ class TextEncoder:
 
     def encode_one(self, text: str) -> SparseVectors:
         """Return the vector of one text, as fast as possible: no padding, no batching."""
-        input_ids = torch.tensor([self._token_ids(_checked(text))], dtype=torch.int64)
+        input_ids = torch.tensor([self._token_ids(self._prompted(text))], dtype=torch.int64)
         little = input_ids.numel() * self._n_weights <= _LITTLE_WORK
         with self._lock, _one_thread() if little else nullcontext():
             return self.encoder.encode(input_ids, torch.ones_like(input_ids))
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[SparseVectors]:
         """Yield the vectors of the next texts, in their order, in constant memory."""
-        checked = map(_checked, texts)
-        batches = encode_batches(self.encoder, self.tokenizer, checked, self.max_length, self.batch_size)
+        prompted, special = map(self._prompted, texts), self.settings.special_tokens
+        batches = encode_batches(
+            *(self.encoder, self.tokenizer, prompted, self.max_length, self.batch_size), special_tokens=special
+        )
         while True:
             with self._lock:
                 vectors = next(batches, None)
@@ -114,9 +119,11 @@ class TextEncoder:
 
     def check_truncation(self, texts: Iterable[str]) -> list[Finding]:
         """Does `max_length` cut nearly every text? That is rarely meant: settings for short texts, for instance."""
-        sample = [_checked(text) for _, text in zip(range(_TRUNCATION_SAMPLE), texts, strict=False)]
+        sample = [self._prompted(text) for _, text in zip(range(_TRUNCATION_SAMPLE), texts, strict=False)]
         # One token more than allowed tells that there are more.
-        n_cut = sum(len(ids) > self.max_length for ids in token_ids(self.tokenizer, sample, self.max_length + 1))
+        special = self.settings.special_tokens
+        ids = token_ids(self.tokenizer, sample, self.max_length + 1, special)
+        n_cut = sum(len(row) > self.max_length for row in ids)
         if n_cut <= _NEARLY_ALL * len(sample):
             return []
         message = (
@@ -124,6 +131,9 @@ class TextEncoder:
             "and lose their ends; raise it, unless the model was trained on texts this short"
         )
         return [Finding("warning", "documents-cut", message)]
+
+    def _prompted(self, text: object) -> str:
+        return self.settings.prompt + _checked(text)
 
 
 @contextmanager

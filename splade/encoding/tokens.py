@@ -14,14 +14,17 @@ from splade.errors import ConfigError
 _tokenizing = Lock()
 
 
-def token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Tokenise texts, with special tokens, cut after `max_length` tokens."""
+def token_ids(
+    tokenizer: Tokenizer, texts: Sequence[str], max_length: int, special_tokens: bool = True
+) -> list[list[int]]:
+    """Tokenise texts, with the special tokens at their ends if there shall be any, cut after `max_length` tokens."""
     _check_length(max_length)
     with _tokenizing:
         encoded = tokenizer(
             list(texts),
             truncation=True,
             max_length=max_length,
+            add_special_tokens=special_tokens,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
@@ -29,17 +32,19 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> li
     return encoded["input_ids"]
 
 
-def single_text_tokenizer(tokenizer: Tokenizer, max_length: int) -> Callable[[str], list[int]]:
+def single_text_tokenizer(
+    tokenizer: Tokenizer, max_length: int, special_tokens: bool = True
+) -> Callable[[str], list[int]]:
     """Return a function that tokenises one text as `token_ids` does, without the cost of preparing for a batch."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return lambda text: token_ids(tokenizer, [text], max_length)[0]
+        return lambda text: token_ids(tokenizer, [text], max_length, special_tokens)[0]
     _check_length(max_length)
     # A copy: the settings of the caller's tokenizer are its own.
     own = type(backend).from_str(backend.to_str())
     own.enable_truncation(max_length, direction=tokenizer.truncation_side)
     own.no_padding()
-    return lambda text: own.encode(text).ids
+    return lambda text: own.encode(text, add_special_tokens=special_tokens).ids
 
 
 def _check_length(max_length: int) -> None:

@@ -1,10 +1,34 @@
 """What every sparse encoder offers, whatever it is made of: training, indexing and search ask no more of it."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from splade.models.head.pooling import Activation
 from splade.vectors import SparseVectors
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What an encoder's vectors depend on besides its weights and the configuration: what the model's folder says.
+
+    Attributes:
+        activation: that of the head; None: nothing is said.
+        top_k: only the largest weights of a vector are kept, that many; None: all.
+        prompt: put before every text.
+        max_length: tokens of a text beyond this are cut off, whatever the configuration says; None: nothing is said.
+        special_tokens: whether the tokenizer adds those that mark the ends of a text.
+    """
+
+    activation: Activation | None = None
+    top_k: int | None = None
+    prompt: str = ""
+    max_length: int | None = None
+    special_tokens: bool = True
+
+
+NOTHING_SAID = EncoderSettings()
 
 
 class SparseEncoder(nn.Module, ABC):

@@ -12,7 +12,7 @@ from splade.storage.paths import resolve_path
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 OLD_WEIGHT_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
-OTHER_FILES = ("*.json", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
+OTHER_FILES = ("*.json", "*.txt", "*.model", *(f"*/*.{kind}" for kind in ("json", "txt", "model", "safetensors")))
 TIMEOUT_SECONDS = 10
 
 
@@ -30,7 +30,7 @@ def model_folder(name: str) -> Path:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    if not (folder / "config.json").is_file():
+    if not any((folder / file).is_file() for file in ("config.json", "router_config.json")):
         holds = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) if folder.is_dir() else "nothing"
         nested = next(
             (child for child in ("model", "0_MLMTransformer") if (folder / child / "config.json").is_file()), ""

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from splade.config.identity import recorded_settings, settings_affecting
 from splade.config.inputs import check_checkpoint_folder
@@ -13,9 +14,24 @@ from splade.errors import ConfigError, DataError, ModelError
 from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Activation, Aggregation
 from splade.models.masked_lm import MaskedLMEncoder
-from splade.models.pretrained import LoadedModel, load_masked_lm
+from splade.models.pretrained import (
+    LoadedLookup,
+    LoadedModel,
+    load_folder,
+    load_masked_lm,
+    load_query_side,
+    load_side,
+    read_encoder_settings,
+)
 from splade.models.rescaling import divide_logits
-from splade.models.save import DONE_FILE, LOOKUP_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
+from splade.models.save import (
+    DONE_FILE,
+    LOOKUP_FILE,
+    MODEL_FOLDER,
+    QUERY_MODEL_FOLDER,
+    model_damage,
+    read_done,
+)
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import read_json
@@ -62,11 +78,13 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
     if init.model_type_or_dir is None:
         raise ConfigError("no value for init_dict.model_type_or_dir: a hub name, a folder, or pkg://package/path")
     document = load_masked_lm(init.model_type_or_dir, run.tokenizer_type, init.agg)
-    query = document
     if init.model_type_or_dir_q is not None:
-        query = load_masked_lm(init.model_type_or_dir_q, run.tokenizer_type, init.agg)
+        query = load_side(init.model_type_or_dir_q, "query", run.tokenizer_type, init.agg)
+    else:
+        query = load_query_side(init.model_type_or_dir, document, init.agg)
     if init.head_divisor is not None:
-        for model in {id(loaded.model): loaded.model for loaded in (document, query)}.values():
+        models = [loaded.model for loaded in (document, query) if isinstance(loaded, LoadedModel)]
+        for model in {id(model): model for model in models}.values():
             divide_logits(model, init.head_divisor)
     return assemble(document, query, init, run)
 
@@ -93,36 +111,41 @@ def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
                 f"saved with it: SPLADE_CONFIG_FULLPATH={folder / 'config.yaml'}"
             )
     init = replace(experiment.init_dict, idf_path=None)
-    document = load_masked_lm(str(folder / MODEL_FOLDER), None, init.agg)
+    said = read_encoder_settings(folder / MODEL_FOLDER)
+    document = replace(load_folder(folder / MODEL_FOLDER, str(folder / MODEL_FOLDER)), settings=said["document"])
+    query: LoadedModel | LoadedLookup = replace(document, settings=said["query"])
     query_folder = folder / QUERY_MODEL_FOLDER
-    query = document
     if (query_folder / "config.json").is_file():
-        query = load_masked_lm(str(query_folder), None, init.agg)
+        query = replace(load_folder(query_folder, str(query_folder)), settings=said["query"])
     elif (query_folder / LOOKUP_FILE).is_file():
-        init.idf_path = str(query_folder / LOOKUP_FILE)
+        weights = _read_token_weights(query_folder / LOOKUP_FILE, document)
+        query = LoadedLookup(str(query_folder), weights, document.tokenizer, said["query"], trainable=False)
     model = assemble(document, query, init, experiment.config)
     model.name = str(folder)
     return model
 
 
-def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: RunConfig) -> Splade:
-    """Wrap loaded language models into the encoders of `config.matching_type`."""
+def assemble(document: LoadedModel, query: LoadedModel | LoadedLookup, init: ModelConfig, run: RunConfig) -> Splade:
+    """Wrap loaded language models, or weights of query tokens, into the encoders of `config.matching_type`.
+
+    Raises:
+        ConfigError: settings of a query encoder that is none.
+        ModelError: encoders of different vocabularies, or an activation other than the model's.
+    """
     kind, lexical = run.matching_type, init.lexical_type if run.matching_type == "splade_lexical" else None
     agg: Aggregation = "sum" if init.agg == "sum" else "max"
 
     def transformer(loaded: LoadedModel, side: str, top_k: int | None) -> MaskedLMEncoder:
-        limit, own_tokens_only = top_k if kind == "splade_topk" else None, lexical in (side, "both")
+        limits = [limit for limit in (top_k, loaded.settings.top_k) if limit is not None]
+        limit, own_tokens_only = min(limits, default=None), lexical in (side, "both")
         special, activation = loaded.tokenizer.all_special_ids, _activation(init, loaded)
         return MaskedLMEncoder(loaded.model, agg, limit, own_tokens_only, special, activation)
 
     document_encoder = transformer(document, "document", init.top_d)
     query_encoder: SparseEncoder
-    if kind in NO_TRANSFORMER_QUERIES:
-        weights = _initial_token_weights(init, document, document_encoder.vocab_size) if kind == "splade_idf" else None
-        query_encoder = TokenLookupEncoder(
-            document_encoder.vocab_size, document.tokenizer.all_special_ids, weights, trainable=kind == "splade_idf"
-        )
-    elif query is document and kind == "splade":
+    if kind in NO_TRANSFORMER_QUERIES or isinstance(query, LoadedLookup):
+        query_encoder = _lookup(document, query, init, kind, document_encoder.vocab_size)
+    elif query.model is document.model and kind == "splade" and _as_documents(query, document):
         query_encoder = document_encoder
     else:
         query_encoder = transformer(query, "query", init.top_q)
@@ -137,18 +160,48 @@ def assemble(document: LoadedModel, query: LoadedModel, init: ModelConfig, run: 
         )
     if init.freeze_d_model:
         document_encoder.requires_grad_(False)
-    return Splade(document_encoder, query_encoder, document.tokenizer, query.tokenizer, kind, init.agg, document.name)
+    tokenizers, said = (document.tokenizer, query.tokenizer), (document.settings, query.settings)
+    return Splade(document_encoder, query_encoder, *tokenizers, kind, init.agg, document.name, *said)
+
+
+def _lookup(
+    document: LoadedModel, query: LoadedModel | LoadedLookup, init: ModelConfig, kind: str, vocab_size: int
+) -> TokenLookupEncoder:
+    """Make the query encoder without a language model, of `config.matching_type` or of the model's own folder."""
+    weights = query.weights if isinstance(query, LoadedLookup) else None
+    if kind == "splade_doc":
+        weights = None
+    elif kind == "splade_idf" and init.idf_path is not None:
+        weights = _read_token_weights(Path(init.idf_path), document)
+    elif kind not in ("splade", "splade_idf"):
+        raise ConfigError(
+            f"config.matching_type={kind}: the queries of model '{query.name}' are encoded without a language model; "
+            "set config.matching_type=splade"
+        )
+    if weights is not None:
+        if len(weights) > vocab_size:
+            raise ModelError(
+                f"'{query.name}' has weights of {len(weights)} tokens, '{document.name}' {vocab_size} terms"
+            )
+        weights = functional.pad(weights, (0, vocab_size - len(weights)))
+    special = [] if kind == "splade" else document.tokenizer.all_special_ids
+    trainable = query.trainable if isinstance(query, LoadedLookup) and kind == "splade" else kind == "splade_idf"
+    return TokenLookupEncoder(vocab_size, special, weights, trainable, query.settings.top_k)
+
+
+def _as_documents(query: LoadedModel, document: LoadedModel) -> bool:
+    """Whether queries are encoded as documents are, once their prompt is before them."""
+    return (query.settings.activation, query.settings.top_k) == (document.settings.activation, document.settings.top_k)
 
 
 def _activation(init: ModelConfig, loaded: LoadedModel) -> Activation:
     """Return the activation that the configuration names, or else the model's folder."""
-    named = init.activation
-    if named is not None and loaded.activation not in (None, named):
+    named, said = init.activation, loaded.settings.activation
+    if named is not None and said not in (None, named):
         raise ModelError(
-            f"model '{loaded.name}' was trained with the activation '{loaded.activation}': set "
-            f"init_dict.activation={loaded.activation}, or null"
+            f"model '{loaded.name}' was trained with the activation '{said}': set init_dict.activation={said}, or null"
         )
-    return named or loaded.activation or "relu"
+    return named or said or "relu"
 
 
 def check_model_settings(init: ModelConfig, run: RunConfig) -> None:
@@ -179,15 +232,14 @@ def _check_checkpoint(folder: Path) -> None:
         )
 
 
-def _initial_token_weights(init: ModelConfig, document: LoadedModel, vocab_size: int) -> torch.Tensor | None:
-    if init.idf_path is None:
-        return None
-    weights, vocabulary = read_json(init.idf_path), document.tokenizer.get_vocab()
+def _read_token_weights(path: Path, document: LoadedModel) -> torch.Tensor:
+    """Return the (vocabulary of the tokenizer,) float32 weights in a JSON object {token: weight}, else zero."""
+    weights, vocabulary = read_json(path), document.tokenizer.get_vocab()
     if not isinstance(weights, dict) or not weights:
-        raise DataError(f"{init.idf_path}: must be a JSON object {{token: weight}}")
+        raise DataError(f"{path}: must be a JSON object {{token: weight}}")
     unknown = [token for token in weights if token not in vocabulary]
     if unknown:
-        raise DataError(f"{init.idf_path}: {len(unknown)} tokens are not in the vocabulary, such as '{unknown[0]}'")
-    table = torch.zeros(vocab_size)
+        raise DataError(f"{path}: {len(unknown)} tokens are not in the vocabulary, such as '{unknown[0]}'")
+    table = torch.zeros(max(vocabulary.values()) + 1)
     table[[vocabulary[token] for token in weights]] = torch.tensor([float(weight) for weight in weights.values()])
     return table

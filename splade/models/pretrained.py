@@ -2,17 +2,30 @@
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
+from splade.config.schema import LARGEST_INT
 from splade.errors import DataError, ModelError
-from splade.models.head.pooling import ACTIVATIONS, AGGREGATIONS, Activation
+from splade.models.encoder import NOTHING_SAID, EncoderSettings
+from splade.models.head.pooling import Aggregation
 from splade.models.hub import model_folder
-from splade.storage.atomic import JsonObject, read_json, read_json_object
+from splade.models.sentence_transformers_folder import SideName, read_settings, read_side
+from splade.storage.atomic import read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +37,7 @@ SIZES = re.compile(
     r"(n|num)(_hidden)?_layers|(n|num_attention)_heads|(hidden|embedding|intermediate|vocab)_size|(hidden_)?dim|"
     r"max_position_embeddings"
 )
+SETTINGS_FILE = "encoder_settings.json"
 LARGEST_SIZE, MOST_LAYERS = 10**8, 1000
 
 
@@ -36,31 +50,125 @@ class LoadedModel:
         folder: where its files are.
         model: a masked-language model in float32, in evaluation mode.
         tokenizer: the tokenizer that fits it.
-        activation: what a sentence-transformers folder says of the activation; None where none says anything.
+        settings: what a sentence-transformers folder says of its vectors.
     """
 
     name: str
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    activation: Activation | None = None
+    settings: EncoderSettings = NOTHING_SAID
+
+
+@dataclass(frozen=True)
+class LoadedLookup:
+    """Weights of tokens that encode queries without a language model, with the tokenizer.
+
+    Attributes:
+        name: what the user gave.
+        weights: (vocabulary of the tokenizer,) float32.
+        tokenizer: the tokenizer that fits them.
+        settings: what the folder says of its vectors.
+        trainable: whether training changes the weights.
+    """
+
+    name: str
+    weights: Tensor
+    tokenizer: PreTrainedTokenizerBase
+    settings: EncoderSettings
+    trainable: bool
 
 
 def load_masked_lm(name: str, tokenizer_name: str | None = None, agg: str = "max") -> LoadedModel:
-    """Load a model that a folder, a hub name or `pkg://package/path` names.
+    """Load a model that a folder, a hub name or `pkg://package/path` names, to encode documents.
 
     A sentence-transformers folder is accepted when what it says of pooling agrees with `agg`.
 
     Raises:
         ModelError: no such model, weights of the head missing, or a tokenizer of another model.
     """
+    loaded = load_side(name, "document", tokenizer_name, agg)
+    if isinstance(loaded, LoadedLookup):
+        raise ModelError(
+            f"model '{name}': its documents are encoded by SparseStaticEmbedding, without a language model; only "
+            "queries may be"
+        )
+    return loaded
+
+
+def load_side(
+    name: str, side: SideName, tokenizer_name: str | None = None, agg: str = "max"
+) -> LoadedModel | LoadedLookup:
+    """Load what a model that a folder, a hub name or `pkg://package/path` names encodes queries or documents with.
+
+    Raises:
+        ModelError: no such model, or it is not one that is read here.
+    """
     folder = model_folder(name)
+    said = read_side(folder, name, side)
+    if said is None:
+        return replace(load_folder(folder, name, tokenizer_name), settings=read_encoder_settings(folder)[side])
+    if said.is_lookup:
+        return _load_lookup(said.folder, name, said.settings, said.trainable)
+    if said.agg != agg:
+        raise ModelError(f"model '{name}' was trained with pooling '{said.agg}': set init_dict.agg={said.agg}")
+    loaded = load_folder(said.folder, name, tokenizer_name)
+    return replace(loaded, settings=_with_length(said.settings, loaded.tokenizer, loaded.model.config))
+
+
+def load_query_side(name: str, document: LoadedModel, agg: str) -> LoadedModel | LoadedLookup:
+    """Load what encodes the queries of the model whose documents `document` encodes, perhaps with the same weights.
+
+    Raises:
+        ModelError: a model that is not read here.
+    """
+    folder = model_folder(name)
+    queries, documents = (read_side(folder, name, side) for side in ("query", "document"))
+    if queries is None or documents is None:
+        return replace(document, settings=read_encoder_settings(folder)["query"])
+    if queries.is_lookup or queries.folder != documents.folder:
+        return load_side(name, "query", None, agg)
+    if queries.agg != documents.agg:
+        raise ModelError(
+            f"model '{name}': its queries are pooled by '{queries.agg}', its documents by '{documents.agg}'; both must "
+            "be the same"
+        )
+    return replace(document, settings=_with_length(queries.settings, document.tokenizer, document.model.config))
+
+
+def folder_pooling(name: str) -> Aggregation | None:
+    """Return the pooling that the folder of a model names; None where it names none.
+
+    Raises:
+        ModelError: no such model, or it is not one that is read here.
+    """
+    said = read_side(model_folder(name), name, "document")
+    return None if said is None else said.agg
+
+
+def read_encoder_settings(folder: Path) -> dict[SideName, EncoderSettings]:
+    """Return what the folder of a trained model says of documents and of queries.
+
+    Raises:
+        ModelError: the file is not what training writes.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return {"document": NOTHING_SAID, "query": NOTHING_SAID}
+    try:
+        said = read_json_object(path)
+        return {"document": EncoderSettings(**said["document"]), "query": EncoderSettings(**said["query"])}
+    except (DataError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: not what training writes ({error}); give the training command again") from error
+
+
+def load_folder(folder: Path, name: str, tokenizer_name: str | None = None) -> LoadedModel:
+    """Load the masked-language model and the tokenizer in a folder, whatever else the folder says."""
     _check_config(folder, name)
-    activation = _check_sentence_transformers(folder, name, agg)
     model = _load_weights(folder, name)
     tokenizer = load_tokenizer(folder, name, tokenizer_name)
     _check_tokenizer_fits(model, tokenizer, name)
-    return LoadedModel(name, folder, model, tokenizer, activation)
+    return LoadedModel(name, folder, model, tokenizer)
 
 
 def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -> PreTrainedTokenizerBase:
@@ -79,6 +187,40 @@ def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -
             f"of model '{name}' ({len(own)} tokens); leave config.tokenizer_type null to use the model's own"
         )
     return given
+
+
+def _load_lookup(folder: Path, name: str, settings: EncoderSettings, trainable: bool) -> LoadedLookup:
+    tokenizer = load_tokenizer(folder, name)
+    paths = [folder / file for file in ("model.safetensors", "pytorch_model.bin")]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise ModelError(f"model '{name}': {folder} has no {paths[0].name}, the weights of its query tokens")
+    try:
+        entries = load_file(path) if path is paths[0] else torch.load(path, map_location="cpu", weights_only=True)
+        weights = entries["weight"].detach().float()
+    except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError, TypeError, UnpicklingError) as error:
+        raise ModelError(f"model '{name}': {path}: does not load as weights of tokens: {_in_short(error)}") from error
+    if weights.shape != (len(tokenizer.get_vocab()),):
+        raise ModelError(
+            f"model '{name}': {path}: has weights of shape {tuple(weights.shape)}; its tokenizer has "
+            f"{len(tokenizer.get_vocab())} tokens"
+        )
+    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise ModelError(
+            f"model '{name}': {path}: a weight is negative or not a number; weights of sparse vectors are not negative"
+        )
+    return LoadedLookup(name, weights, tokenizer, _with_length(settings, tokenizer), trainable)
+
+
+def _with_length(
+    settings: EncoderSettings, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig | None = None
+) -> EncoderSettings:
+    """Take the maximal length from the tokenizer, and the model's positions, where nothing else says it."""
+    if settings.max_length is not None:
+        return settings
+    positions = getattr(config, "max_position_embeddings", None)
+    known = [LARGEST_INT, tokenizer.model_max_length, *([positions] if positions and positions > 0 else [])]
+    return replace(settings, max_length=int(min(known)))
 
 
 def _load_weights(folder: Path, name: str) -> PreTrainedModel:
@@ -127,9 +269,12 @@ def _in_short(error: Exception) -> str:
 
 def _check_config(folder: Path, name: str) -> None:
     """Refuse a configuration that needs code of its own, or has sizes that cannot be."""
-    config = _read_object(folder / "config.json", name)
+    config = read_settings(folder / "config.json", name)
     tokenizer = folder / "tokenizer_config.json"
-    for path, settings in ((folder / "config.json", config), (tokenizer, _read_object(tokenizer, name, optional=True))):
+    for path, settings in (
+        (folder / "config.json", config),
+        (tokenizer, read_settings(tokenizer, name, optional=True)),
+    ):
         if "auto_map" in settings:
             raise ModelError(
                 f"model '{name}': {path} has an auto_map, which names Python code in the folder ({folder}); code of a "
@@ -149,13 +294,6 @@ def _check_config(folder: Path, name: str) -> None:
                 raise ModelError(
                     f"model '{name}': {folder / 'config.json'}: {key}={value!r}: must be an integer from 1 to {most}"
                 )
-
-
-def _read_object(path: Path, name: str, optional: bool = False) -> JsonObject:
-    try:
-        return read_json_object(path) if path.is_file() or not optional else {}
-    except DataError as error:
-        raise ModelError(f"model '{name}': {error}; fetch or save the model again") from error
 
 
 def _some(names: list[str]) -> str:
@@ -192,45 +330,3 @@ def _check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         raise ModelError(
             f"model '{name}' pads with token {pad}, its tokenizer with {own_pad}: it belongs to another model"
         )
-
-
-def _check_sentence_transformers(folder: Path, name: str, agg: str) -> Activation | None:
-    modules, activation = folder / "modules.json", None
-    if not modules.is_file():
-        return None
-    try:
-        entries = read_json(modules)
-    except DataError as error:
-        raise ModelError(f"model '{name}': {error}") from error
-    for module in entries if isinstance(entries, list) else [entries]:
-        fields = module if isinstance(module, dict) else {}
-        kind, part = fields.get("type"), fields.get("path")
-        if not isinstance(kind, str) or not isinstance(part, str):
-            raise ModelError(
-                f"model '{name}': {modules}: must be a list of objects with the strings 'type' and 'path', has "
-                f"{str(module)[:80]!r}"
-            )
-        kind = kind.rpartition(".")[2]
-        if kind == "SpladePooling":
-            if Path(part).is_absolute() or ".." in Path(part).parts:
-                raise ModelError(f"model '{name}': {modules}: the path '{part}' leaves the folder of the model")
-            pooling = _read_object(folder / part / "config.json", name)
-            activation = pooling.get("activation_function", "relu")
-            if activation not in ACTIVATIONS:
-                raise ModelError(
-                    f"model '{name}': {folder / part / 'config.json'}: activation_function is {activation!r}; allowed "
-                    f"are {', '.join(ACTIVATIONS)}"
-                )
-            said = pooling.get("pooling_strategy", "max")
-            if said != agg:
-                if said not in AGGREGATIONS:
-                    raise ModelError(
-                        f"model '{name}': {folder / part / 'config.json'}: pooling_strategy is {said!r}; allowed are "
-                        f"{', '.join(AGGREGATIONS)}"
-                    )
-                raise ModelError(f"model '{name}' was trained with pooling '{said}': set init_dict.agg={said}")
-        elif kind not in ("MLMTransformer", "Transformer"):
-            raise ModelError(
-                f"model '{name}': its module {kind} is not one of a SPLADE model (a masked-language model)"
-            )
-    return activation

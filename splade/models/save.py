@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,8 +12,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from splade.errors import DataError, ModelError, SpladeError
-from splade.models.encoder import SparseEncoder
+from splade.models.encoder import NOTHING_SAID, SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
+from splade.models.pretrained import SETTINGS_FILE
+from splade.models.sentence_transformers_files import write_sentence_transformers_files
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import JsonObject, read_json_object, write_json
@@ -32,14 +35,18 @@ def save_splade(model: Splade, folder: Path, max_length: int | None = None) -> N
         folder: where its folders go.
         max_length: tokens beyond which sentence-transformers shall cut a text; None for what the tokenizer says.
     """
+    documents, queries = folder / MODEL_FOLDER, folder / QUERY_MODEL_FOLDER
     with saving(folder):
-        _save_encoder(model.document_encoder, model.tokenizer, model.agg, folder / MODEL_FOLDER, max_length)
-    if not model.shares_weights:
-        query_folder = folder / QUERY_MODEL_FOLDER
-        with saving(folder):
-            _save_encoder(model.query_encoder, model.query_tokenizer, model.agg, query_folder, max_length)
-    elif (folder / QUERY_MODEL_FOLDER).exists():
-        shutil.rmtree(folder / QUERY_MODEL_FOLDER)
+        of_documents = of_queries = _save_encoder(model.document_encoder, model.tokenizer, documents)
+        if not model.shares_weights:
+            of_queries = _save_encoder(model.query_encoder, model.query_tokenizer, queries)
+        write_sentence_transformers_files(model, of_documents, max_length, of_queries)
+        _write_settings(model, of_documents / SETTINGS_FILE)
+        _put_in_place(of_documents, documents)
+        if of_queries is not of_documents:
+            _put_in_place(of_queries, queries)
+        elif queries.exists():
+            shutil.rmtree(queries)
 
 
 @contextmanager
@@ -90,9 +97,8 @@ def model_damage(folder: Path, record: JsonObject) -> str | None:
     )
 
 
-def _save_encoder(
-    encoder: SparseEncoder, tokenizer: PreTrainedTokenizerBase, agg: str, folder: Path, max_length: int | None
-) -> None:
+def _save_encoder(encoder: SparseEncoder, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+    """Write an encoder with its tokenizer beside its place, and return where that is."""
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -103,23 +109,16 @@ def _save_encoder(
         write_json(temporary / LOOKUP_FILE, weights)
     elif isinstance(encoder, MaskedLMEncoder):
         encoder.model.save_pretrained(temporary)
-        if encoder.top_k is None and not encoder.own_tokens_only:  # sentence-transformers has no such limits
-            _write_sentence_transformers_files(temporary, agg, encoder.activation, max_length)
+    return temporary
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
 
-def _write_sentence_transformers_files(folder: Path, agg: str, activation: str, max_length: int | None) -> None:
-    """Add the files from which sentence-transformers builds a SparseEncoder."""
-    package = "sentence_transformers.sparse_encoder.models"
-    modules = [("", f"{package}.MLMTransformer"), ("1_SpladePooling", f"{package}.SpladePooling")]
-    entries = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(modules)]
-    write_json(folder / "modules.json", entries)
-    if max_length is not None:
-        write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-    pooling = {"pooling_strategy": agg, "activation_function": activation}
-    write_json(folder / "1_SpladePooling" / "config.json", pooling)
-    write_json(
-        folder / "config_sentence_transformers.json",
-        {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"},
-    )
+def _write_settings(model: Splade, path: Path) -> None:
+    """Write what the model this one was trained from says of its vectors; most say nothing, and get no file."""
+    settings = {"document": model.document_settings, "query": model.query_settings}
+    if any(side != NOTHING_SAID for side in settings.values()):
+        write_json(path, {side: asdict(said) for side, said in settings.items()})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from splade.models.encoder import SparseEncoder
+from splade.models.encoder import NOTHING_SAID, EncoderSettings, SparseEncoder
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Splade(nn.Module):
     """A pair of sparse encoders over one vocabulary. The score of a query and a document is their dot product.
 
     Both encoders may be one object; both tokenizers must have the same vocabulary. `name` is what the user called the
-    model, `matching_type` and `agg` are those of the configuration.
+    model, `matching_type` and `agg` are those of the configuration, the settings what the model's folder says of texts:
+    prompts and lengths.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Splade(nn.Module):
         matching_type: str = "splade",
         agg: str = "max",
         name: str = "",
+        document_settings: EncoderSettings = NOTHING_SAID,
+        query_settings: EncoderSettings = NOTHING_SAID,
     ):
         super().__init__()
         self.document_encoder = document_encoder
@@ -64,6 +67,8 @@ class Splade(nn.Module):
         self.matching_type = matching_type
         self.agg = agg
         self.name = name
+        self.document_settings = document_settings
+        self.query_settings = query_settings
 
     @property
     def vocab_size(self) -> int:
@@ -123,8 +128,7 @@ class Splade(nn.Module):
         """Digest what an index of this model depends on."""
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         settings = {name: getattr(self.document_encoder, name, None) for name in ("top_k", "own_tokens_only")}
-        activation = getattr(self.document_encoder, "activation", "relu")
-        settings |= {} if activation == "relu" else {"activation": activation}  # the digests of before stay
+        settings |= _said(self.document_encoder, self.document_settings)
         return Fingerprint(
             matching_type=self.matching_type,
             agg=self.agg,
@@ -132,6 +136,21 @@ class Splade(nn.Module):
             tokenizer=hashlib.sha256(vocabulary).hexdigest()[:16],
             document_encoder=digest_weights(self.document_encoder, json.dumps(settings)),
         )
+
+    def query_digest(self) -> str:
+        """Digest what the vectors of queries depend on besides the configuration."""
+        settings = _said(self.query_encoder, self.query_settings)
+        settings |= {"top_k": self.query_settings.top_k, "max_length": self.query_settings.max_length}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        return digest_weights(self.query_encoder, json.dumps(settings) if settings else "")
+
+
+def _said(encoder: SparseEncoder, settings: EncoderSettings) -> dict[str, object]:
+    """Return what has an influence on a vector and was not always there: where it is left out, digests stay."""
+    said = {"activation": getattr(encoder, "activation", "relu"), "prompt": settings.prompt}
+    said |= {"special_tokens": settings.special_tokens}
+    usual = {"activation": "relu", "prompt": "", "special_tokens": True}
+    return {name: value for name, value in said.items() if value != usual[name]}
 
 
 def digest_weights(module: nn.Module, settings: str = "") -> str:

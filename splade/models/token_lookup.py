@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splade.models.encoder import SparseEncoder
+from splade.models.pruning import keep_top_k
 from splade.vectors import SparseVectors
 
 
@@ -21,6 +22,7 @@ class TokenLookupEncoder(SparseEncoder):
         special_token_ids: tokens that never get a weight ([CLS], [SEP], padding ...).
         weights: (vocab_size,) initial weights; None: 1 each.
         trainable: learn the weights; a negative one counts as zero.
+        top_k: keep only the largest weights of a vector; None keeps all.
 
     Example:
         >>> encoder = TokenLookupEncoder(5, special_token_ids=[0, 1])
@@ -36,9 +38,11 @@ class TokenLookupEncoder(SparseEncoder):
         special_token_ids: Iterable[int],
         weights: Tensor | None = None,
         trainable: bool = False,
+        top_k: int | None = None,
     ):
         super().__init__()
         self.vocab_size = vocab_size
+        self.top_k = top_k
         weights = torch.ones(vocab_size) if weights is None else weights.detach().float().clone()
         self.weights = nn.Parameter(weights, requires_grad=trainable)
         allowed = torch.ones(vocab_size)
@@ -49,11 +53,14 @@ class TokenLookupEncoder(SparseEncoder):
         """Return (batch, vocab_size) float32 weights of (batch, length) token ids."""
         present = torch.zeros(len(input_ids), self.vocab_size, device=input_ids.device)
         present.scatter_reduce_(1, input_ids, attention_mask.to(present.dtype), reduce="amax")
-        return present * self.allowed * torch.relu(self.weights)
+        weights = present * self.allowed * torch.relu(self.weights)
+        return weights if self.top_k is None else keep_top_k(weights, self.top_k)
 
     @torch.inference_mode()
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> SparseVectors:
         """Return the same as sparse rows."""
+        if self.top_k is not None:
+            return SparseVectors.from_dense(self(input_ids, attention_mask).cpu().numpy())
         table = (torch.relu(self.weights) * self.allowed).cpu().numpy()
         rows = [
             np.unique(ids[mask.astype(bool)])

@@ -199,6 +199,12 @@ def check_made_by(postings: InvertedIndex, model: SparseModel) -> None:
             f"{folder} was made with the model '{metadata.get('model')}', which is not the same as "
             f"'{model.name}' ({listing}). Use that model, or index again with this one."
         )
+    length, said = metadata.get("max_length"), model.network.document_settings.max_length
+    if isinstance(length, int) and said is not None and length > said:
+        raise IndexFileError(
+            f"{folder} holds documents cut at max_length {length}, the model '{model.name}' itself cuts at {said}: "
+            "index again with this one"
+        )
 
 
 def _encode_into(
@@ -226,7 +232,10 @@ def _encode_into(
 
 def _digest_of_query_encoder(network: Splade) -> str:
     """Return what the index of a model with both encoders exchanged would carry."""
-    exchanged = Splade(network.query_encoder, network.document_encoder, network.query_tokenizer, network.tokenizer)
+    exchanged = Splade(
+        *(network.query_encoder, network.document_encoder, network.query_tokenizer, network.tokenizer),
+        document_settings=network.query_settings,
+    )
     return exchanged.fingerprint().document_encoder
 
 

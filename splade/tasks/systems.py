@@ -16,7 +16,6 @@ from splade.distributed import available_threads
 from splade.errors import ConfigError
 from splade.evaluation.checks import Finding
 from splade.evaluation.protocols import EvaluationProtocol
-from splade.models.splade import digest_weights
 from splade.reports.index_report import write_index_report
 from splade.retrieval.bm25 import Bm25Retriever, bm25s_library
 from splade.retrieval.collection_index import Index
@@ -62,7 +61,7 @@ class SparseSystem(System):
         self._model, self._findings = load_model(experiment)
         self.label = _label(self._model.name, swept, MODEL_KEY)
         own = settings_affecting(experiment, Affects.INDEX | Affects.SEARCH, names_files=False)
-        query_encoder = digest_weights(self._model.network.query_encoder)
+        query_encoder = self._model.network.query_digest()
         self._settings = own | {"model": self._model.fingerprint.as_dict(), "query_encoder": query_encoder}
         # Times are measured with them.
         self._settings["n_threads"] = available_threads(experiment.config.n_threads)

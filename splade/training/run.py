@@ -116,7 +116,8 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
     model = build_splade(experiment.init_dict, run)
     if run.gradient_checkpointing:
         model.checkpoint_activations()
-    collator = Collator(model.tokenizer, model.query_tokenizer, run.max_length)
+    settings = model.document_settings, model.query_settings
+    collator = Collator(model.tokenizer, model.query_tokenizer, run.max_length, *settings)
     validation = None
     if data.held_out is not None or data.full_ranking is not None:
         validation = Validation(data.held_out, collator, data.full_ranking, run.max_length, run.eval_batch_size)
