@@ -10,6 +10,7 @@ EXTRAS = {
     "bm25": ["bm25s>=0.2.7,<0.4", "PyStemmer>=2.2"],
     "sentence-transformers": ["sentence-transformers>=5.0,<7"],
     "ir-datasets": ["ir_datasets>=0.5.6"],
+    "peft": ["peft>=0.17,<1"],
     "parquet": ["pyarrow>=15"],
     "notebook": ["jupyter"],
     "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"],
@@ -17,7 +18,11 @@ EXTRAS = {
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"),
     *("ir_measures>=0.3.6", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
-    *(requirement for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets") for requirement in EXTRAS[name]),
+    *(
+        requirement
+        for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets", "peft")
+        for requirement in EXTRAS[name]
+    ),
 ]
 # conf/ and data/toy/ lie beside the package in a checkout and inside it once installed (splade.storage.paths).
 PACKAGES = find_namespace_packages(include=["splade", "splade.*"]) + ["splade.conf", "splade.data"]

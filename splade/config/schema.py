@@ -95,6 +95,21 @@ files_key = partial(key, names_files=True)
 
 
 @dataclass
+class LoraConfig:
+    """`init_dict.lora`: adapters that are trained in place of the model's own weights."""
+
+    rank: int | None = key("rank of the adapters; null: train the model itself", affects=TRAIN, minimum=1)
+    alpha: int = key("adapters count alpha / rank", 8, affects=TRAIN, minimum=1)
+    dropout: float = key("dropout before the adapters", 0.1, affects=TRAIN, minimum=0, below=1)
+    modules: list[str] | None = key(
+        "names of the layers that get one; null: every linear layer but the output", affects=TRAIN
+    )
+    save: Literal["merged", "adapter"] = key(
+        "a model like any other, or the adapters alone with the name of their model", "merged", affects=TRAIN
+    )
+
+
+@dataclass
 class ModelConfig:
     """`init_dict`: which model, and how its token logits become one sparse vector."""
 
@@ -114,6 +129,14 @@ class ModelConfig:
         affects=TRAIN | VECTORS,
         above=0,
     )
+    attention: Literal["causal", "bidirectional"] | None = key(
+        "decoder language models: what a token sees; null: what the model's folder says, else causal",
+        affects=MODEL | VECTORS,
+    )
+    repeat_text: bool | None = key(
+        "decoder language models: read a text twice and pool the second copy; null: what the model's folder says",
+        affects=MODEL | VECTORS,
+    )
     fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False, affects=VECTORS)
     top_d: int | None = key("splade_topk: terms kept per document vector", affects=MODEL | INDEX, minimum=1)
     top_q: int | None = key("splade_topk: terms kept per query vector", affects=MODEL | SEARCH, minimum=1)
@@ -123,6 +146,7 @@ class ModelConfig:
     idf_path: str | None = files_key(
         "splade_idf: JSON {token: weight} of initial query weights; null: 1 each", affects=TRAIN | SEARCH
     )
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from splade.errors import ModelError
 from splade.evaluation.checks import Finding
 
 DEFAULT_MAX_LENGTH = 256
+_POSITION_TABLES = ("position_embeddings", ".wpe", "embed_positions")
 
 
 def text_length(
@@ -55,10 +56,12 @@ def _positions(encoder: object) -> tuple[int | None, int | None]:
     model = getattr(encoder, "model", None)
     if not isinstance(model, nn.Module):
         return None, None
+    copies = getattr(encoder, "copies", 1)  # of a text, which a decoder may read twice
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin count positions from padding_idx + 1 on.
-            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - skipped, None
+        if name.endswith(_POSITION_TABLES) and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin count positions from padding_idx + 1 on, OPT from `offset`.
+            skipped = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            return (module.num_embeddings - skipped) // copies, None
     # Relative and rotary positions have no end, only a length up to which they were trained.
-    return None, getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    trained = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return None, None if trained is None else trained // copies

@@ -30,7 +30,8 @@ def model_folder(name: str) -> Path:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    if not any((folder / file).is_file() for file in ("config.json", "router_config.json")):
+    files = ("config.json", "router_config.json", "adapter_config.json")
+    if not any((folder / file).is_file() for file in files):
         holds = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) if folder.is_dir() else "nothing"
         nested = next(
             (child for child in ("model", "0_MLMTransformer") if (folder / child / "config.json").is_file()), ""

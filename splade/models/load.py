@@ -11,6 +11,8 @@ from splade.config.inputs import check_checkpoint_folder
 from splade.config.schema import Affects, Experiment, ModelConfig, RunConfig
 from splade.distributed import pick_device
 from splade.errors import ConfigError, DataError, ModelError
+from splade.models.adapters import ADAPTER_CONFIG
+from splade.models.causal_lm import CausalLMEncoder, is_causal_lm
 from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Activation, Aggregation
 from splade.models.masked_lm import MaskedLMEncoder
@@ -115,7 +117,7 @@ def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
     document = replace(load_folder(folder / MODEL_FOLDER, str(folder / MODEL_FOLDER)), settings=said["document"])
     query: LoadedModel | LoadedLookup = replace(document, settings=said["query"])
     query_folder = folder / QUERY_MODEL_FOLDER
-    if (query_folder / "config.json").is_file():
+    if any((query_folder / file).is_file() for file in ("config.json", ADAPTER_CONFIG)):
         query = replace(load_folder(query_folder, str(query_folder)), settings=said["query"])
     elif (query_folder / LOOKUP_FILE).is_file():
         weights = _read_token_weights(query_folder / LOOKUP_FILE, document)
@@ -139,7 +141,15 @@ def assemble(document: LoadedModel, query: LoadedModel | LoadedLookup, init: Mod
         limits = [limit for limit in (top_k, loaded.settings.top_k) if limit is not None]
         limit, own_tokens_only = min(limits, default=None), lexical in (side, "both")
         special, activation = loaded.tokenizer.all_special_ids, _activation(init, loaded)
-        return MaskedLMEncoder(loaded.model, agg, limit, own_tokens_only, special, activation)
+        settings = loaded.model, agg, limit, own_tokens_only, special, activation
+        if is_causal_lm(loaded.model.config.model_type):
+            return CausalLMEncoder(*settings, init.attention, init.repeat_text)
+        if init.attention == "causal" or init.repeat_text:
+            raise ConfigError(
+                f"init_dict.attention and init_dict.repeat_text are for decoder language models; '{loaded.name}' is a "
+                f"{loaded.model.config.model_type}, whose tokens see the whole text"
+            )
+        return MaskedLMEncoder(*settings)
 
     document_encoder = transformer(document, "document", init.top_d)
     query_encoder: SparseEncoder
@@ -218,6 +228,11 @@ def check_model_settings(init: ModelConfig, run: RunConfig) -> None:
         raise ConfigError(f"config.matching_type={kind} has no query model: leave init_dict.model_type_or_dir_q null")
     if init.freeze_d_model and init.model_type_or_dir_q is None and kind != "splade_idf":
         raise ConfigError("init_dict.freeze_d_model=true leaves nothing to train: give init_dict.model_type_or_dir_q")
+    if init.lora.rank is not None and init.lora.save == "adapter" and init.head_divisor is not None:
+        raise ConfigError(
+            "init_dict.lora.save=adapter: adapters belong to the model as it was before init_dict.head_divisor; set "
+            "init_dict.lora.save=merged"
+        )
     if init.idf_path is not None and kind != "splade_idf":
         raise ConfigError(f"init_dict.idf_path is for config.matching_type=splade_idf, which is {kind} here")
 

@@ -10,11 +10,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from splade.errors import ConfigError, ModelError
@@ -32,6 +33,8 @@ from splade.models.pruning import keep_own_tokens, keep_top_k
 from splade.vectors import SparseVectors
 
 logger = logging.getLogger(__name__)
+
+MOST_LOGITS = 1 << 25  # held at once where the head cannot make them piece by piece: 128 MiB in float32
 
 
 class MaskedLMEncoder(SparseEncoder):
@@ -93,12 +96,13 @@ class MaskedLMEncoder(SparseEncoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return (batch, vocab_size) float32 weights of (batch, length) token ids, for training."""
+        given = self._model_inputs(input_ids, attention_mask)
         if self._decoder is None:
-            weights = self._plain_formula(input_ids, attention_mask)
+            weights = self._plain_formula(given)
         else:
-            hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
+            hidden = self._decoder.inputs(self.model, given.input_ids, given.attention_mask)
             parameters = self._decoder.parameters(self.model)
-            weights = sparse_head(hidden, attention_mask, *parameters, self.agg, self.activation)
+            weights = sparse_head(hidden, given.pooled, *parameters, self.agg, self.activation)
         return self._keep(weights, input_ids, attention_mask)
 
     @torch.inference_mode()
@@ -112,12 +116,13 @@ class MaskedLMEncoder(SparseEncoder):
 
         half = torch.autocast(input_ids.device.type, dtype=torch.float16, enabled=self.half_precision)
         with _evaluating(self), half:
+            given = self._model_inputs(input_ids, attention_mask)
             if self._decoder is None:
-                return sparse(slice(0, len(input_ids)), self._plain_formula(input_ids, attention_mask))
-            hidden = self._decoder.inputs(self.model, input_ids, attention_mask)
+                return sparse(slice(0, len(input_ids)), self._plain_formula(given))
+            hidden = self._decoder.inputs(self.model, given.input_ids, given.attention_mask)
             weight, bias = self._decoder.parameters(self.model)
             int8_filter = self._int8_filter(weight, bias)
-            rows = pooled_blocks(hidden, attention_mask, weight, bias, self.agg, sparse, int8_filter, self.activation)
+            rows = pooled_blocks(hidden, given.pooled, weight, bias, self.agg, sparse, int8_filter, self.activation)
         return SparseVectors.concatenate(rows, self.vocab_size)
 
     def train(self, mode: bool = True) -> Self:
@@ -141,12 +146,40 @@ class MaskedLMEncoder(SparseEncoder):
             weights = keep_own_tokens(weights, input_ids, attention_mask, self.special_token_ids)
         return weights if self.top_k is None else keep_top_k(weights, self.top_k)
 
-    def _plain_formula(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def _model_inputs(self, input_ids: Tensor, attention_mask: Tensor) -> "ModelInputs":
+        """Return what the model is given of a batch, and which of its tokens are pooled."""
+        return ModelInputs(input_ids, attention_mask, attention_mask)
+
+    def _plain_formula(self, given: "ModelInputs") -> Tensor:
+        """Pool the model's own logits, few passages at a time: of more, they would not fit into memory."""
+        step = max(1, MOST_LOGITS // (given.input_ids.shape[1] * self.vocab_size))
+        if step >= len(given.input_ids):
+            return self._pooled_logits(*given)
+        parts = [ModelInputs(*rows) for rows in zip(*(tensor.split(step) for tensor in given), strict=True)]
+        if torch.is_grad_enabled():  # the logits of one part only are kept, and made again in the backward pass
+            return torch.cat([checkpoint(self._pooled_logits, *part, use_reentrant=False) for part in parts])
+        return torch.cat([self._pooled_logits(*part) for part in parts])
+
+    def _pooled_logits(self, input_ids: Tensor, attention_mask: Tensor, pooled: Tensor) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
-        weights = torch.log1p(torch.relu(logits.float())) * attention_mask.unsqueeze(-1)
+        weights = torch.log1p(torch.relu(logits.float())) * pooled.unsqueeze(-1)
         if self.activation == "log1p_relu":
             weights = torch.log1p(weights)
         return weights.sum(dim=1) if self.agg == "sum" else weights.max(dim=1).values
+
+
+class ModelInputs(NamedTuple):
+    """What a language model is given.
+
+    Attributes:
+        input_ids: (batch, length) int64 token ids.
+        attention_mask: (batch, length), zero for padding, or (batch, 1, length, length) as transformers takes it.
+        pooled: (batch, length), nonzero for the tokens whose logits are pooled.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    pooled: Tensor
 
 
 @dataclass(frozen=True)
@@ -156,10 +189,12 @@ class Decoder:
     Attributes:
         module: name of the linear layer that makes logits.
         bias: name of the parameter that is added to its product, or None.
+        scale: the logits are this times the product, as those of Cohere's and Granite's models.
     """
 
     module: str
     bias: str | None
+    scale: float = 1.0
 
     def inputs(self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the model up to the decoder and return the (batch, length, dim) states that the decoder is applied to."""
@@ -174,7 +209,7 @@ class Decoder:
             model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
         if not captured:
             raise RuntimeError(f"{self.module} is never called")
-        return captured[0]
+        return captured[0] if self.scale == 1 else captured[0] * self.scale
 
     def parameters(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Return the (vocabulary, dim) weight and the (vocabulary,) bias."""
@@ -192,7 +227,7 @@ def find_decoder(model: nn.Module) -> Decoder | None:
         return _decoder(model)
     except _NoDecoder as reason:
         logger.warning(
-            "%s: %s; the plain formula is used, which is slower and holds batch x length x vocabulary logits",
+            "%s: %s; the plain formula is used, which is slower and holds all logits of a text",
             type(model).__name__,
             reason,
         )
@@ -208,6 +243,8 @@ def _decoder(model: nn.Module) -> Decoder:
     name = next((name for name, module in model.named_modules() if module is layer), None)
     if name is None or not isinstance(getattr(layer, "weight", None), nn.Parameter):
         raise _NoDecoder("it names no output embedding")
+    if getattr(model.config, "final_logit_softcapping", None) is not None:  # shows with large logits only
+        raise _NoDecoder("it caps its logits")
     parameters = dict(model.named_parameters(remove_duplicate=False))
     weight = parameters[f"{name}.weight"]
     if weight.is_meta:
@@ -221,6 +258,10 @@ def _decoder(model: nn.Module) -> Decoder:
         expected = product if bias is None else product + parameters[bias]
         if logits.shape == expected.shape and torch.allclose(logits, expected, rtol=tolerance, atol=tolerance):
             return Decoder(name, bias)
+    if logits.shape == product.shape and product.any():
+        scale = ((logits * product).sum() / product.square().sum()).item()
+        if torch.allclose(logits, scale * product, rtol=tolerance, atol=tolerance):
+            return Decoder(name, None, scale)
     raise _NoDecoder("its logits are not one product with its output embedding")
 
 

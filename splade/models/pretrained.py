@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -21,6 +22,8 @@ from transformers.utils import logging as transformers_logging
 
 from splade.config.schema import LARGEST_INT
 from splade.errors import DataError, ModelError
+from splade.models.adapters import ADAPTER_CONFIG, adapter_settings, base_of_adapters, load_merged
+from splade.models.causal_lm import is_causal_lm
 from splade.models.encoder import NOTHING_SAID, EncoderSettings
 from splade.models.head.pooling import Aggregation
 from splade.models.hub import model_folder
@@ -165,7 +168,7 @@ def read_encoder_settings(folder: Path) -> dict[SideName, EncoderSettings]:
 def load_folder(folder: Path, name: str, tokenizer_name: str | None = None) -> LoadedModel:
     """Load the masked-language model and the tokenizer in a folder, whatever else the folder says."""
     _check_config(folder, name)
-    model = _load_weights(folder, name)
+    model = _load_model(folder, name)
     tokenizer = load_tokenizer(folder, name, tokenizer_name)
     _check_tokenizer_fits(model, tokenizer, name)
     return LoadedModel(name, folder, model, tokenizer)
@@ -223,12 +226,32 @@ def _with_length(
     return replace(settings, max_length=int(min(known)))
 
 
+def _load_model(folder: Path, name: str) -> PreTrainedModel:
+    """Load a model, or the model that the adapters in a folder belong to, with the adapters merged into it."""
+    base = base_of_adapters(folder)
+    if base is None:
+        model = _load_weights(folder, name)
+    else:
+        base_folder = model_folder(base)
+        if base_folder.resolve() == folder.resolve():
+            raise ModelError(f"model '{name}': {folder / ADAPTER_CONFIG} names its own folder as the model")
+        _check_config(base_folder, base)
+        model = _load_model(base_folder, base)
+        load_merged(model, folder)
+        for key, value in adapter_settings(folder).items():
+            setattr(model.config, key, value)
+    model.name_or_path = str(folder.resolve()) if Path(name).is_dir() else name
+    return model
+
+
 def _load_weights(folder: Path, name: str) -> PreTrainedModel:
+    decoder = is_causal_lm(read_settings(folder / "config.json", name).get("model_type"))
+    auto_class, kind = (AutoModelForCausalLM, "decoder") if decoder else (AutoModelForMaskedLM, "masked-language")
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
     transformers_logging.disable_progress_bar()
     try:
-        model, info = AutoModelForMaskedLM.from_pretrained(
+        model, info = auto_class.from_pretrained(  # type: ignore[misc]  # a pair, with output_loading_info
             str(folder),
             output_loading_info=True,
             local_files_only=True,
@@ -237,9 +260,7 @@ def _load_weights(folder: Path, name: str) -> PreTrainedModel:
             weights_only=True,
         )
     except Exception as error:  # a wrong file can end in any error there
-        raise ModelError(
-            f"model '{name}' in {folder} does not load as a masked-language model: {_in_short(error)}"
-        ) from error
+        raise ModelError(f"model '{name}' in {folder} does not load as a {kind} model: {_in_short(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     missing = sorted(info["missing_keys"])
@@ -269,7 +290,7 @@ def _in_short(error: Exception) -> str:
 
 def _check_config(folder: Path, name: str) -> None:
     """Refuse a configuration that needs code of its own, or has sizes that cannot be."""
-    config = read_settings(folder / "config.json", name)
+    config = read_settings(folder / "config.json", name, optional=(folder / ADAPTER_CONFIG).is_file())
     tokenizer = folder / "tokenizer_config.json"
     for path, settings in (
         (folder / "config.json", config),
@@ -324,9 +345,12 @@ def _check_tokenizer_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
             f"model '{name}' has {vocab_size} terms, but its tokenizer {problem}: it belongs to another model"
         )
     pad, own_pad = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
+    if own_pad is None and is_causal_lm(model.config.model_type):  # whose padding, at the end, no token sees
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        return
     if own_pad is None:
         raise ModelError(f"model '{name}': its tokenizer has no padding token")
-    if pad is not None and pad != own_pad:
+    if pad is not None and pad != own_pad and not is_causal_lm(model.config.model_type):
         raise ModelError(
             f"model '{name}' pads with token {pad}, its tokenizer with {own_pad}: it belongs to another model"
         )

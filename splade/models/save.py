@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from splade.errors import DataError, ModelError, SpladeError
+from splade.models.adapters import has_adapters, save_adapters
 from splade.models.encoder import NOTHING_SAID, SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.pretrained import SETTINGS_FILE
@@ -107,6 +108,8 @@ def _save_encoder(encoder: SparseEncoder, tokenizer: PreTrainedTokenizerBase, fo
         table = (torch.relu(encoder.weights.detach()) * encoder.allowed).tolist()
         weights = {token: table[term_id] for token, term_id in tokenizer.get_vocab().items() if table[term_id] > 0}
         write_json(temporary / LOOKUP_FILE, weights)
+    elif isinstance(encoder, MaskedLMEncoder) and has_adapters(encoder.model):
+        save_adapters(encoder.model, temporary)
     elif isinstance(encoder, MaskedLMEncoder):
         encoder.model.save_pretrained(temporary)
     return temporary

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from splade.models.adapters import has_adapters
+from splade.models.causal_lm import CausalLMEncoder
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.sentence_transformers_folder import MODEL_FILE, MODULES_FILE, ROUTER_FILE, TRANSFORMER_FILE
 from splade.models.splade import Splade
@@ -66,6 +68,10 @@ def write_sentence_transformers_files(model: Splade, folder: Path, max_length: i
 def _has_modules(model: Splade) -> bool:
     """Whether a SparseEncoder can be what the model is."""
     encoders = (model.document_encoder, model.query_encoder)
+    if any(
+        isinstance(encoder, CausalLMEncoder) or has_adapters(getattr(encoder, "model", None)) for encoder in encoders
+    ):
+        return False
     if any(isinstance(encoder, MaskedLMEncoder) and encoder.own_tokens_only for encoder in encoders):
         return False
     if len({encoder.top_k for encoder in encoders if isinstance(encoder, MaskedLMEncoder | TokenLookupEncoder)}) > 1:

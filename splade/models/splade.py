@@ -98,6 +98,12 @@ class Splade(nn.Module):
             self.document_encoder.eval()
         return self
 
+    def trained_language_models(self) -> list[PreTrainedModel]:
+        """Return the language models, each once, of which something is trained."""
+        models = [getattr(encoder, "model", None) for encoder in (self.document_encoder, self.query_encoder)]
+        unique = {id(model): model for model in models if isinstance(model, PreTrainedModel)}
+        return [model for model in unique.values() if any(weight.requires_grad for weight in model.parameters())]
+
     def checkpoint_activations(self) -> None:
         """Keep fewer activations for the backward pass and compute the others again: less memory, more time."""
         for encoder in (self.document_encoder, self.query_encoder):
@@ -149,7 +155,11 @@ def _said(encoder: SparseEncoder, settings: EncoderSettings) -> dict[str, object
     """Return what has an influence on a vector and was not always there: where it is left out, digests stay."""
     said = {"activation": getattr(encoder, "activation", "relu"), "prompt": settings.prompt}
     said |= {"special_tokens": settings.special_tokens}
-    usual = {"activation": "relu", "prompt": "", "special_tokens": True}
+    said |= {
+        "attention": getattr(encoder, "attention", "causal"),
+        "repeat_text": getattr(encoder, "repeat_text", False),
+    }
+    usual = {"activation": "relu", "prompt": "", "special_tokens": True, "attention": "causal", "repeat_text": False}
     return {name: value for name, value in said.items() if value != usual[name]}
 
 

@@ -13,6 +13,7 @@ from splade.config.schema import Experiment
 from splade.distributed import n_processes, on_first_process, process_rank
 from splade.errors import ModelError
 from splade.losses import WeightedLoss, parse_regularizers
+from splade.models.adapters import add_adapters, merge_adapters
 from splade.models.load import build_splade
 from splade.models.save import DONE_FILE, save_splade
 from splade.models.splade import Splade
@@ -94,6 +95,9 @@ def train_model(experiment: Experiment) -> TrainResult:
         report=data.report,
     )
     if process_rank() == 0:
+        if experiment.init_dict.lora.rank is not None and experiment.init_dict.lora.save == "merged":
+            for language_model in trainer.splade.trained_language_models():
+                merge_adapters(language_model)
         save_splade(trainer.splade, folder.path, experiment.config.max_length)
         folder.finish({name: value for name, value in asdict(result).items() if name != "folder"})
     return result
@@ -114,6 +118,9 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
     data = load_training_data(experiment, loss)
     check_monitoring(experiment, data)
     model = build_splade(experiment.init_dict, run)
+    if experiment.init_dict.lora.rank is not None:
+        for language_model in model.trained_language_models():
+            add_adapters(language_model, experiment.init_dict.lora)
     if run.gradient_checkpointing:
         model.checkpoint_activations()
     settings = model.document_settings, model.query_settings

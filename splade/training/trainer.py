@@ -4,8 +4,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -14,7 +12,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
 from splade.distributed import LONGEST_WAIT, n_processes, on_first_process
-from splade.errors import ConfigError, ModelError, SpladeError
+from splade.errors import ConfigError, SpladeError
 from splade.models.save import saving
 from splade.models.splade import Splade
 from splade.training.callbacks import (
@@ -34,11 +32,11 @@ from splade.training.run_folder import CHECKPOINTS_FOLDER
 from splade.training.sampler import TrainingSampler
 from splade.training.schedule import Schedule
 from splade.training.validation import Validation
+from splade.training.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     import optuna
 
-WEIGHTS_FILE = "splade.safetensors"
 CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
 LOSSES_AT_ONCE = 100  # that are looked at together on a GPU
 
@@ -166,7 +164,7 @@ class SpladeTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.splade, str(folder / WEIGHTS_FILE))
+        save_weights(self.splade, folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: "optuna.Trial | dict[str, object] | None") -> None:
         self.losses.check()
@@ -187,17 +185,6 @@ class SpladeTrainer(Trainer):
     def _stopped_at(self, checkpoint: Path) -> bool:
         log_history = TrainerState.load_from_json(str(checkpoint / STATE_FILE)).log_history
         return self.stopping is not None and self.stopping.is_due(log_history)
-
-
-def load_weights(model: nn.Module, checkpoint: Path) -> None:
-    """Load the weights of a training checkpoint into a model of the same architecture."""
-    try:
-        safetensors.torch.load_model(model, str(checkpoint / WEIGHTS_FILE))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ModelError(
-            f"{checkpoint / WEIGHTS_FILE} cannot be loaded ({str(error)[:300]}); give the training command again: it "
-            "goes on from a checkpoint that is whole"
-        ) from error
 
 
 def training_arguments(run: RunConfig, schedule: Schedule, folder: Path, validates: bool) -> TrainingArguments:
