@@ -69,7 +69,7 @@ def progress_bar(description: str, total: int | None = None, unit: str = "item",
         unit: of what is counted, in the singular; `B` stands for bytes.
         done: how many an earlier run has done.
     """
-    if sys.stderr is None or not sys.stderr.isatty():  # None: closed by whoever started the process
+    if not _first_process() or sys.stderr is None or not sys.stderr.isatty():  # None: closed by who started it
         return LogLines(description, total, unit, done)
     return _Bar(
         desc=printable(description),
@@ -101,8 +101,7 @@ class LogLines:
         self._done, self._clock = done, clock
         self._values: dict[str, float] = {}
         self._started = clock()
-        first = os.environ.get("RANK") in (None, "", "0")
-        self._due = self._started + FIRST_LINE_SECONDS if first else math.inf
+        self._due = self._started + FIRST_LINE_SECONDS if _first_process() else math.inf
         self._spoke = False
 
     def update(self, n: int = 1) -> None:
@@ -151,6 +150,10 @@ class LogLines:
         if self._unit == "B":
             return f"{n / 1e6:,.1f} MB"
         return f"{n:,.0f}" if n >= 100 or n == int(n) else f"{n:.3g}"
+
+
+def _first_process() -> bool:
+    return os.environ.get("RANK") in (None, "", "0")
 
 
 class _Bar(tqdm):

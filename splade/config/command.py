@@ -23,10 +23,11 @@ from splade.config.choose import ROOT, ConfigChoice, choose_config, register, wi
 from splade.config.inputs import check_inputs
 from splade.config.jobs import Figures, FindsSweepFolder, Sweep
 from splade.config.messages import explain_composition_error, explain_machine_error
+from splade.config.processes import Outline, run_in_processes
 from splade.config.schema import Experiment
 from splade.config.sweep import in_job_folders, in_sweep, job_title, swept_values
 from splade.config.validate import to_experiment
-from splade.distributed import process_rank
+from splade.distributed import on_first_process, process_rank, working_together
 from splade.errors import SpladeError, printable
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
@@ -160,7 +161,7 @@ class TaskJobs:
 
     def _run(self, experiment: Experiment) -> Result:
         check_inputs(experiment, self.sweep.task)
-        result = task_function(self.task_module)(experiment)
+        result = run_shared(self.task_module, experiment)
         report(result.summary())
         return result
 
@@ -190,6 +191,23 @@ def sweep_summary(task_module: str, sweep: Sweep) -> str:
 def task_function(task_module: str) -> Callable[[Experiment], Result]:
     """Import a module of `splade.tasks` and return its task."""
     return getattr(importlib.import_module(task_module), task_module.rpartition(".")[2])
+
+
+def run_shared(task_module: str, experiment: Experiment) -> Result:
+    """Run a task in this process or, where its module's `processes_wanted` asks for several, in new ones.
+
+    Of processes that `torchrun` has started, the first one alone runs a task without `processes_wanted`.
+    """
+    task, module = task_function(task_module), importlib.import_module(task_module)
+    wanted: Callable[[Experiment], int] | None = getattr(module, "processes_wanted", None)
+    if wanted is not None and (size := wanted(experiment)) > 1:
+        return run_in_processes(task_module, experiment, size)
+    with working_together():
+        if wanted is not None:
+            return task(experiment)
+        results: list[Result] = []
+        on_first_process(lambda: results.append(task(experiment)))
+        return results[0] if results else Outline()
 
 
 def report(text: str) -> None:

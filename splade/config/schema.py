@@ -177,6 +177,11 @@ class RunConfig:
     )
     tokenizer_type: str | None = files_key("hub name or folder; null: the model's own", affects=TRAIN | VECTORS)
     max_length: int = key("tokens per text, longer ones are cut", 256, affects=TRAIN | VECTORS, minimum=2)
+    n_processes: int | None = key(
+        "processes that share training and encoding; null: one per visible GPU, one without GPU",
+        affects=NOTHING,
+        minimum=1,
+    )
     seed: int = key("seed of everything that is random", 123, affects=TRAIN, minimum=0, maximum=2**32 - 1)
     pretrained_no_yamlconfig: bool = files_key(
         "init_dict names a pre-trained model: read no checkpoint folder", False, affects=VECTORS

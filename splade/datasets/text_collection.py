@@ -55,6 +55,10 @@ class TextCollection(ABC):
     def rows(self, text_ids: Sequence[str]) -> np.ndarray:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""
 
+    def between(self, start: int, stop: int) -> Iterator[tuple[str, str]]:
+        """Yield (id, text) of the rows from `start` to before `stop`, without reading those before."""
+        return map(self.__getitem__, range(start, stop))
+
     def __contains__(self, text_id: object) -> bool:
         return isinstance(text_id, str) and self.rows([text_id])[0] >= 0
 
@@ -130,6 +134,11 @@ class FileCollection(TextCollection):
 
     def __getitem__(self, row: int) -> tuple[str, str]:
         return self._parse(self._index[row], self.source.path, row + 1)
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[str, str]]:
+        """Yield (id, text) of the rows from `start` to before `stop`, without reading those before."""
+        for row, line in enumerate(self._index.between(start, stop), start):
+            yield self._parse(line, self.source.path, row + 1)
 
     def rows(self, text_ids: Sequence[str]) -> np.ndarray:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""

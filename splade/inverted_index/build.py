@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from splade.errors import DataError, IndexFileError
@@ -119,8 +120,8 @@ class IndexBuilder:
 
     def cancel(self) -> None:
         """Give up the build that was begun, unless it has documents; the folder can be written to by others again."""
-        with self._lock:
-            if not self.documents_done and self._folder.is_dir() and not any(self._folder.iterdir()):
+        with self._lock, suppress(FileNotFoundError):  # another process of this build may have removed it
+            if not self.documents_done and not any(self._folder.iterdir()):
                 self._folder.rmdir()
 
     def finish(self, timeout_s: float = 24 * 3600) -> IndexInfo:

@@ -65,7 +65,7 @@ def load_for_inference(experiment: Experiment) -> Splade:
         )
     for encoder in (model.document_encoder, model.query_encoder):
         if isinstance(encoder, MaskedLMEncoder):
-            encoder.half_precision = half
+            encoder.precision = torch.float16 if half else None
     return model.to(device).eval()
 
 

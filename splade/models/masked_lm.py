@@ -50,7 +50,7 @@ class MaskedLMEncoder(SparseEncoder):
 
     Attributes:
         vocab_size: number of terms, from the decoder's weight.
-        half_precision: let `encode` run under fp16 autocast; for CUDA devices.
+        precision: of autocast in `encode`; None: there is none.
 
     Raises:
         ConfigError: an option has a value that is not allowed.
@@ -87,7 +87,7 @@ class MaskedLMEncoder(SparseEncoder):
         self.top_k = top_k
         self.own_tokens_only = own_tokens_only
         self.special_token_ids = tuple(special_token_ids)
-        self.half_precision = False
+        self.precision: torch.dtype | None = None
         self._decoder = find_decoder(model)
         self.vocab_size = _vocab_size(model, self._decoder)
         self._filter: Int8Filter | None = None
@@ -114,8 +114,8 @@ class MaskedLMEncoder(SparseEncoder):
         def sparse(passages: slice, weights: Tensor) -> SparseVectors:
             return _positive_entries(self._keep(weights, input_ids[passages], attention_mask[passages]))
 
-        half = torch.autocast(input_ids.device.type, dtype=torch.float16, enabled=self.half_precision)
-        with _evaluating(self), half:
+        autocast = torch.autocast(input_ids.device.type, dtype=self.precision, enabled=self.precision is not None)
+        with _evaluating(self), autocast:
             given = self._model_inputs(input_ids, attention_mask)
             if self._decoder is None:
                 return sparse(slice(0, len(input_ids)), self._plain_formula(given))

@@ -1,14 +1,21 @@
 """A collection in an inverted index: encode it in a stream, go on after a killed run, change it, check whose it is."""
 
-import itertools
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from splade.datasets.collections import open_collection
 from splade.datasets.text_collection import CONTENT_MARK, PairCollection, TextCollection, checked_pair
-from splade.distributed import n_processes, process_rank, shard_range
+from splade.distributed import (
+    all_or_none,
+    first_process_first,
+    n_processes,
+    on_first_process,
+    process_rank,
+    shard_range,
+)
 from splade.encoding.batching import WINDOW
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import CollapseError, ConfigError, DataError, IndexFileError
@@ -72,8 +79,8 @@ class Index:
     def build(cls, folder: str | Path, model: SparseModel, corpus: Corpus, overwrite: bool = False) -> "Index":
         """Encode a collection into an index, or return the index that an earlier run of the same job has finished.
 
-        A killed build goes on after its last part when it is called again. Under `torchrun` each process encodes a
-        contiguous share of the collection.
+        A killed build goes on after its last part when it is called again. Of several processes, which all call this,
+        each encodes a contiguous share of the collection.
 
         Args:
             folder: folder of the index.
@@ -88,7 +95,7 @@ class Index:
             WriteError: the disk is full, or the folder cannot be written to; the same call goes on where it was.
             DataError: bad lines, duplicate ids or an empty collection.
         """
-        return build_index(Path(folder), model, corpus, overwrite)
+        return _build(Path(folder), model, corpus, overwrite)
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Add documents, (id, text), after those that are there.
@@ -128,38 +135,39 @@ class Index:
         return self.model.documents.encode_pairs(checked)
 
 
-def build_index(
-    folder: Path, model: SparseModel, corpus: Corpus, overwrite: bool = False, one_process: bool = False
-) -> Index:
-    """Build an index as `Index.build` does; with `one_process`, without the others that `torchrun` started."""
-    rank, world_size = (0, 1) if one_process else (process_rank(), n_processes())
+def _build(folder: Path, model: SparseModel, corpus: Corpus, overwrite: bool) -> Index:
+    rank, world_size = process_rank(), n_processes()
     if isinstance(corpus, str | Path):
         corpus = open_collection(corpus)
     elif isinstance(corpus, list | tuple):
         corpus = PairCollection(corpus)
     if isinstance(corpus, TextCollection):
-        source, share = corpus.digest(), whole_windows(len(corpus), rank, world_size)
+        source, n_docs = first_process_first(partial(_content, corpus))
+        share = whole_windows(n_docs, rank, world_size)
     elif world_size > 1:
         raise ConfigError("several processes share a collection with a length, not an iterator; give its path")
     else:
         source, share = f"iterator {uuid.uuid4().hex}", None
-    metadata = _metadata(model, source)
-    finished = _finished(folder, metadata, overwrite)
-    if finished is not None:
+    # The processes must agree, to the last bit of the weights.
+    metadata = on_first_process(lambda: _metadata(model, source))
+    if on_first_process(lambda: _finished(folder, metadata, overwrite)):
         logger.info("%s already holds this index: nothing to do", folder)
-        return Index(finished, model)
+        return Index(InvertedIndex.open(folder), model)
     builder = IndexBuilder(
         folder, model.vocab_size, metadata, source, rank=rank, world_size=world_size, overwrite=overwrite
     )
-    finished = _finished(folder, metadata, overwrite)  # by who has just released the lock
-    if finished is not None:
+    if on_first_process(lambda: _finished(folder, metadata, overwrite)):  # by who has just released the lock
         builder.cancel()
-        return Index(finished, model)
-    _encode_into(builder, model, corpus, share)
+        return Index(InvertedIndex.open(folder), model)
+    all_or_none(lambda: _encode_into(builder, model, corpus, share))
     if isinstance(corpus, TextCollection) and corpus.digest() != source:
         raise DataError(f"{corpus.name}: changed while it was indexed; start again once it is complete")
     builder.finish()
     return Index(InvertedIndex.open(folder), model)
+
+
+def _content(corpus: TextCollection) -> tuple[str, int]:
+    return corpus.digest(), len(corpus)
 
 
 def whole_windows(n_docs: int, rank: int, world_size: int) -> range:
@@ -211,13 +219,11 @@ def _encode_into(
     builder: IndexBuilder, model: SparseModel, corpus: Iterable[tuple[str, str]], share: range | None
 ) -> None:
     """Encode the documents of this process's share that the builder does not have yet."""
-    total = None
-    pairs: Iterator[tuple[str, str]] = iter(corpus)
-    if share is not None:
+    if isinstance(corpus, TextCollection) and share is not None:
         start = share.start + builder.documents_done
-        pairs, total = itertools.islice(pairs, start, share.stop), share.stop - start
+        pairs, total = corpus.between(start, share.stop), share.stop - start
     else:
-        pairs = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(pairs))
+        pairs, total = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(corpus)), None
     with progress_bar("indexing", total=total, unit="doc") as bar:
         for doc_ids, vectors in model.documents.encode_pairs(pairs):
             if len(vectors) == WINDOW and every_term_is_active(vectors):
@@ -249,12 +255,12 @@ def _metadata(model: SparseModel, source: str) -> Metadata:
     }
 
 
-def _finished(folder: Path, metadata: Metadata, overwrite: bool) -> InvertedIndex | None:
-    """Return the index of a folder if it is the one asked for, None if it may be built."""
+def _finished(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
+    """Return whether the index of a folder is the one asked for; if not, it may be built."""
     try:
         index = InvertedIndex.open(folder)
     except IndexFileError:
-        return None  # the builder says what is wrong with the folder, if anything is
+        return False  # the builder says what is wrong with the folder, if anything is
     there = index.metadata
     same_source = str(there.get("source", "")).rpartition(" ")[2] == str(metadata["source"]).rpartition(" ")[2]
     if (
@@ -262,9 +268,9 @@ def _finished(folder: Path, metadata: Metadata, overwrite: bool) -> InvertedInde
         and not there.get("updated")
         and all(there.get(key) == metadata[key] for key in ("fingerprint", "max_length"))
     ):
-        return index
+        return True
     if overwrite:
-        return None
+        return False
     changed = ", changed since by adding or deleting documents" if there.get("updated") else ""
     if " " in str(there.get("source", "")) and CONTENT_MARK not in str(there["source"]):
         changed += " (an earlier version wrote it without reading the whole collection: it may or may not be this one)"

@@ -10,6 +10,7 @@ is one), and a file that is written while it is read or in use is an error.
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import weakref
@@ -39,6 +40,7 @@ from splade.storage.text_files import BOM, decode_line, is_gzip, raw_lines, with
 INDEX_SUFFIX = ".splade-lines"
 TEXT_SUFFIX = ".splade-text"
 _BAR_STEP = 50_000
+_PIECE_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
 _LAYOUT = Layout("line index", {"offsets": "<i8", "hashes": "<u8", "rows": "<i8"})
 
@@ -176,14 +178,27 @@ class LineIndex:
         if not 0 <= row < len(self):
             raise IndexError(f"{self.source.name}: row {row} of {len(self)}")
         start, stop = int(self._offsets[row]), int(self._offsets[row + 1])
+        return _first_line(self._bytes(start, stop))
+
+    def between(self, start: int, stop: int) -> Iterator[str]:
+        """Yield the rows from `start` to before `stop`, which are read in large pieces."""
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"{self.source.name}: rows {start} to {stop} of {len(self)}")
+        while start < stop:
+            end = int(np.searchsorted(self._offsets, self._offsets[start] + _PIECE_BYTES))
+            end = min(max(end, start + 1), stop)
+            offsets = self._offsets[start : end + 1] - self._offsets[start]
+            piece = self._bytes(int(self._offsets[start]), int(self._offsets[end]))
+            for first, last in itertools.pairwise(offsets.tolist()):
+                yield _first_line(piece[first:last])
+            start = end
+
+    def _bytes(self, start: int, stop: int) -> bytes:
         if isinstance(self._text, bytes):
-            raw = self._text[start:stop]
-        else:
-            if _version(os.fstat(self._descriptor)) != self._opened:
-                raise DataError(f"{self.source.name}: changed while it was in use; start again")
-            raw = os.pread(self._descriptor, stop - start, start)
-        # Up to the next record there may be empty lines.
-        return without_line_end(raw[: raw.find(b"\n") + 1 or None]).decode("utf-8")
+            return self._text[start:stop]
+        if _version(os.fstat(self._descriptor)) != self._opened:
+            raise DataError(f"{self.source.name}: changed while it was in use; start again")
+        return os.pread(self._descriptor, stop - start, start)
 
     def rows(self, record_ids: Sequence[str]) -> np.ndarray:
         """Return (n,) int64: the rows of many ids, -1 where there is none."""
@@ -230,6 +245,11 @@ class LineIndex:
 
     def __reduce__(self) -> tuple[object, ...]:
         return LineIndex.open, (self.source, self._kind, self._read_id)
+
+
+def _first_line(record: bytes) -> str:
+    """Return a record without what follows: up to the next record there may be empty lines."""
+    return without_line_end(record[: record.find(b"\n") + 1 or None]).decode("utf-8")
 
 
 def _version(status: os.stat_result) -> tuple[int, int]:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.config.jobs import Figures, Sweep
+from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.config.schema import Affects
 from splade.config.sweep import folder_name, index_affects, swept_values
 from splade.datasets.beir import open_beir
 from splade.datasets.dataset import Dataset
 from splade.datasets.runs import read_run
+from splade.distributed import first_process_first, on_first_process
 from splade.errors import DataError
 from splade.evaluation.beir_protocol import drop_identical_ids
 from splade.evaluation.comparison import compare_runs
@@ -47,9 +49,19 @@ class BeirResult(TaskResult):
 def beir_eval(experiment: Experiment) -> BeirResult:
     """Evaluate `retriever` on the BEIR data set beir.dataset; with `beir.baseline`, beside BM25."""
     require(experiment, "beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir")
+    datasets = first_process_first(lambda: open_beir_datasets(experiment))
+    result = evaluate_datasets(experiment, open_system(experiment, swept_values()), datasets)
+    return on_first_process(lambda: _with_table(experiment, result, datasets))
+
+
+def processes_wanted(experiment: Experiment) -> int:
+    """Return how many processes share the encoding."""
+    return processes_to_start(experiment, trains=False) if experiment.retriever == "sparse" else 1
+
+
+def _with_table(experiment: Experiment, result: BeirResult, datasets: list[Dataset]) -> BeirResult:
+    """Add BM25, where it was asked for, and the table of all data sets."""
     beir, out_dir, swept = experiment.beir, Path(str(experiment.config.out_dir)), swept_values()
-    datasets = open_beir_datasets(experiment)
-    result = evaluate_datasets(experiment, open_system(experiment, swept), datasets)
     blocks = [result.text]
     if beir.baseline:
         baseline = evaluate_datasets(experiment, Bm25System(experiment, swept), datasets)
@@ -90,9 +102,9 @@ def evaluate_datasets(experiment: Experiment, system: System, datasets: list[Dat
     ]
     lines = [result_lines(result, f"{result.dataset.name} ({result.dataset.split})") for result in results]
     if len(results) > 1:
-        average = store_average(results, results[0].folder.parent)
+        average = on_first_process(lambda: store_average(results, results[0].folder.parent))
         lines.append(f"average of {len(results)}: {metric_line(average)}")
-    save_record(experiment, out_dir, "beir_eval")
+    on_first_process(lambda: save_record(experiment, out_dir, "beir_eval"))
     return BeirResult(
         text="\n".join(lines), findings=all_findings(results), results=tuple(results), out_dir=Path(str(run.out_dir))
     )

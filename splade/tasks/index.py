@@ -7,9 +7,10 @@ import numpy as np
 
 from splade.config import Experiment, require
 from splade.config.jobs import Figures
+from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection
-from splade.distributed import process_rank
+from splade.distributed import on_first_process, process_rank
 from splade.errors import CollapseError
 from splade.evaluation.checks import Finding, check_vector_counts, raise_errors
 from splade.evaluation.collapse import find_collapse
@@ -41,7 +42,7 @@ def index(experiment: Experiment) -> IndexResult:
     require(experiment, "config.index_dir", "data.COLLECTION_PATH")
     run = experiment.config
     collection = open_collection(str(experiment.data.COLLECTION_PATH))
-    findings = check_collection(experiment, collection)
+    findings = on_first_process(lambda: check_collection(experiment, collection))
     model, about_model = load_model(experiment)
     findings += about_model + model.documents.check_truncation(text for _, text in collection)
     made = Index.build(str(run.index_dir), model, collection, run.overwrite_final).postings
@@ -55,6 +56,11 @@ def index(experiment: Experiment) -> IndexResult:
         f"{made.n_bytes / 1e6:.1f} MB\n  in {made.path.parent}"
     )
     return IndexResult(text=text, findings=tuple(findings), postings=made)
+
+
+def processes_wanted(experiment: Experiment) -> int:
+    """Return how many processes share the encoding."""
+    return processes_to_start(experiment, trains=False)
 
 
 def check_index(postings: InvertedIndex) -> list[Finding]:

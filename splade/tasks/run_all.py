@@ -1,18 +1,21 @@
-"""Task: train, index, retrieve and evaluate, flops, figures; one after the other in one process."""
+"""Task: train, index, retrieve and evaluate, flops, figures; one after the other."""
 
 import logging
+from collections.abc import Sequence
 from copy import deepcopy
 from itertools import zip_longest
 from pathlib import Path
 
 from splade.config import Experiment, require
+from splade.config.processes import processes_to_start
 from splade.datasets.collections import open_collection, open_queries
+from splade.distributed import on_first_process
 from splade.errors import CollapseError
 from splade.reports.summaries import before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.tasks.evaluation_sets import open_evaluation_sets
 from splade.tasks.flops import flops
-from splade.tasks.index import index
+from splade.tasks.index import IndexResult, index
 from splade.tasks.retrieve import RetrieveResult, retrieve
 from splade.tasks.train import train
 
@@ -23,25 +26,44 @@ COMPARE_UP_TO_DOCUMENTS = 20_000
 
 
 def run_all(experiment: Experiment) -> RetrieveResult:
-    """Train, index, retrieve, evaluate, and report effectiveness and cost side by side."""
-    trains = not experiment.config.pretrained_no_yamlconfig and experiment.config.regularizer != "eval_only"
+    """Train, index, retrieve, evaluate, and report effectiveness and cost side by side.
+
+    Several processes share training and indexing; the rest is the first one's.
+    """
+    trains = _trains(experiment)
     if experiment.config.regularizer == "eval_only":
         experiment = deepcopy(experiment)
         experiment.config.pretrained_no_yamlconfig = True
-    n_documents = _check_inputs(experiment)
-    before: tuple[EvaluatedRun, ...] = ()
+    n_documents = on_first_process(lambda: _check_inputs(experiment))
+    before: list[EvaluatedRun] = []
     if trains and n_documents <= COMPARE_UP_TO_DOCUMENTS:
         untrained = _untrained(experiment)
         try:
             index(untrained)
-            before = retrieve(untrained).runs
+            on_first_process(lambda: before.extend(retrieve(untrained).runs))
         except CollapseError as error:
             logger.warning("the model before training is not evaluated: %s", error)
-    lines = [train(experiment).summary() if trains else "model used as it is, not trained", ""]
-    indexed, retrieved = index(experiment), retrieve(experiment)
+    trained = train(experiment).summary() if trains else "model used as it is, not trained"
+    indexed = index(experiment)
+    return on_first_process(lambda: _evaluate(experiment, trained, before, indexed))
+
+
+def processes_wanted(experiment: Experiment) -> int:
+    """Return how many processes share training and encoding."""
+    return processes_to_start(experiment, trains=_trains(experiment))
+
+
+def _trains(experiment: Experiment) -> bool:
+    return not experiment.config.pretrained_no_yamlconfig and experiment.config.regularizer != "eval_only"
+
+
+def _evaluate(
+    experiment: Experiment, trained: str, before: Sequence[EvaluatedRun], indexed: IndexResult
+) -> RetrieveResult:
+    retrieved = retrieve(experiment)
     if experiment.data.flops_queries:
         flops(experiment)
-    lines += [_table(untrained, run) for untrained, run in zip_longest(before, retrieved.runs)]
+    lines = [trained, "", *(_table(untrained, run) for untrained, run in zip_longest(before, retrieved.runs))]
     lines += ["", f"index in   {indexed.postings.path.parent}", f"results in {experiment.config.out_dir}"]
     findings = (*indexed.findings, *retrieved.findings)
     return RetrieveResult(text="\n".join(lines), findings=findings, runs=retrieved.runs)

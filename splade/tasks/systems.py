@@ -3,6 +3,7 @@
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from splade.config.schema import Affects
 from splade.config.sweep import MODEL_KEY, folder_name, index_affects, swept_settings
 from splade.datasets.dataset import Dataset
 from splade.datasets.text_collection import TextCollection
-from splade.distributed import available_threads
+from splade.distributed import available_threads, held_by_first_process, on_first_process, process_rank
 from splade.errors import ConfigError
 from splade.evaluation.checks import Finding
 from splade.evaluation.protocols import EvaluationProtocol
@@ -76,7 +77,8 @@ class SparseSystem(System):
         index = Index.build(index_dir, self._model, corpus, run.overwrite_final)
         findings = [*self._findings, *self._model.documents.check_truncation(text for _, text in corpus)]
         findings += check_index(index.postings)
-        write_index_report(index.postings, findings)
+        if process_rank() == 0:
+            write_index_report(index.postings, findings)
         retriever = SparseRetriever(self._model, index, run.threshold, run.search_effort, run.n_threads)
         return retriever, findings
 
@@ -154,19 +156,24 @@ def evaluate_system(
 ) -> EvaluatedRun:
     """Return the result of a system on a data set: the finished one in `out_dir`, or a new one.
 
-    `index_dir` takes what the system keeps on disk.
+    `index_dir` takes what the system keeps on disk. Several processes share what `System.build` shares.
     """
     settings = system.settings(dataset)
-    finished = finished_result(system.label, dataset, out_dir, settings)
+    find = partial(finished_result, system.label, dataset, out_dir, settings)
+    finished = on_first_process(find)
     if finished is not None:
         return finished
-    with FolderLock(out_dir):
-        finished = finished_result(system.label, dataset, out_dir, settings)  # by who has just released the lock
+    with held_by_first_process(partial(FolderLock, out_dir)):
+        finished = on_first_process(find)  # by who has just released the lock
         if finished is not None:
             return finished
         retriever, findings = system.build(dataset, index_dir)
-        result = evaluate_retriever(retriever, dataset, protocol, top_k, out_dir, findings)
-        return store_result(system.label, result, settings)
+
+        def evaluate() -> EvaluatedRun:
+            result = evaluate_retriever(retriever, dataset, protocol, top_k, out_dir, findings)
+            return store_result(system.label, result, settings)
+
+        return on_first_process(evaluate)
 
 
 def _label(name: str, swept: Mapping[str, str], left_out: str = "") -> str:

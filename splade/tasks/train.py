@@ -1,7 +1,8 @@
 """Task: train a model."""
 
 from splade.config import Experiment, require
-from splade.distributed import join_processes, leave_processes
+from splade.config.processes import processes_to_start
+from splade.distributed import working_together
 from splade.errors import ConfigError
 from splade.training.run import TrainResult, train_model
 
@@ -16,7 +17,10 @@ def train(experiment: Experiment) -> TrainResult:
         raise ConfigError(
             "config.regularizer=eval_only: this configuration is for evaluation, there is nothing to train"
         )
-    join_processes()
-    result = train_model(experiment)
-    leave_processes()
-    return result
+    with working_together():
+        return train_model(experiment)
+
+
+def processes_wanted(experiment: Experiment) -> int:
+    """Return how many processes share the training."""
+    return processes_to_start(experiment, trains=True)

@@ -10,7 +10,7 @@ from transformers import set_seed
 from splade.config.jobs import Figures
 from splade.config.record import save_config, save_record
 from splade.config.schema import Experiment
-from splade.distributed import n_processes, on_first_process, process_rank
+from splade.distributed import first_process_first, n_processes, on_first_process, on_one_machine, process_rank
 from splade.errors import ModelError
 from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.adapters import add_adapters, merge_adapters
@@ -94,12 +94,15 @@ def train_model(experiment: Experiment) -> TrainResult:
         monitored=experiment.config.monitoring_ckpt,
         report=data.report,
     )
-    if process_rank() == 0:
+
+    def save() -> None:
         if experiment.init_dict.lora.rank is not None and experiment.init_dict.lora.save == "merged":
             for language_model in trainer.splade.trained_language_models():
                 merge_adapters(language_model)
         save_splade(trainer.splade, folder.path, experiment.config.max_length)
         folder.finish({name: value for name, value in asdict(result).items() if name != "folder"})
+
+    on_first_process(save)
     return result
 
 
@@ -115,7 +118,7 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
     loss = WeightedLoss.parse(run.loss, run.augment_pairs == "in_batch_negatives")
     objective = Objective(loss, parse_regularizers(run.regularizer))
     set_seed(run.seed)
-    data = load_training_data(experiment, loss)
+    data = first_process_first(lambda: load_training_data(experiment, loss))
     check_monitoring(experiment, data)
     model = build_splade(experiment.init_dict, run)
     if experiment.init_dict.lora.rank is not None:
@@ -127,7 +130,15 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
     collator = Collator(model.tokenizer, model.query_tokenizer, run.max_length, *settings)
     validation = None
     if data.held_out is not None or data.full_ranking is not None:
-        validation = Validation(data.held_out, collator, data.full_ranking, run.max_length, run.eval_batch_size)
+        validation = Validation(
+            data.held_out,
+            collator,
+            data.full_ranking,
+            run.max_length,
+            run.eval_batch_size,
+            torch.float16 if run.fp16 else torch.bfloat16 if run.bf16 else None,
+            None if on_one_machine() else Path(str(run.checkpoint_dir)),
+        )
     if n_processes() > 1:
         freeze_unused_parameters(model)
     return SpladeTrainer(run, data.schedule, model, data.sampler, collator, objective, validation), data

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -11,7 +12,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
-from splade.distributed import LONGEST_WAIT, n_processes, on_first_process
+from splade.distributed import LONGEST_WAIT, n_processes, process_rank, wait_for_all
 from splade.errors import ConfigError, SpladeError
 from splade.models.save import saving
 from splade.models.splade import Splade
@@ -101,6 +102,7 @@ class SpladeTrainer(Trainer):
         else:
             self.args.eval_on_start = self.validation is not None and checkpoint is None
             self._speed = Speedometer(step or 0)
+            self._load_rng_state(None if checkpoint is None else str(checkpoint))
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         load_weights(self.splade, checkpoint_path(self.checkpoints, self.best_step))
 
@@ -136,10 +138,10 @@ class SpladeTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Measure validation loss and full-ranking metrics; the first process does, all get the numbers."""
+        """Measure validation loss and full-ranking metrics; the processes share the work, all get the numbers."""
         self.losses.check()
         with self._speed.paused():
-            result = on_first_process(self._validate)
+            result = self._validate()
         self.log({f"{metric_key_prefix}_{name}": value for name, value in result.items()})
         row = self.state.log_history[-1]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
@@ -172,12 +174,21 @@ class SpladeTrainer(Trainer):
             checkpoint = checkpoint_path(self.checkpoints, self.state.global_step)
             with saving(checkpoint):
                 super()._save_checkpoint(model, trial)
-            if self.args.world_size > 1:
-                torch.distributed.barrier()  # every process has written its random state
+            wait_for_all()  # every process has written its random state
             if self.args.should_save:
                 mark_complete(checkpoint)
                 last = complete_steps(self.checkpoints)[-CHECKPOINTS_KEPT:]
                 keep_checkpoints(self.checkpoints, {*last, self.best_step})
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Go on drawing where a run with as many processes was; each process draws dropout of its own."""
+        several = n_processes() > 1
+        name = f"rng_state_{process_rank()}.pth" if several else "rng_state.pth"
+        if checkpoint is not None and (Path(checkpoint) / name).is_file():
+            super()._load_rng_state(checkpoint)
+        elif several or checkpoint is not None:  # a run of one process has its seed already
+            place = [self.args.seed, process_rank(), n_processes(), self.state.global_step]
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.splade, Path(resume_from_checkpoint))

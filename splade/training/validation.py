@@ -3,19 +3,24 @@
 import logging
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
 from accelerate.utils import send_to_device
 
 from splade.datasets.dataset import Dataset
+from splade.distributed import gather, n_processes, on_first_process, process_rank, shard_range
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import CollapseError, DataError
 from splade.evaluation.protocols import TrecProtocol
+from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.splade import Splade
 from splade.progress import progress
-from splade.retrieval.collection_index import build_index
+from splade.retrieval.collection_index import Index
 from splade.retrieval.evaluate_retriever import evaluate_retriever
 from splade.retrieval.sparse import SparseRetriever
 from splade.training.collator import Collator
@@ -37,7 +42,16 @@ class FullRankingData:
 class Validation:
     """Measures a model: the loss on held-out examples, and the metrics of a full ranking; either may be absent.
 
-    `batch_size` counts examples in the first, texts in the second.
+    Several processes share the examples and the documents; the first one searches.
+
+    Args:
+        held_out: examples for the loss.
+        collator: makes batches of them.
+        full_ranking: what is retrieved.
+        max_length: tokens per text.
+        batch_size: counts examples in the first, texts in the second.
+        precision: of autocast in training; None: there is none.
+        folder: where several machines can exchange files; None: all processes are on this one.
     """
 
     def __init__(
@@ -47,12 +61,16 @@ class Validation:
         full_ranking: FullRankingData | None,
         max_length: int,
         batch_size: int,
+        precision: torch.dtype | None = None,
+        folder: Path | None = None,
     ):
         self.held_out = held_out
         self.collator = collator
         self.full_ranking = full_ranking
         self.max_length = max_length
         self.batch_size = batch_size
+        self.precision = precision
+        self.folder = folder
 
     def __call__(self, model: Splade, objective: Objective) -> dict[str, float]:
         """Return `loss` and its terms, and the full-ranking metrics with mean terms per query and document.
@@ -66,32 +84,51 @@ class Validation:
     @torch.no_grad()
     def _loss(self, model: Splade, objective: Objective, held_out: HeldOut) -> dict[str, float]:
         device = next(model.parameters()).device
-        sums: dict[str, float] = {}
-        for start in progress(range(0, len(held_out), self.batch_size), "validation loss", unit="batch"):
+        starts = range(0, len(held_out), self.batch_size)
+        share = shard_range(len(starts), process_rank(), n_processes())
+        batches: list[dict[str, float]] = []
+        for start in progress(starts[share.start : share.stop], "validation loss", unit="batch"):
             rows = range(start, min(start + self.batch_size, len(held_out)))
             batch = send_to_device(self.collator([held_out[row] for row in rows]), device)
-            loss, terms = objective(model, batch, step=math.inf, gather=False)
-            for name, value in (terms | {"loss": loss}).items():
-                sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
-        return {name: total / len(held_out) for name, total in sums.items()}
+            with torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None):
+                loss, terms = objective(model, batch, step=math.inf, gather=False)
+            batches.append({name: value.item() * len(rows) for name, value in (terms | {"loss": loss}).items()})
+        every = list(chain.from_iterable(gather(batches)))
+        return {name: sum(batch[name] for batch in every) / len(held_out) for name in every[0]}
 
     def _ranking(self, network: Splade, data: FullRankingData) -> dict[str, float]:
+        for encoder in (network.document_encoder, network.query_encoder):
+            if isinstance(encoder, MaskedLMEncoder):
+                encoder.precision = self.precision
         model = SparseModel(network, self.max_length, self.batch_size)
-        with tempfile.TemporaryDirectory(prefix="splade-validation-") as folder:
+        with self._shared_folder() as folder:
             try:
-                index = build_index(Path(folder), model, data.dataset.documents, one_process=True)
+                index = Index.build(folder, model, data.dataset.documents)
             except CollapseError as error:  # before training, perhaps; at its end this is an error
                 logger.warning("validation counts as zero: %s", error)
                 return dict.fromkeys(data.protocol.metrics, 0.0)
-            retriever = SparseRetriever(model, index, n_threads=1)
-            try:
-                found = evaluate_retriever(retriever, data.dataset, data.protocol, data.top_k, Path(folder) / "run")
-            except DataError:
-                costs = retriever.costs()
-                if costs.n_empty_results != costs.n_queries:
-                    raise
-                # A collapsed model retrieves nothing at all: that is a score of zero, not a mistake of files.
-                return dict.fromkeys(data.protocol.metrics, 0.0)
-        costs = found.costs
-        known = {"ranking_L0_q": costs.L0_q, "ranking_L0_d": costs.L0_d, "ranking_flops": costs.flops}
-        return found.metrics | {name: value for name, value in known.items() if value is not None}
+            return on_first_process(lambda: _metrics(SparseRetriever(model, index, n_threads=1), data, folder / "run"))
+
+    @contextmanager
+    def _shared_folder(self) -> Iterator[Path]:
+        """Make a folder for as long as the block runs, the same for all processes."""
+        with ExitStack() as stack:
+            name = ""
+            if process_rank() == 0:
+                made = tempfile.TemporaryDirectory(prefix="splade-validation-", dir=self.folder)
+                name = stack.enter_context(made)
+            yield Path(gather(name)[0])
+
+
+def _metrics(retriever: SparseRetriever, data: FullRankingData, folder: Path) -> dict[str, float]:
+    try:
+        found = evaluate_retriever(retriever, data.dataset, data.protocol, data.top_k, folder)
+    except DataError:
+        costs = retriever.costs()
+        if costs.n_empty_results != costs.n_queries:
+            raise
+        # A collapsed model retrieves nothing at all: that is a score of zero, not a mistake of files.
+        return dict.fromkeys(data.protocol.metrics, 0.0)
+    costs = found.costs
+    known = {"ranking_L0_q": costs.L0_q, "ranking_L0_d": costs.L0_d, "ranking_flops": costs.flops}
+    return found.metrics | {name: value for name, value in known.items() if value is not None}

@@ -17,8 +17,10 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2
 PRELOADED = ["splade.tasks.train", "splade.config", "tensorboard"]
 
 
-def start_training(arguments, folder, environment=None, kill_at=None, errors=None) -> BaseProcess:
-    """Start `python -m splade.train ARGUMENTS` with `folder` as the working directory.
+def start_training(
+    arguments, folder, environment=None, kill_at=None, errors=None, task="train", killed_rank=None
+) -> BaseProcess:
+    """Start `python -m splade.TASK ARGUMENTS` with `folder` as the working directory.
 
     Args:
         arguments: overrides.
@@ -26,11 +28,14 @@ def start_training(arguments, folder, environment=None, kill_at=None, errors=Non
         environment: additional environment variables.
         kill_at: ("module.function", n): the process kills itself (SIGKILL) when it calls that function the nth time.
         errors: file that takes the standard error; None: this process's own.
+        task: the command.
+        killed_rank: only this process of several is killed; None: whichever calls the function.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(
-        target=_command, args=([str(a) for a in arguments], folder, environment or {}, kill_at, errors)
+        target=_command,
+        args=([str(a) for a in arguments], folder, environment or {}, kill_at, errors, task, killed_rank),
     )
     process.start()
     return process
@@ -58,10 +63,10 @@ def train_in_parallel(arguments, folder, n_processes=2, kill_at=None, errors=Non
     return [process.exitcode for process in processes]
 
 
-def _command(arguments, folder, environment, kill_at, errors) -> None:
+def _command(arguments, folder, environment, kill_at, errors, task, killed_rank) -> None:
     import torch
 
-    from splade.config import run_task
+    from splade.config import processes, run_task
 
     os.chdir(folder)
     os.environ.update(environment)
@@ -69,11 +74,13 @@ def _command(arguments, folder, environment, kill_at, errors) -> None:
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
     torch.set_num_threads(1)
     if kill_at is not None:
-        _kill_at(*kill_at)
-    run_task("splade.tasks.train", arguments=arguments)
+        _kill_at(*kill_at, killed_rank)
+    processes.START_METHOD = "fork"  # nothing is imported again, and there is no GPU
+    name = {"all": "run_all"}.get(task, task)
+    run_task(f"splade.tasks.{name}", arguments=arguments)
 
 
-def _kill_at(name: str, call: int) -> None:
+def _kill_at(name: str, call: int, rank: int | None) -> None:
     owner_name, _, attribute = name.rpartition(".")
     try:
         owner = importlib.import_module(owner_name)
@@ -83,7 +90,7 @@ def _kill_at(name: str, call: int) -> None:
     original, calls = getattr(owner, attribute), iter(range(1, call))
 
     def wrapper(*args, **kwargs):
-        if next(calls, None) is None:
+        if rank in (None, int(os.environ.get("RANK", 0))) and next(calls, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
 

@@ -1,0 +1,182 @@
+"""A command that starts several processes itself: one result, one error, and nothing left behind."""
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import forked
+import pytest
+import torch
+from safetensors.torch import load_file
+
+RANKING = "{D_COLLECTION_PATH: T/collection, Q_COLLECTION_PATH: T/queries/heldout, QREL_PATH: T/qrels/heldout.json}"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder for all runs of this module."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_model):
+    """Six steps, with everything that validation can measure."""
+    settings = {
+        "init_dict.model_type_or_dir": tiny_model(),
+        "config.nb_iterations": 6,
+        "config.warmup_steps": 2,
+        "config.lr": 1e-3,
+        "config.train_batch_size": 8,
+        "config.max_length": 16,
+        "config.record_frequency": 3,
+        "config.train_monitoring_freq": 1,
+        "data.VALIDATION_SIZE_FOR_LOSS": 50,
+        "data.VALIDATION_FULL_RANKING": RANKING.replace("T/", "pkg://splade/data/toy/"),
+    }
+    return [f"{name}={value}" for name, value in settings.items()]
+
+
+def places(folder):
+    return [f"config.{name}_dir={folder}/{name}" for name in ("checkpoint", "index", "out")]
+
+
+def run(task, arguments, folder, **options):
+    process = forked.start_training(arguments, folder, task=task, **options)
+    process.join(timeout=300)
+    return process.exitcode
+
+
+def rows(path):
+    names, *lines = (line.split(",") for line in path.read_text().splitlines())
+    return [dict(zip(names, map(float, line), strict=True)) for line in lines]
+
+
+def numbers(path):
+    """The numbers of a log, without times."""
+    return [[value for name, value in row.items() if name != "steps_per_second"] for row in rows(path)]
+
+
+def weights(folder):
+    return load_file(folder / "checkpoint" / "model" / "model.safetensors")
+
+
+def digests(*files):
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
+def children(pid):
+    """Processes that a process has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition):
+    while not condition():
+        time.sleep(0.02)
+
+
+def test_two_processes_do_what_one_does(work, arguments):
+    """Two such runs at once do not meet each other's processes."""
+    started = [
+        forked.start_training([*arguments, *places(name), f"config.n_processes={n}"], work, task="all")
+        for name, n in (("one", 1), ("two", 2), ("other", 2))
+    ]
+    for process in started:
+        process.join(timeout=300)
+    assert [process.exitcode for process in started] == [0, 0, 0]
+    one, two, other = work / "one", work / "two", work / "other"
+    for file, n_rows in (("training_perf.txt", 6), ("validation_perf.txt", 3)):
+        expected, found, again = (numbers(folder / "checkpoint" / file) for folder in (one, two, other))
+        assert len(expected) == n_rows
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-4, atol=2e-5)
+        assert found == again
+    # Before training, all is equal to the last bit: losses, metrics, index, runs.
+    assert numbers(one / "checkpoint" / "validation_perf.txt")[0] == numbers(two / "checkpoint/validation_perf.txt")[0]
+    for file in ("index/before/index.h5", "out/before/TOY/run.json", "out/before/TOY/run.trec"):
+        assert len(set(digests(one / file, two / file))) == 1
+    assert sorted(path.name for path in (one / "index").iterdir()) == sorted(
+        path.name for path in (two / "index").iterdir()
+    )
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, rtol=1e-4, atol=2e-5)
+    assert all(torch.equal(weights(other)[name], value) for name, value in weights(two).items())
+
+
+def test_each_process_draws_dropout_of_its_own(tmp_path, arguments, tiny_model):
+    changes = [f"init_dict.model_type_or_dir={tiny_model(dropout=0.3)}", "data.VALIDATION_FULL_RANKING=null"]
+    assert run("train", [*arguments, *changes, *places("d"), "config.n_processes=2"], tmp_path) == 0
+    states = [
+        torch.load(tmp_path / f"d/checkpoint/model_ckpt/checkpoint-6/rng_state_{rank}.pth", weights_only=False)
+        for rank in (0, 1)
+    ]
+    assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 4)])
+def test_training_goes_on_with_another_number_of_processes(work, arguments, tmp_path, before, after):
+    command = [*arguments, *places("here")]
+    killed = {"kill_at": ("splade.training.trainer.mark_complete", 2), "errors": tmp_path / "errors.txt"}
+    code = run("train", [*command, f"config.n_processes={before}"], tmp_path, **killed)
+    assert code == (-signal.SIGKILL if before == 1 else 1)
+    if before == 2:
+        assert "process 0 of 2" in (tmp_path / "errors.txt").read_text()
+    assert run("train", [*command, f"config.n_processes={after}"], tmp_path) == 0
+    expected = weights(work / "one")
+    for name, value in weights(tmp_path / "here").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("config.train_batch_size=9", "config.train_batch_size=9 cannot be divided among config.n_processes=2"),
+        ("data.TRAIN.DATASET_PATH=/no/such/file", "/no/such/file"),
+        ("config.lr=1e30", "the loss is"),
+    ],
+)
+def test_an_error_is_said_once(tmp_path, arguments, change, message):
+    extra = ["config.max_grad_norm=0", "config.warmup_steps=0", "config.n_processes=2", change]
+    assert run("train", [*arguments, *places("wrong"), *extra], tmp_path, errors=tmp_path / "errors.txt") == 1
+    errors = [line for line in (tmp_path / "errors.txt").read_text().splitlines() if "error" in line.lower()]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0], errors
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_worker_that_is_killed_ends_all(tmp_path, arguments, rank):
+    command = [*arguments, *places("killed"), "config.n_processes=2"]
+    options = {"kill_at": ("splade.training.objective.gather_rows", 5), "killed_rank": rank}
+    assert run("train", command, tmp_path, errors=tmp_path / "errors.txt", **options) == 1
+    text = (tmp_path / "errors.txt").read_text()
+    assert text.count("error: ") == 1 and f"error: process {rank} of 2" in text and "killed by SIGKILL" in text, text
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_command_is_ended(tmp_path, arguments, sent):
+    command = [*arguments, *places("ended"), "config.n_processes=2", "config.nb_iterations=100000"]
+    process = forked.start_training(command, tmp_path, errors=tmp_path / "errors.txt")
+    log = tmp_path / "ended/checkpoint/training_perf.txt"
+    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) > 3)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.kill(process.pid, sent)
+    process.join(timeout=60)
+    assert process.exitcode == (130 if sent == signal.SIGINT else -sent)
+    wait_until(lambda: not any(map(runs, workers)))
+    text = (tmp_path / "errors.txt").read_text()
+    assert "Traceback" not in text and text.count("interrupted") == (sent == signal.SIGINT)
