@@ -68,4 +68,5 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["splade = splade.__main__:main"]},
 )

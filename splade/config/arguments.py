@@ -85,10 +85,19 @@ def _override(sign: str, name: str, value: str, *, sweep: bool) -> Iterator[str]
     if sign != "~" and kind == "text" and not _reads_as_one(value, str, sweep):
         value = _as_text(value)
     elif sign != "~" and kind == "list" and not _reads_as_one(value, list, sweep):
-        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-        parts = (part.strip() for part in bare.split(","))
-        value = f"[{','.join(part if _reads_as_one(part, str, sweep=False) else _as_text(part) for part in parts)}]"
+        value = _as_list(value)
     yield f"{sign}{name}={value}"
+
+
+def _as_list(value: str) -> str:
+    """Return a list of the parts of a value, those that Hydra would refuse in quotes; lists in it stay lists."""
+    bare = value[1:-1] if re.fullmatch(r"\[.*\]", value, re.DOTALL) else value
+    if re.fullmatch(r"\s*\[.*\]\s*", bare, re.DOTALL) and "[[" not in bare:
+        parts = [_as_list(inner) for inner in re.findall(r"\[[^][]*\]", bare)]
+    else:
+        stripped = (part.strip() for part in bare.split(","))
+        parts = [part if _reads_as_one(part, str, sweep=False) else _as_text(part) for part in stripped]
+    return f"[{','.join(parts)}]"
 
 
 def _reads_as_one(value: str, kind: type, sweep: bool) -> bool:

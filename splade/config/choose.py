@@ -25,7 +25,7 @@ from splade.storage.paths import resolve_path
 
 NAME_VARIABLE = "SPLADE_CONFIG_NAME"
 PATH_VARIABLE = "SPLADE_CONFIG_FULLPATH"
-DEFAULT_CONFIG, OWN_DATA_CONFIG = "config_default", "config_own_data"
+DEFAULT_CONFIG, OWN_DATA_CONFIG = "config_default", "own_data"
 ON_AN_INDEX = ("search", "update")
 """Commands whose data is an index, which says itself what made it: the toy pipeline is not meant."""
 ROOT, SCHEMA, HANDED_OVER = f"{INTERNAL}experiment", f"{INTERNAL}schema", f"{INTERNAL}handed_over"

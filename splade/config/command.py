@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from splade.config.arguments import given_keys, hydra_arguments
-from splade.config.choose import ROOT, ConfigChoice, choose_config, register, without_config_options
+from splade.config.choose import OWN_DATA_CONFIG, ROOT, ConfigChoice, choose_config, register, without_config_options
 from splade.config.inputs import check_inputs
 from splade.config.jobs import Figures, FindsSweepFolder, Sweep
 from splade.config.messages import explain_composition_error, explain_machine_error
@@ -29,6 +29,8 @@ from splade.config.sweep import in_job_folders, in_sweep, job_title, swept_value
 from splade.config.validate import to_experiment
 from splade.distributed import on_first_process, process_rank, working_together
 from splade.errors import SpladeError, printable
+
+logger = logging.getLogger(__name__)
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
 
@@ -84,6 +86,7 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
         overrides = hydra_arguments(arguments, command)
         jobs.given = given_keys(overrides)
         choice = choose_config(arguments=overrides, command=command)
+        jobs.on_own_data = choice.name == OWN_DATA_CONFIG
         register(choice, description or _docstring(sys.argv[0]), command)
         sys.argv = jobs.command_line = [sys.argv[0], *without_config_options(overrides)]
         logging.captureWarnings(True)
@@ -119,6 +122,7 @@ class TaskJobs:
     Attributes:
         command_line: as in `sys.argv`.
         given: keys that are given on it.
+        on_own_data: whether no configuration is named, and the data is not that of the toy pipeline.
         errors: of the jobs in this process, and of the sweep.
         defects: of the toolkit, not of what was given.
     """
@@ -128,6 +132,7 @@ class TaskJobs:
         self.sweep = Sweep(task_module.rpartition(".")[2])
         self.command_line: list[str] = []
         self.given: frozenset[str] = frozenset()
+        self.on_own_data = False
         self.errors: list[SpladeError] = []
         self.defects: list[Exception] = []
 
@@ -160,6 +165,8 @@ class TaskJobs:
                 report(f"\n{sweep_summary(self.task_module, self.sweep)}")
 
     def _run(self, experiment: Experiment) -> Result:
+        if self.on_own_data and self.sweep.task in ("train", "run_all"):
+            logger.info("no configuration is named: the settings are those for one's own data, conf/own_data.yaml")
         check_inputs(experiment, self.sweep.task)
         result = run_shared(self.task_module, experiment)
         report(result.summary())

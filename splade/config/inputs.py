@@ -92,7 +92,8 @@ def _check_path(path: str, key: str) -> None:
     try:
         resolve_path(path)
     except DataError as error:
-        raise DataError(f"{key}: {error}") from error
+        hint = "; without one: data.VALIDATION_FULL_RANKING=null" if key in _VALIDATION else ""
+        raise DataError(f"{key}: {error}{hint}") from error
 
 
 def _paths(experiment: Experiment, key: str) -> Iterator[str]:

@@ -176,7 +176,9 @@ class RunConfig:
         "how queries and documents are encoded", "splade", affects=MODEL | VECTORS
     )
     tokenizer_type: str | None = files_key("hub name or folder; null: the model's own", affects=TRAIN | VECTORS)
-    max_length: int = key("tokens per text, longer ones are cut", 256, affects=TRAIN | VECTORS, minimum=2)
+    max_length: int | None = key(
+        "tokens per text, longer ones are cut; null: the model's own limit", 256, affects=TRAIN | VECTORS, minimum=2
+    )
     n_processes: int | None = key(
         "processes that share training and encoding; null: one per visible GPU, one without GPU",
         affects=NOTHING,
@@ -343,12 +345,7 @@ class CompareConfig:
 
 @dataclass
 class Experiment:
-    """A whole experiment, as composed from `conf/` and overrides.
-
-    Attributes:
-        given: keys and groups that the command line set; all others are inherited, and may give way. No part of what
-            is saved.
-    """
+    """A whole experiment, as composed from `conf/` and overrides."""
 
     init_dict: ModelConfig = field(default_factory=ModelConfig)
     config: RunConfig = field(default_factory=RunConfig)
@@ -380,7 +377,3 @@ class Experiment:
     quantization_factor_query: int | None = key(
         "create_anserini: query impact = round(factor * weight)", affects=NOTHING, minimum=1
     )
-
-    def __post_init__(self) -> None:
-        """Nothing is known to have been given."""
-        self.given: frozenset[str] = frozenset()

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from splade.config.files import drop_removed_keys
+from splade.config.inherited import give_way
 from splade.config.keys import Section, allowed_values, choices, members, section_class
 from splade.config.messages import explain_composition_error
 from splade.config.schema import LARGEST_INT, Bounds, Experiment
@@ -27,7 +28,7 @@ def to_experiment(cfg: DictConfig, given: frozenset[str] = frozenset()) -> Exper
 
     Args:
         cfg: the composed config.
-        given: keys that the command line set.
+        given: keys that the command line set; the others give way to them.
 
     Raises:
         ConfigError: an unknown key (the nearest is named), a wrong type, a value that is not allowed, or `???`.
@@ -38,7 +39,7 @@ def to_experiment(cfg: DictConfig, given: frozenset[str] = frozenset()) -> Exper
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}: give it as an override, {missing[0]}=VALUE")
     experiment = _typed_section(Experiment, values, "")
-    experiment.given = given
+    give_way(experiment, given)
     return experiment
 
 
@@ -91,10 +92,19 @@ def _plain(cfg: DictConfig | ListConfig, prefix: str) -> dict[str, object]:
 def _typed_section(section: type[SectionType], values: object, prefix: str) -> SectionType:
     """Build a section of the schema from values without unknown keys."""
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(node_class(section)), values)
+        typed = OmegaConf.merge(OmegaConf.structured(node_class(section)), _escaped(values))
     except OmegaConfBaseException as error:
         raise explain_composition_error(error, prefix=prefix) from error
     return _checked_section(section, _plain(typed, prefix), prefix)
+
+
+def _escaped(values: object) -> Any:
+    """Return values without interpolations so that OmegaConf sees none: what looks like one was meant as text."""
+    if isinstance(values, Mapping):
+        return {name: _escaped(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_escaped(value) for value in values]
+    return values.replace("${", "\\${") if isinstance(values, str) else values
 
 
 def _checked_section(section: type[SectionType], values: Mapping[str, object], prefix: str) -> SectionType:

@@ -1,10 +1,18 @@
 """How many tokens a model can take."""
 
+import logging
+from functools import cache
+
 from torch import nn
 
-from splade.errors import ModelError
+from splade.encoding.tokens import Tokenizer
+from splade.errors import ConfigError, ModelError
 from splade.evaluation.checks import Finding
+from splade.models.splade import Splade
 
+logger = logging.getLogger(__name__)
+
+_NO_LIMIT = 10**6  # tokenizers without one have a number far beyond
 DEFAULT_MAX_LENGTH = 256
 _POSITION_TABLES = ("position_embeddings", ".wpe", "embed_positions")
 
@@ -29,6 +37,45 @@ def text_length(
         return asked, []
     message = f"'{name}' itself cuts texts of the {side} side at {said} tokens, so config.max_length={asked} has no "
     return said, [Finding("warning", "model-cuts-earlier", message + "effect")]
+
+
+def settle_max_length(max_length: int | None, network: Splade) -> int:
+    """Return `config.max_length`, the tokens after which texts are cut; None stands for the model's own limit.
+
+    A limit that is lower than the model's own is said in the log, once per process.
+
+    Raises:
+        ConfigError: the model has no limit of its own.
+    """
+    limits = (
+        network.document_settings.max_length or own_max_length(network.document_encoder, network.tokenizer),
+        network.query_settings.max_length or own_max_length(network.query_encoder, network.query_tokenizer),
+    )
+    own = min((limit for limit in limits if limit is not None), default=None)
+    if max_length is None:
+        if own is None:
+            raise ConfigError(f"config.max_length=null: the model '{network.name}' has no limit of its own; give one")
+        return own
+    said_otherwise = network.document_settings.max_length is not None and max_length > (
+        own or 0
+    )  # a finding of its own
+    if own is not None and own != max_length and not said_otherwise:
+        _say_once(
+            f"texts are cut at config.max_length={max_length} tokens; the own limit of the model '{network.name}' is "
+            f"{own} (config.max_length=null follows it)"
+        )
+    return max_length
+
+
+def own_max_length(encoder: object, tokenizer: Tokenizer) -> int | None:
+    """Return the limit of a model whose folder says none: that of its positions, or a lower one of its tokenizer."""
+    known = [limit for limit in (*_positions(encoder), tokenizer.model_max_length) if limit is not None]
+    return min((int(limit) for limit in known if limit < _NO_LIMIT), default=None)
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger.info("%s", message)
 
 
 def check_max_length(encoder: object, max_length: int, name: str, side: str) -> list[Finding]:

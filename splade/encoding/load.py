@@ -5,6 +5,7 @@ from typing import Literal
 
 from splade.config.record import read_config
 from splade.config.schema import Experiment, ModelConfig, RunConfig
+from splade.encoding.lengths import settle_max_length
 from splade.encoding.sparse_model import SparseModel
 from splade.models.load import load_for_inference
 from splade.models.pretrained import folder_pooling
@@ -42,7 +43,6 @@ def load(
     if (folder / DONE_FILE).is_file():
         experiment = read_config(folder)
         experiment.config.checkpoint_dir = str(folder)
-        max_length = experiment.config.max_length if max_length is None else max_length
         experiment.config.pretrained_no_yamlconfig = False
     else:
         init = ModelConfig(
@@ -51,4 +51,7 @@ def load(
             agg=agg or folder_pooling(str(name)) or "max",
         )
         experiment = Experiment(init_dict=init, config=RunConfig(pretrained_no_yamlconfig=True))
-    return SparseModel(load_for_inference(experiment), max_length, batch_size)
+    network = load_for_inference(experiment)
+    if max_length is None and not experiment.config.pretrained_no_yamlconfig:
+        max_length = settle_max_length(experiment.config.max_length, network)
+    return SparseModel(network, max_length, batch_size)

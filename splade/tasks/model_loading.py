@@ -1,5 +1,6 @@
 """Loading the model of a task, after a look at whether the names given for it make sense."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -8,10 +9,14 @@ from omegaconf import OmegaConf
 from splade.config import Experiment
 from splade.config.files import read_yaml
 from splade.config.record import CONFIG_FILE
+from splade.encoding.lengths import settle_max_length
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError
 from splade.evaluation.checks import Finding
 from splade.models.load import load_for_inference
+
+DEFAULT_MODEL = "pkg://cognition/model"
+logger = logging.getLogger(__name__)
 
 _QUERY_NAME = re.compile(r"([-_.](query|queries|q)|^query[-_]encoder)$", re.IGNORECASE)
 _DOCUMENT_NAME = re.compile(r"([-_.](doc|docs|document|documents|d)|^doc(ument)?[-_]encoder)$", re.IGNORECASE)
@@ -25,10 +30,23 @@ def load_model(experiment: Experiment) -> tuple[SparseModel, list[Finding]]:
             encoder are swapped by their names.
         ModelError: it cannot be loaded, or has no positions for `config.max_length` tokens.
     """
+    name_default_model(experiment)
     findings = check_named_models(experiment)
     network = load_for_inference(experiment)
-    model = SparseModel(network, experiment.config.max_length, experiment.config.index_retrieve_batch_size)
+    max_length = settle_max_length(experiment.config.max_length, network)
+    model = SparseModel(network, max_length, experiment.config.index_retrieve_batch_size)
     return model, findings + model.findings
+
+
+def name_default_model(experiment: Experiment) -> None:
+    """Settle which model is meant where no checkpoint is named: the one in `init_dict`, by default SPLADE-tiny."""
+    init, run = experiment.init_dict, experiment.config
+    if run.pretrained_no_yamlconfig or run.checkpoint_dir is not None:
+        return
+    if init.model_type_or_dir is None:
+        init.model_type_or_dir = DEFAULT_MODEL
+        logger.info("no model is named: %s is used, as it is", DEFAULT_MODEL)
+    run.pretrained_no_yamlconfig = True
 
 
 def check_named_models(experiment: Experiment) -> list[Finding]:

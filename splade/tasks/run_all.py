@@ -17,7 +17,7 @@ from splade.tasks.evaluation_sets import open_evaluation_sets
 from splade.tasks.flops import flops
 from splade.tasks.index import IndexResult, index
 from splade.tasks.retrieve import RetrieveResult, retrieve
-from splade.tasks.train import train
+from splade.tasks.train import check_can_train, train
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ def run_all(experiment: Experiment) -> RetrieveResult:
     if experiment.config.regularizer == "eval_only":
         experiment = deepcopy(experiment)
         experiment.config.pretrained_no_yamlconfig = True
+    if trains:
+        check_can_train(experiment)
     n_documents = on_first_process(lambda: _check_inputs(experiment))
     before: list[EvaluatedRun] = []
     if trains and n_documents <= COMPARE_UP_TO_DOCUMENTS:

@@ -4,6 +4,7 @@ from splade.config import Experiment, require
 from splade.config.processes import processes_to_start
 from splade.distributed import working_together
 from splade.errors import ConfigError
+from splade.tasks.model_loading import DEFAULT_MODEL
 from splade.training.run import TrainResult, train_model
 
 
@@ -12,7 +13,7 @@ def train(experiment: Experiment) -> TrainResult:
 
     An interrupted run resumes from its last complete checkpoint and ends with the weights of an uninterrupted one.
     """
-    require(experiment, "config.checkpoint_dir", "init_dict.model_type_or_dir")
+    check_can_train(experiment)
     if experiment.config.regularizer == "eval_only":
         raise ConfigError(
             "config.regularizer=eval_only: this configuration is for evaluation, there is nothing to train"
@@ -24,3 +25,14 @@ def train(experiment: Experiment) -> TrainResult:
 def processes_wanted(experiment: Experiment) -> int:
     """Return how many processes share the training."""
     return processes_to_start(experiment, trains=True)
+
+
+def check_can_train(experiment: Experiment) -> None:
+    """Check that there is a place for the model; start from SPLADE-tiny where no other model is named.
+
+    Raises:
+        ConfigError: no value for `config.checkpoint_dir`.
+    """
+    require(experiment, "config.checkpoint_dir")
+    if experiment.init_dict.model_type_or_dir is None:
+        experiment.init_dict.model_type_or_dir = DEFAULT_MODEL

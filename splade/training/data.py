@@ -47,22 +47,43 @@ def load_training_data(experiment: Experiment, loss: WeightedLoss) -> TrainingDa
     check_loss_fits(experiment, loss)
     run, data = experiment.config, experiment.data
     examples = open_training_set(experiment)
-    n_held_out = data.VALIDATION_SIZE_FOR_LOSS or 0
-    if n_held_out >= len(examples):
-        raise ConfigError(
-            f"data.VALIDATION_SIZE_FOR_LOSS={n_held_out}, but there are only {len(examples)} training examples"
-        )
+    n_held_out = held_out_size(data.VALIDATION_SIZE_FOR_LOSS or 0, len(examples))
     rows, held_out_rows = split_rows(len(examples), n_held_out, run.seed)
     schedule = schedule_of(run, len(rows))
     length = schedule.steps * run.gradient_accumulation_steps * schedule.batch_size
-    logger.info("training examples: %s", examples.report)
+    first, *others = str(examples.report).splitlines()
+    report = "\n".join([first + (f", {n_held_out} of them held out for validation" if n_held_out else ""), *others])
+    logger.info("%s", report)
     return TrainingData(
         sampler=TrainingSampler(examples, rows, run.seed, length),
         schedule=schedule,
         held_out=HeldOut(examples, held_out_rows) if n_held_out else None,
         full_ranking=load_full_ranking(data.VALIDATION_FULL_RANKING, run.validation_metrics),
-        report=str(examples.report),
+        report=report,
     )
+
+
+def held_out_size(wanted: int, n_examples: int) -> int:
+    """Return how many examples are held out: those wanted, or a fifth where they would be more than half of all.
+
+    Raises:
+        ConfigError: a single example cannot be held out and trained on.
+
+    Example:
+        >>> held_out_size(64, 1000), held_out_size(64, 60)
+        (64, 12)
+    """
+    if wanted <= n_examples // 2:
+        return wanted
+    if n_examples < 2:
+        raise ConfigError(
+            f"data.VALIDATION_SIZE_FOR_LOSS={wanted}, but there is only {n_examples} training example; set it to 0"
+        )
+    fewer = max(1, n_examples // 5)
+    logger.info(
+        "data.VALIDATION_SIZE_FOR_LOSS=%d of %d examples is too many: %d are held out", wanted, n_examples, fewer
+    )
+    return fewer
 
 
 def open_training_set(experiment: Experiment) -> TrainingSet:

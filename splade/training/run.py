@@ -11,6 +11,7 @@ from splade.config.jobs import Figures
 from splade.config.record import save_config, save_record
 from splade.config.schema import Experiment
 from splade.distributed import first_process_first, n_processes, on_first_process, on_one_machine, process_rank
+from splade.encoding.lengths import settle_max_length
 from splade.errors import ModelError
 from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.adapters import add_adapters, merge_adapters
@@ -76,6 +77,8 @@ def train_model(experiment: Experiment) -> TrainResult:
                 f"{folder.path / DONE_FILE}: not what training writes ({error}); remove this file"
             ) from error
     trainer, data = prepare_training(experiment)
+    max_length = trainer.collator.max_length
+    logger.info("%s", describe_training(experiment, data, max_length))
     step = on_first_process(folder.start)
     if process_rank() == 0:
         save_config(experiment, folder.path)
@@ -99,11 +102,27 @@ def train_model(experiment: Experiment) -> TrainResult:
         if experiment.init_dict.lora.rank is not None and experiment.init_dict.lora.save == "merged":
             for language_model in trainer.splade.trained_language_models():
                 merge_adapters(language_model)
-        save_splade(trainer.splade, folder.path, experiment.config.max_length)
+        save_splade(trainer.splade, folder.path, max_length)
         folder.finish({name: value for name, value in asdict(result).items() if name != "folder"})
 
     on_first_process(save)
     return result
+
+
+def describe_training(experiment: Experiment, data: TrainingData, max_length: int) -> str:
+    """Return in a line what is trained, how long, and towards what."""
+    run, schedule = experiment.config, data.schedule
+    passes = schedule.steps * run.gradient_accumulation_steps * schedule.batch_size / len(data.sampler.rows)
+    loss = WeightedLoss.parse(run.loss, run.augment_pairs == "in_batch_negatives")
+    terms = [
+        f"{one.name} (queries {one.lambda_q or 0:g}, documents {one.lambda_d or 0:g}, T {one.growth_steps or 0})"
+        for one in parse_regularizers(run.regularizer)
+    ]
+    return (
+        f"training {experiment.init_dict.model_type_or_dir}: {schedule.steps} steps of {schedule.batch_size} queries "
+        f"({passes:.3g} passes over the examples), lr {run.lr:g}, warm-up {schedule.warmup_steps}, texts of up to "
+        f"{max_length} tokens; {' + '.join([str(loss), *terms])}"
+    )
 
 
 def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingData]:
@@ -126,15 +145,16 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
             add_adapters(language_model, experiment.init_dict.lora)
     if run.gradient_checkpointing:
         model.checkpoint_activations()
+    max_length = settle_max_length(run.max_length, model)
     settings = model.document_settings, model.query_settings
-    collator = Collator(model.tokenizer, model.query_tokenizer, run.max_length, *settings)
+    collator = Collator(model.tokenizer, model.query_tokenizer, max_length, *settings)
     validation = None
     if data.held_out is not None or data.full_ranking is not None:
         validation = Validation(
             data.held_out,
             collator,
             data.full_ranking,
-            run.max_length,
+            max_length,
             run.eval_batch_size,
             torch.float16 if run.fp16 else torch.bfloat16 if run.bf16 else None,
             None if on_one_machine() else Path(str(run.checkpoint_dir)),

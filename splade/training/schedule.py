@@ -3,16 +3,10 @@
 import math
 from dataclasses import dataclass, replace
 
+from splade.config.inherited import ALTERNATIVES
 from splade.config.schema import Experiment, RunConfig
 from splade.distributed import n_processes
 from splade.errors import ConfigError
-
-# Keys of which exactly one is given.
-ALTERNATIVES = (
-    ("nb_iterations", "nb_epochs"),
-    ("warmup_steps", "warmup_ratio"),
-    ("train_batch_size", "per_device_train_batch_size"),
-)
 
 
 @dataclass(frozen=True)

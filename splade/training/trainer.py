@@ -85,6 +85,7 @@ class SpladeTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.splade = model
+        self.collator = collator
         self.sampler = sampler
         self.objective: Objective = objective
         self.validation = validation

@@ -508,7 +508,7 @@ WRONG_NUMBERS = {
     "config.search_effort": ["0", "1.0000001", "nan", "-1", "inf"],
     "config.top_k": ["0", "-1", "1.5", "1e3", "9999999999", "nan"],
     "config.n_threads": ["-1", "1.5", "inf"],
-    "config.max_length": ["1", "0", "-5", "2147483648", "null"],
+    "config.max_length": ["1", "0", "-5", "2147483648"],
     "bm25.b": ["1.1", "-0.1", "nan"],
     "bm25.k1": ["-1", "inf", "nan"],
     "compare.alpha": ["0", "1", "nan", "-1", "inf"],

@@ -147,7 +147,8 @@ def test_ids_with_stray_whitespace_in_the_qrels(made, tmp_path):
 
 def test_lower_top_k_than_the_cut_of_a_metric(made, tmp_path, write_beir):
     small, folder = made
-    message = refused(ConfigError, retrieve, small, folder, "config.top_k=50")
+    asked_for = ["config.top_k=50", "config.eval_metric=[mrr_10, recall_100]"]
+    message = refused(ConfigError, retrieve, small, folder, *asked_for)
     assert "config.top_k=50" in message and "recall_100 looks at 100" in message
     write_beir(tmp_path / "one")
     beir = ["+beir.dataset=one", f"+beir.dataset_path={tmp_path}", "config.top_k=10"]

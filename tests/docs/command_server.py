@@ -116,6 +116,7 @@ def act(program: str, arguments: list[str], folder: str, environment: dict[str, 
         import splade.config.command as command
 
         result = SimpleNamespace(summary=lambda: "composed", figures=tuple)
+        command.check_inputs = lambda experiment, task: None  # the data is somewhere else
         command.task_function = lambda task: lambda experiment: result
         command.sweep_summary = lambda task, sweep: ""
     if arguments[0] == "-m":

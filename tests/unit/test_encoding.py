@@ -1,14 +1,18 @@
+import logging
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+import splade
 from splade.distributed import shard_range
 from splade.encoding.batching import encode_batches
+from splade.encoding.lengths import settle_max_length
 from splade.encoding.text_encoder import TextEncoder
 from splade.encoding.tokens import padded_batch
 from splade.errors import ConfigError, DataError
+from splade.models.encoder import EncoderSettings
 from splade.vectors import SparseVectors
 
 
@@ -195,3 +199,19 @@ def test_shards_cover_everything_once_and_evenly(n, world_size):
 def test_shards_that_do_not_exist(n, rank, world_size):
     with pytest.raises(ConfigError, match="process"):
         shard_range(n, rank, world_size)
+
+
+def test_the_own_limit_of_a_model_is_followed_and_another_is_said_once(tiny_model, caplog):
+    caplog.set_level(logging.INFO, "splade.encoding.lengths")
+    network = splade.load(tiny_model()).network
+    assert settle_max_length(None, network) == settle_max_length(512, network) == 512  # its positions
+    network.tokenizer.model_max_length = 64
+    assert settle_max_length(None, network) == 64
+    assert caplog.records == []
+    for _ in range(2):
+        assert settle_max_length(128, network) == 128
+    (said,) = caplog.records
+    assert "config.max_length=128 tokens" in said.getMessage() and "is 64" in said.getMessage()
+    network.document_settings = EncoderSettings(max_length=32)  # by the folder: it is what counts, and a warning
+    assert settle_max_length(None, network) == 32 and settle_max_length(100, network) == 100
+    assert len(caplog.records) == 1

@@ -170,7 +170,6 @@ def test_half_written_checkpoints_do_not_count(tmp_path):
         ({"config.n_negatives": 4}, "hard_negatives"),
         ({"config.monitoring_ckpt": "MRR@10"}, "not measured"),
         ({"config.early_stopping": True, "data.VALIDATION_SIZE_FOR_LOSS": 0}, "needs validation"),
-        ({"data.VALIDATION_SIZE_FOR_LOSS": 100000}, "only"),
         ({"config.fp16": True}, "CUDA"),
         ({"config.regularizer": "eval_only"}, "nothing to train"),
         ({"data.VALIDATION_FULL_RANKING": "{QREL_PATH: x}"}, "D_COLLECTION_PATH"),
