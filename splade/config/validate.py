@@ -98,7 +98,7 @@ def _typed_section(section: type[SectionType], values: object, prefix: str) -> S
     return _checked_section(section, _plain(typed, prefix), prefix)
 
 
-def _escaped(values: object) -> Any:
+def _escaped(values: object) -> object:
     """Return values without interpolations so that OmegaConf sees none: what looks like one was meant as text."""
     if isinstance(values, Mapping):
         return {name: _escaped(value) for name, value in values.items()}

@@ -478,7 +478,7 @@ def test_lists_of_the_wrong_things(name, value):
             experiment = getattr(experiment, section)
         nested = name == "config.eval_metric"
         found = getattr(experiment, name.rpartition(".")[2])
-        assert all(isinstance(one, list if nested else str | type(None)) for one in found)
+        assert all(isinstance(one, list if nested else str | float | type(None)) for one in found)
 
 
 WRONG_NUMBERS = {
