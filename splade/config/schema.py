@@ -153,7 +153,9 @@ class ModelConfig:
 class RegularizerConfig:
     """`config.regularizer.<NAME>`: one sparsity term of the loss."""
 
-    reg: Literal["FLOPS", "L1", "anti_zero"] | None = key("null: the name of the entry", affects=TRAIN)
+    reg: Literal["FLOPS", "L1", "anti_zero", "DF_FLOPS", "joint_FLOPS"] | None = key(
+        "null: the name of the entry", affects=TRAIN
+    )
     lambda_q: float | None = key("weight on query vectors, or absent", affects=TRAIN, minimum=0)
     lambda_d: float | None = key("weight on document vectors, or absent", affects=TRAIN, minimum=0)
     T: int | None = key("steps over which lambda grows quadratically; null: constant", affects=TRAIN, minimum=0)
@@ -162,6 +164,13 @@ class RegularizerConfig:
         "documents: mean of positives' and negatives' value, or one value over all; null: sides, all for anti_zero",
         affects=TRAIN,
     )
+    l0_threshold: int | None = key("vectors with at most so many terms are not penalised", affects=TRAIN, minimum=1)
+    beyond_top_k: int | None = key("so many largest weights of a vector are not penalised", affects=TRAIN, minimum=1)
+    target_terms: float | None = key(
+        "mean terms per vector that lambda is adjusted to reach; one side, T: null", affects=TRAIN, minimum=1
+    )
+    alpha: float | None = key("DF_FLOPS: share of documents of half a penalty", affects=TRAIN, above=0, below=1)
+    beta: float | None = key("DF_FLOPS: how steeply the penalty grows around alpha", affects=TRAIN, above=0)
 
 
 @dataclass

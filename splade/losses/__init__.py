@@ -2,15 +2,8 @@
 
 from splade.losses.batch_scores import BatchScores, score_batch
 from splade.losses.registry import LOSSES, WeightedLoss
-from splade.losses.regularizers import (
-    Regularizer,
-    flops_loss,
-    l1_loss,
-    mean_terms,
-    parse_regularizers,
-    regularization,
-    sparsity,
-)
+from splade.losses.regularization import Regularizer, parse_regularizers, regularization
+from splade.losses.regularizers import flops_loss, l1_loss, mean_terms, sparsity
 
 __all__ = [
     "LOSSES",

@@ -1,5 +1,8 @@
 """The training objective: ranking loss plus regularisers, over the batch of all processes."""
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +32,8 @@ class Objective:
         Args:
             model: a `Splade`, possibly wrapped for several processes.
             batch: what the collator made.
-            step: optimiser steps done; infinity: the regularisers have their final weight.
+            step: optimiser steps done; infinity in validation: the regularisers have their final weight, and learn
+                nothing.
             gather: share the batch among processes.
         """
         queries, documents = model(batch["queries"], batch["documents"])
@@ -42,12 +46,29 @@ class Objective:
             teacher = gather_rows(teacher) if teacher is not None else None
         scores = score_batch(queries, documents, self.loss.needs_batch, teacher)
         ranking, terms = self.loss(scores)
+        if math.isfinite(step):
+            for regularizer in self.regularizers:
+                regularizer.observe(queries.detach(), documents.detach())
         penalty, penalties = regularization(self.regularizers, step, queries, documents)
         terms = {name: value.detach() for name, value in (terms | penalties).items()}
+        for regularizer in self.regularizers:
+            if regularizer.controller is not None:
+                factor = regularizer.controller.factor(documents)
+                terms[f"lambda_{regularizer.name}"] = factor * regularizer.first_lambda
         for side, vectors in (("q", queries.detach()), ("d", documents.detach())):
             for name, monitor in MONITORED.items():
                 terms[f"{name}_{side}"] = monitor(vectors)
         return ranking + penalty, terms
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the regularisers have learned, which a resumed run needs."""
+        return {f"{part.name}/{name}": value for part in self.regularizers for name, value in part.state().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        for part in self.regularizers:
+            prefix = f"{part.name}/"
+            part.load({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
 
 
 class _GatherRows(torch.autograd.Function):

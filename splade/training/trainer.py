@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -38,6 +39,7 @@ from splade.training.weights import load_weights, save_weights
 if TYPE_CHECKING:
     import optuna
 
+OBJECTIVE_FILE = "objective.safetensors"
 CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
 LOSSES_AT_ONCE = 100  # that are looked at together on a GPU
 
@@ -168,6 +170,9 @@ class SpladeTrainer(Trainer):
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.splade, folder)
+        state = {name: value.contiguous() for name, value in self.objective.state().items()}
+        if state:
+            safetensors.torch.save_file(state, str(folder / OBJECTIVE_FILE))
 
     def _save_checkpoint(self, model: nn.Module, trial: "optuna.Trial | dict[str, object] | None") -> None:
         self.losses.check()
@@ -193,6 +198,9 @@ class SpladeTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.splade, Path(resume_from_checkpoint))
+        state = Path(resume_from_checkpoint) / OBJECTIVE_FILE
+        if state.is_file():
+            self.objective.load(safetensors.torch.load_file(state))
 
     def _stopped_at(self, checkpoint: Path) -> bool:
         log_history = TrainerState.load_from_json(str(checkpoint / STATE_FILE)).log_history

@@ -33,7 +33,8 @@ PRESETS = available_configs(conf_folder())
 preset = functools.cache(compose_experiment)  # for the tests that only look at it
 NOTHING_TO_TRAIN = {"efficient_splade/config_V_from_huggingface"}
 TRAINED = [name for name in PRESETS if name not in NOTHING_TO_TRAIN]
-ON_MSMARCO = [name for name in PRESETS if name not in ("config_default", "config_domain_adaptation")]
+ON_OTHER_DATA = ("config_default", "config_domain_adaptation", "techniques/")
+ON_MSMARCO = [name for name in PRESETS if not name.startswith(ON_OTHER_DATA)]
 
 DISTILBERT, COCONDENSER = "distilbert-base-uncased", "Luyu/co-condenser-marco"
 BERT_TINY = "google/bert_uncased_L-2_H-128_A-2"
@@ -261,7 +262,8 @@ def training_path(name: str) -> str:
     experiment = preset(name)
     run, init = experiment.config, experiment.init_dict
     regularizers = [
-        (r.name, r.compute, r.lambda_q is None, r.lambda_d is None) for r in parse_regularizers(run.regularizer)
+        (r.name, r.compute, r.lambda_q is None, r.lambda_d is None, r.selections, r.controller is None)
+        for r in parse_regularizers(run.regularizer)
     ]
     queries = init.model_type_or_dir_q is not None, init.freeze_d_model, init.agg, run.matching_type
     batch = experiment.data.type, run.n_negatives > 1, run.augment_pairs, sorted(loss_of(experiment).terms)
