@@ -6,7 +6,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny_models import write_model
+import transformers
+from tiny_models import SMALL, write_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import splade
@@ -15,6 +17,7 @@ from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, ModelError
 from splade.evaluation.collapse import find_collapse
 from splade.models.adapters import ADAPTER_CONFIG
+from splade.models.causal_lm import CausalLMEncoder
 from splade.models.load import build_splade, load_checkpoint
 from splade.storage.atomic import read_json, write_json
 from splade.tasks.train import train
@@ -187,3 +190,45 @@ def test_adapters_of_another_model_are_refused(folders, experiment, tmp_path):
     write_json(written / ADAPTER_CONFIG, settings | {"base_model_name_or_path": str(written)})
     with pytest.raises(ModelError, match="names its own folder"):
         splade.load(written)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.size = max(self.size, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_no_tensor_is_as_large_as_batch_times_length_times_vocabulary(name, monkeypatch):
+    """Gemma 2 caps its logits, so that they cannot be made piece by piece: they are made for one text at a time."""
+    n_terms, batch, length = 128_000, 6, 24
+    size = SMALL | {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": n_terms}
+    kind = {"llama": transformers.LlamaConfig, "gemma2": transformers.Gemma2Config}[name]
+    encoder = CausalLMEncoder(AutoModelForCausalLM.from_config(kind(**size)), special_token_ids=[1], repeat_text=True)
+    ids = torch.randint(3, n_terms, (batch, length))
+    whole = encoder.eval()(ids, torch.ones_like(ids)).detach()
+    monkeypatch.setattr("splade.models.masked_lm.MOST_LOGITS", 1)
+    with LargestTensor() as largest:
+        weights = encoder.train()(ids, torch.ones_like(ids))
+        weights.sum().backward()
+        vectors = encoder.eval().encode(ids, torch.ones_like(ids))
+    of_a_text = 2 * length * n_terms  # two copies
+    of_a_batch = 2 * batch * n_terms  # rows and columns of its entries
+    assert largest.size <= (of_a_text if name == "gemma2" else max(of_a_batch, 16 * n_terms))
+    torch.testing.assert_close(weights.detach(), whole)
+    np.testing.assert_allclose(vectors.to_dense(), whole.numpy(), atol=1e-5)
+
+
+def test_bf16_training_with_attention_in_both_directions(folders, experiment, tmp_path):
+    changes = {"config.bf16": True, "config.nb_iterations": 2} | reading("bidirectional", True)
+    train(experiment(folders("llama"), **changes))
+    assert find_collapse(splade.load(tmp_path / "out", max_length=16).encode_documents(TEXTS)) is None

@@ -31,6 +31,8 @@ MARGIN = 1.01
 SELECTIVE = 0.2
 # So that quantising a large vocabulary takes little memory besides the result.
 _TERMS_AT_ONCE = 4096
+# Candidates of a passage whose logits are held at once: of a vocabulary of 256k terms, all may be candidates.
+MOST_CANDIDATES = 1 << 15
 
 
 class Int8Filter:
@@ -108,9 +110,13 @@ class FilteredBatch:
                 yield passage, block.rows[start:stop], torch.from_numpy(candidates)
 
     def _candidate_logits(self, block: Int8Block) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Yield what `_candidates` does, and the (tokens, candidates) logits without bias, in float32."""
+        """Yield what `_candidates` does, and the (tokens, candidates) logits without bias, in float32.
+
+        Where a passage has very many candidates, they come in several pieces.
+        """
         for passage, rows, candidates in self._candidates(block):
-            yield passage, rows, candidates, self.tokens[rows] @ self.filter.weight[candidates].t()
+            for piece in candidates.split(MOST_CANDIDATES):
+                yield passage, rows, piece, self.tokens[rows] @ self.filter.weight[piece].t()
 
 
 def filter_pays(weight: Tensor) -> bool:
