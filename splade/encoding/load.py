@@ -5,9 +5,11 @@ from typing import Literal
 
 from splade.config.record import read_config
 from splade.config.schema import Experiment, ModelConfig, RunConfig
+from splade.distributed import pick_device
 from splade.encoding.lengths import settle_max_length
 from splade.encoding.sparse_model import SparseModel
 from splade.models.load import load_for_inference
+from splade.models.original_checkpoint import is_original_checkpoint
 from splade.models.pretrained import folder_pooling
 from splade.models.save import DONE_FILE
 
@@ -23,7 +25,8 @@ def load(
 
     Args:
         name: hub name (`naver/splade-v3`), folder (Hugging Face, sentence-transformers, or the `checkpoint_dir` of a
-            finished training run), or `pkg://package/path`, files inside an installed Python package.
+            finished training run, also of the original toolkit), or `pkg://package/path`, files inside an installed
+            Python package.
         query_encoder: a separate model for queries; None: one model for both. A checkpoint brings its own.
         max_length: tokens of a text beyond this, special tokens included, are cut off, and beyond what the model's
             folder says; None: what the folder, or the configuration of a checkpoint, says, 256 where nothing does.
@@ -40,10 +43,11 @@ def load(
         SparseModel('pkg://cognition/model', splade, 30522 terms)
     """
     folder = Path(name)
-    if (folder / DONE_FILE).is_file():
+    if (folder / DONE_FILE).is_file() or is_original_checkpoint(folder):
         experiment = read_config(folder)
         experiment.config.checkpoint_dir = str(folder)
         experiment.config.pretrained_no_yamlconfig = False
+        experiment.init_dict.fp16 = experiment.init_dict.fp16 and pick_device().type == "cuda"
     else:
         init = ModelConfig(
             model_type_or_dir=str(name),

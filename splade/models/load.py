@@ -16,6 +16,7 @@ from splade.models.causal_lm import CausalLMEncoder, is_causal_lm
 from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Activation, Aggregation
 from splade.models.masked_lm import MaskedLMEncoder
+from splade.models.original_checkpoint import is_original_checkpoint, load_original
 from splade.models.pretrained import (
     LoadedLookup,
     LoadedModel,
@@ -92,12 +93,17 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
 
 
 def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
-    """Load the best checkpoint of a finished training run.
+    """Load the best checkpoint of a finished training run, of this toolkit or of the original one.
 
     Raises:
         ConfigError: settings other than those it was trained with.
         ModelError: training has not ended, or the model's files are not those that it wrote.
     """
+    if is_original_checkpoint(folder):
+        init = experiment.init_dict
+        model = assemble(*load_original(folder, init, experiment.config), init, experiment.config)
+        model.name = str(folder)
+        return model
     _check_checkpoint(folder)
     record = read_done(folder)
     if fault := model_damage(folder, record):

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -28,7 +29,7 @@ from splade.models.encoder import NOTHING_SAID, EncoderSettings
 from splade.models.head.pooling import Aggregation
 from splade.models.hub import model_folder
 from splade.models.sentence_transformers_folder import SideName, read_settings, read_side
-from splade.storage.atomic import read_json_object
+from splade.storage.atomic import JsonObject, read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -165,10 +166,15 @@ def read_encoder_settings(folder: Path) -> dict[SideName, EncoderSettings]:
         raise ModelError(f"{path}: not what training writes ({error}); give the training command again") from error
 
 
-def load_folder(folder: Path, name: str, tokenizer_name: str | None = None) -> LoadedModel:
-    """Load the masked-language model and the tokenizer in a folder, whatever else the folder says."""
+def load_folder(
+    folder: Path, name: str, tokenizer_name: str | None = None, weights: dict[str, Tensor] | None = None
+) -> LoadedModel:
+    """Load the masked-language model and the tokenizer in a folder, whatever else the folder says.
+
+    With `weights`, by their names, these take the place of the folder's.
+    """
     _check_config(folder, name)
-    model = _load_model(folder, name)
+    model = _load_model(folder, name) if weights is None else _load_weights(folder, name, weights)
     tokenizer = load_tokenizer(folder, name, tokenizer_name)
     _check_tokenizer_fits(model, tokenizer, name)
     return LoadedModel(name, folder, model, tokenizer)
@@ -244,21 +250,14 @@ def _load_model(folder: Path, name: str) -> PreTrainedModel:
     return model
 
 
-def _load_weights(folder: Path, name: str) -> PreTrainedModel:
+def _load_weights(folder: Path, name: str, weights: dict[str, Tensor] | None = None) -> PreTrainedModel:
     decoder = is_causal_lm(read_settings(folder / "config.json", name).get("model_type"))
     auto_class, kind = (AutoModelForCausalLM, "decoder") if decoder else (AutoModelForMaskedLM, "masked-language")
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
     transformers_logging.disable_progress_bar()
     try:
-        model, info = auto_class.from_pretrained(  # type: ignore[misc]  # a pair, with output_loading_info
-            str(folder),
-            output_loading_info=True,
-            local_files_only=True,
-            dtype=torch.float32,
-            trust_remote_code=False,  # left out, the user would be asked
-            weights_only=True,
-        )
+        model, info = _from_folder(folder, auto_class) if weights is None else _from_weights(folder, weights)
     except Exception as error:  # a wrong file can end in any error there
         raise ModelError(f"model '{name}' in {folder} does not load as a {kind} model: {_in_short(error)}") from error
     finally:
@@ -282,6 +281,26 @@ def _load_weights(folder: Path, name: str) -> PreTrainedModel:
             "(number of layers, model_type), or give a model without adapters"
         )
     return model.eval()
+
+
+def _from_folder(
+    folder: Path, auto_class: type[AutoModelForMaskedLM] | type[AutoModelForCausalLM]
+) -> tuple[PreTrainedModel, JsonObject]:
+    return auto_class.from_pretrained(  # type: ignore[return-value]  # a pair, with output_loading_info
+        str(folder),
+        output_loading_info=True,
+        local_files_only=True,
+        dtype=torch.float32,
+        trust_remote_code=False,  # left out, the user would be asked
+        weights_only=True,
+    )
+
+
+def _from_weights(folder: Path, weights: dict[str, Tensor]) -> tuple[PreTrainedModel, JsonObject]:
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        kind = type(AutoModelForMaskedLM.from_config(config, trust_remote_code=False))
+    return kind.from_pretrained(None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32)
 
 
 def _in_short(error: Exception) -> str:

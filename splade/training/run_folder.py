@@ -8,6 +8,7 @@ from pathlib import Path
 from splade.config.identity import recorded_settings, settings_affecting
 from splade.config.schema import Affects, Experiment
 from splade.errors import ConfigError
+from splade.models.original_checkpoint import is_original_checkpoint
 from splade.models.save import DONE_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, model_damage, read_done
 from splade.storage.atomic import JsonObject, read_json_object, write_json
 from splade.storage.checksums import checksums
@@ -48,6 +49,11 @@ class RunFolder:
         return finished
 
     def _finished(self) -> JsonObject | None:
+        if is_original_checkpoint(self.path):
+            raise ConfigError(
+                f"config.checkpoint_dir={self.path} holds a checkpoint of the original toolkit, which is never "
+                "replaced; give another config.checkpoint_dir. Indexing and retrieval can use it as it is"
+            )
         before = self._settings_before()
         if before is not None and before != self.settings and not self._overwrite:
             raise ConfigError(
