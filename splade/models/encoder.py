@@ -1,8 +1,10 @@
 """What every sparse encoder offers, whatever it is made of: training, indexing and search ask no more of it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, nn
 
 from splade.models.head.pooling import Activation
@@ -59,3 +61,7 @@ class SparseEncoder(nn.Module, ABC):
         Raises:
             ModelError: a weight is not a finite number.
         """
+
+    def gather(self, parts: Sequence[SparseVectors], order: np.ndarray) -> SparseVectors:
+        """Return the rows of several batches in an order."""
+        return SparseVectors.concatenate(list(parts), self.vocab_size).take(order)

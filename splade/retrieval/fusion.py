@@ -101,7 +101,10 @@ class FusedRetriever(Retriever):
         self.fusion = fusion
         self.weights = equal_weights(len(retrievers)) if weights is None else checked_weights(weights, len(retrievers))
         self._weights_by_query = weights_by_query or {}
-        self.name = f"{fusion.method}({', '.join(retriever.name for retriever in retrievers)})"
+        parts = ", ".join(retriever.name for retriever in retrievers)
+        if len(set(self.weights)) > 1:
+            parts += "; weights " + ", ".join(f"{weight:.3g}" for weight in self.weights)
+        self.name = f"{fusion.method}({parts})"
 
     @property
     def tag(self) -> str:

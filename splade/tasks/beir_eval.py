@@ -23,8 +23,9 @@ from splade.reports.summaries import TaskResult, cost_line, metric_line
 from splade.reports.sweep_report import after_sweep as all_jobs
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun
 from splade.retrieval.stored_results import store_average
+from splade.tasks.combined_systems import open_system
 from splade.tasks.evaluation_sets import all_findings, check_depth_asked_for
-from splade.tasks.systems import Bm25System, System, evaluate_system, open_system
+from splade.tasks.systems import Bm25System, System, evaluate_system
 
 PROTOCOL = BeirProtocol()
 

@@ -57,17 +57,23 @@ def fused(runs: Sequence[StoredRun], settings: FuseConfig, qrels: Qrels | None) 
     """
     fusion = Fusion(settings.method, settings.k, settings.normalise)
     if settings.weights != "learn":
-        return FusedRetriever(runs, fusion, _in_order(settings.weights, [run.name for run in runs])), []
+        return FusedRetriever(runs, fusion, weights_in_order(settings.weights, [run.name for run in runs])), []
     if qrels is None:
         raise ConfigError("fuse.weights=learn needs judged queries: give fuse.qrels=FILE, or +qrels=FILE")
     learned = learn_weights([run.run for run in runs], qrels, fusion, settings.metric)
     return FusedRetriever(runs, fusion, learned.weights, learned.by_query), [f"  {learned}"]
 
 
-def _in_order(weights: Sequence[float] | Mapping[str, float] | None, names: Sequence[str]) -> list[float] | None:
+def weights_in_order(weights: Sequence[float] | Mapping[str, float] | None, names: Sequence[str]) -> list[float] | None:
+    """Return the weights of `fuse.weights` in the order of the rankings; one that is not named has 0.
+
+    Raises:
+        ConfigError: a name that no ranking has.
+    """
     if not isinstance(weights, Mapping):
         return None if weights is None else list(weights)
     for name in weights:
         if name not in names:
-            raise ConfigError(f"fuse.weights.{name}: no run of that name{nearest(name, names)}; there are {names}")
+            known = ", ".join(names)
+            raise ConfigError(f"fuse.weights.{name}: nothing of that name is fused{nearest(name, names)}: {known}")
     return [weights.get(name, 0.0) for name in names]

@@ -10,16 +10,19 @@ from typing import cast
 from splade.config import Experiment
 from splade.config.identity import settings_affecting
 from splade.config.schema import Affects
-from splade.config.sweep import MODEL_KEY, folder_name, index_affects, swept_settings
+from splade.config.sweep import MODEL_KEY, folder_name, swept_settings
 from splade.datasets.dataset import Dataset
 from splade.datasets.text_collection import TextCollection
 from splade.distributed import available_threads, held_by_first_process, on_first_process, process_rank
+from splade.encoding.dense_model import DenseModel
 from splade.errors import ConfigError
 from splade.evaluation.checks import Finding
 from splade.evaluation.protocols import EvaluationProtocol
 from splade.reports.index_report import write_index_report
 from splade.retrieval.bm25 import Bm25Retriever, bm25s_library
 from splade.retrieval.collection_index import Index
+from splade.retrieval.dense import DenseRetriever
+from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
 from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
@@ -103,6 +106,35 @@ class Bm25System(System):
         return Bm25Retriever(dataset.documents, self._bm25), []
 
 
+class DenseSystem(System):
+    """A dense model, in an index of its own; it is loaded once, whatever the number of data sets."""
+
+    def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
+        self._experiment = experiment
+        dense, run = experiment.dense, experiment.config
+        self._model = DenseModel.load(
+            dense.model_type_or_dir, dense.pooling, dense.normalise, dense.max_length, run.index_retrieve_batch_size
+        )
+        own = swept_settings(swept, Affects.DENSE)
+        self.label = _label(self._model.name, own, "dense.model_type_or_dir")
+        suffix = folder_name(swept, Affects.DENSE)
+        self.folder_name = f"dense__{suffix}" if suffix else "dense"
+        self._settings = settings_affecting(experiment, Affects.DENSE, names_files=False)
+        self._settings |= {"fingerprint": self._model.fingerprint, "query_prompt": self._model.prompts.get("query", "")}
+        self._settings |= {"max_length": self._model.max_length, "n_threads": available_threads(run.n_threads)}
+
+    def settings(self, dataset: Dataset) -> dict[str, object]:
+        """Return the settings of the dense model, digests of its weights, and what identifies the data."""
+        return self._settings | dataset.identity
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Encode the documents, or open the vectors that are there."""
+        run = self._experiment.config
+        index = DenseIndex.build(index_dir / self.folder_name, self._model, dataset.documents, run.overwrite_final)
+        retriever = DenseRetriever(self._model, index, self._experiment.dense.engine, run.n_threads)
+        return retriever, list(self._model.findings)
+
+
 class ImportedSystem(System):
     """A retriever of the user's own.
 
@@ -134,21 +166,6 @@ class ImportedSystem(System):
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Make the user's class of the documents."""
         return self._make(dataset.documents), []
-
-
-def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
-    """Return the system that `retriever` names.
-
-    Raises:
-        ConfigError: there is no such one.
-    """
-    if experiment.retriever == "sparse":
-        return SparseSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
-    if experiment.retriever == "bm25":
-        return Bm25System(experiment, swept)
-    if ":" in experiment.retriever:
-        return ImportedSystem(experiment.retriever)
-    raise ConfigError(f"retriever={experiment.retriever}: allowed are sparse, bm25, package.module:Class")
 
 
 def evaluate_system(

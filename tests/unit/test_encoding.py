@@ -12,7 +12,7 @@ from splade.encoding.lengths import settle_max_length
 from splade.encoding.text_encoder import TextEncoder
 from splade.encoding.tokens import padded_batch
 from splade.errors import ConfigError, DataError
-from splade.models.encoder import EncoderSettings
+from splade.models.encoder import EncoderSettings, SparseEncoder
 from splade.vectors import SparseVectors
 
 
@@ -42,6 +42,8 @@ class CountingEncoder:
         dense = torch.zeros(len(input_ids), self.vocab_size)
         dense.scatter_add_(1, input_ids, attention_mask.float())
         return SparseVectors.from_dense(dense.numpy())
+
+    gather = SparseEncoder.gather
 
     def parameters(self):
         return iter(())

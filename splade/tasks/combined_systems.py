@@ -1,0 +1,100 @@
+"""Systems that are made of other systems, and the one place that knows all of them by name."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from splade.config import Experiment
+from splade.config.identity import settings_affecting
+from splade.config.schema import Affects
+from splade.config.sweep import folder_name, index_affects, swept_settings
+from splade.datasets.beir import open_beir
+from splade.datasets.dataset import Dataset
+from splade.errors import ConfigError, nearest
+from splade.evaluation.checks import Finding
+from splade.retrieval.fusion import FusedRetriever, Fusion, Weights
+from splade.retrieval.fusion_weights import learn_weights
+from splade.retrieval.protocol import Retriever
+from splade.tasks.fuse import weights_in_order
+from splade.tasks.systems import Bm25System, DenseSystem, ImportedSystem, SparseSystem, System
+
+logger = logging.getLogger(__name__)
+
+RETRIEVERS = ("sparse", "bm25", "dense", "fuse")
+
+
+class FusedSystem(System):
+    """Several systems, whose rankings are fused; weights may be learned from another split of the data set."""
+
+    def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
+        self._experiment, self._fuse = experiment, experiment.fuse
+        names = self._fuse.retrievers
+        if len(names) < 2 or len(set(names)) < len(names) or "fuse" in names:
+            raise ConfigError(
+                f"fuse.retrievers={names}: two or more different ones are fused, of sparse, bm25, dense, "
+                "package.module:Class"
+            )
+        self._systems = [open_system(replace(experiment, retriever=name), swept) for name in names]
+        method = {"rrf": "RRF", "convex": "convex"}[self._fuse.method]
+        learned = ", weights learned" if self._fuse.weights == "learn" else ""
+        own = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in self._swept(swept).items())
+        parts = " + ".join(system.label for system in self._systems)
+        self.label = f"{method}({parts}{learned}{', ' + own if own else ''})"
+        folder = "_".join(["fuse", self._fuse.method, *(name.replace(":", ".") for name in names)])
+        suffix = folder_name(swept, Affects.FUSION | Affects.DENSE | Affects.INDEX)
+        self.folder_name = "__".join([folder, *(["learned"] if learned else []), *([suffix] if suffix else [])])
+
+    @staticmethod
+    def _swept(swept: Mapping[str, str]) -> dict[str, str]:
+        return swept_settings(swept, Affects.FUSION)
+
+    def settings(self, dataset: Dataset) -> dict[str, object] | None:
+        """Return those of each system, and how they are fused."""
+        fusion = settings_affecting(self._experiment, Affects.FUSION)
+        each = {system.label: system.settings(dataset) for system in self._systems}
+        return None if None in each.values() else {"fusion": fusion, "systems": each} | dataset.identity
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Build each system, and learn weights where that is asked for."""
+        built = [system.build(dataset, index_dir) for system in self._systems]
+        retrievers, findings = [retriever for retriever, _ in built], [one for _, found in built for one in found]
+        fusion = Fusion(self._fuse.method, self._fuse.k, self._fuse.normalise)
+        if self._fuse.weights == "learn":
+            return FusedRetriever(retrievers, fusion, self._learned(dataset, retrievers, fusion)), findings
+        weights_given = weights_in_order(self._fuse.weights, self._fuse.retrievers)
+        return FusedRetriever(retrievers, fusion, weights_given), findings
+
+    def _learned(self, dataset: Dataset, retrievers: list[Retriever], fusion: Fusion) -> Weights:
+        split, beir = self._fuse.split, self._experiment.beir
+        if split == dataset.split:
+            raise ConfigError(f"fuse.split={split}: weights cannot be learned from the split that is evaluated")
+        judged = open_beir(dataset.name, str(beir.dataset_path), split, beir.url)[0]
+        queries = dict(list(judged.queries.items())[: self._fuse.n_queries])
+        runs = [dict(retriever.retrieve(queries, self._experiment.config.top_k)) for retriever in retrievers]
+        qrels = {query_id: (judged.qrels or {})[query_id] for query_id in queries}
+        learned = learn_weights(runs, qrels, fusion, self._fuse.metric)
+        logger.info("%s (%s): %s", dataset.name, split, learned)
+        return learned.weights
+
+
+def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
+    """Return the system that `retriever` names.
+
+    Raises:
+        ConfigError: there is no such one.
+    """
+    if experiment.retriever == "sparse":
+        return SparseSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
+    if experiment.retriever == "bm25":
+        return Bm25System(experiment, swept)
+    if ":" in experiment.retriever:
+        return ImportedSystem(experiment.retriever)
+    if experiment.retriever == "dense":
+        return DenseSystem(experiment, swept)
+    if experiment.retriever == "fuse":
+        return FusedSystem(experiment, swept)
+    raise ConfigError(
+        f"retriever={experiment.retriever}{nearest(experiment.retriever, RETRIEVERS)}; allowed are "
+        f"{', '.join(RETRIEVERS)}, package.module:Class"
+    )
