@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
 from splade.vectors import SparseVectors
+
+if TYPE_CHECKING:
+    from splade.models.low_precision import Precision
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "data" / "toy"
@@ -117,15 +120,24 @@ class Encoder:
         max_length: tokens of a text beyond this are cut off.
         batch_size: texts encoded at once.
         device: where.
+        precision: of the linear layers.
     """
 
-    def __init__(self, model: str, max_length: int, batch_size: int = 32, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: str,
+        max_length: int,
+        batch_size: int = 32,
+        device: str = "cpu",
+        precision: "Precision" = "fp32",
+    ) -> None:
         from splade.encoding.text_encoder import TextEncoder
         from splade.models.masked_lm import MaskedLMEncoder
         from splade.models.pretrained import load_masked_lm
 
         loaded = load_masked_lm(model)
         encoder = MaskedLMEncoder(loaded.model).to(device)
+        encoder.lower_precision(precision)
         self._encoder = TextEncoder(encoder, loaded.tokenizer, max_length, batch_size)
 
     def encode_query(self, text: str) -> tuple[np.ndarray, np.ndarray]:

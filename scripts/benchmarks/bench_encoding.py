@@ -3,11 +3,14 @@
     python scripts/benchmarks/bench_encoding.py                                        # the texts of data/toy
     python scripts/benchmarks/bench_encoding.py --beir data/beir/scifact               # the full figures
     python scripts/benchmarks/bench_encoding.py --beir data/beir/scifact --docs 5000 --engines splade --no-limits
+    python scripts/benchmarks/bench_encoding.py --beir data/beir/scifact --docs 48 --queries 48 --random 12 768 \
+        --engines splade "splade bf16" "splade int8" sentence-transformers --no-limits
 
-The last one tells whether memory stays flat. `pip install sentence-transformers` for that engine. Vectors are compared
-before anything is timed. Two limits stand beside the engines: the bare matrix product of the same number of tokens with
-the output embedding, without padding and without anything before or after it, once for the whole vocabulary with as
-many tokens as a passage has, and once in pieces that fit the cache, as fast as the machine can.
+The third one tells whether memory stays flat, the last one how a model of real size fares. `pip install
+sentence-transformers` for that engine. Vectors are compared before anything is timed. Two limits stand beside the
+engines: the bare matrix product of the same number of tokens with the output embedding, without padding and without
+anything before or after it, once for the whole vocabulary with as many tokens as a passage has, and once in pieces that
+fit the cache, as fast as the machine can.
 """
 
 import argparse
@@ -17,19 +20,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import numpy as np
 import results
 import torch
 from bench_common import Encoder, Worker, add_text_options, choose, make_parser, read_texts, seconds, start
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 from transformers.utils.logging import disable_progress_bar
 
 from splade.models.hub import model_folder
+from splade.models.low_precision import Precision
 from splade.vectors import SparseVectors
 
 disable_progress_bar()
+
+RANDOM_THRESHOLD = 4.0
+"""Standard deviations of a random logit above which it counts."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +89,31 @@ class Splade(EncodingEngine):
     """This toolkit."""
 
     name = "splade"
+    precision: ClassVar[Precision] = "fp32"
 
     def load(self) -> None:  # noqa: D102
         options = self.options
-        self.encoder = Encoder(options.model, options.max_length, options.batch_size, options.device)
+        self.encoder = Encoder(options.model, options.max_length, options.batch_size, options.device, self.precision)
 
     def encode(self, texts: list[str]) -> SparseVectors:  # noqa: D102
         return self.encoder.encode(texts)
 
     def encode_query(self, text: str) -> object:  # noqa: D102
         return self.encoder.encode_query(text)
+
+
+class SpladeBf16(Splade):
+    """This toolkit with linear layers in bfloat16."""
+
+    name = "splade bf16"
+    precision = "bf16"
+
+
+class SpladeInt8(Splade):
+    """This toolkit with linear layers in 8 bits."""
+
+    name = "splade int8"
+    precision = "int8"
 
 
 class SentenceTransformers(EncodingEngine):
@@ -188,7 +211,7 @@ class CachedProduct(MatrixProduct):
     terms_at_once = 512
 
 
-ENGINES: list[type[EncodingEngine]] = [Splade, SentenceTransformers, Textbook]
+ENGINES: list[type[EncodingEngine]] = [Splade, SpladeBf16, SpladeInt8, SentenceTransformers, Textbook]
 LIMITS: list[type[EncodingEngine]] = [MatrixProduct, CachedProduct]
 
 
@@ -202,18 +225,49 @@ def from_entries(rows: np.ndarray, terms: np.ndarray, weights: np.ndarray, shape
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, ENGINES)
+    parser.set_defaults(engines=[engine.name for engine in ENGINES if engine not in (SpladeBf16, SpladeInt8)])
     add_text_options(parser, max_length=256)
     parser.add_argument("--docs", type=int, default=512, help="how many documents (%(default)s)")
     parser.add_argument("--queries", type=int, default=200, help="how many single queries (%(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="portions in which engines take turns (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="texts encoded at once (%(default)s)")
+    parser.add_argument("--random", type=int, nargs=2, metavar=("LAYERS", "WIDTH"), help="a BERT of random weights")
     parser.add_argument("--limits", action=argparse.BooleanOptionalAction, default=True, help="time the bare products")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare the vectors, time the engines, record the figures."""
+    """Make the model if there is none, and measure."""
     given = parse_arguments(arguments)
+    with TemporaryDirectory(prefix="bench-encoding-") as folder:
+        called = given.model
+        if given.random is not None:
+            called = "a BERT of {} layers x {} with random weights".format(*given.random)
+            given.model = random_model(given.model, *given.random, folder)
+        measure(given, called)
+
+
+def random_model(model: str, layers: int, width: int, folder: str) -> str:
+    """Save a BERT of random weights with the vocabulary of `model`, sparse enough to be like a trained one."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(str(model_folder(model)))
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 64),
+        intermediate_size=4 * width,
+    )
+    made = BertForMaskedLM(config)
+    with torch.no_grad():
+        made.cls.predictions.bias -= RANDOM_THRESHOLD * width**0.5 * config.initializer_range
+    made.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def measure(given: argparse.Namespace, called: str) -> None:
+    """Compare the vectors, time the engines, record the figures."""
     texts = read_texts(given.beir)
     documents, queries = texts.documents[: given.docs], texts.queries[: given.queries]
     entry = results.begin(given.threads, given.device)
@@ -227,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for worker in engines + limits:
         worker.stop()
     setting = f"{texts.name}, {len(documents)} documents of at most {given.max_length} tokens in batches of "
-    setting += f"{given.batch_size}, {len(queries)} single queries, {given.model}, {given.device}"
+    setting += f"{given.batch_size}, {len(queries)} single queries, {called}, {given.device}"
     results.save(given.results, "encoding", setting, entry)
 
 

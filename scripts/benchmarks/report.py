@@ -54,7 +54,9 @@ Documents in batches, and queries one at a time. `textbook` is the formula as it
 activation, mask, maximum. The two bare products are the multiplication of the same tokens with the output embedding
 and nothing else, once whole and once in pieces that fit the cache. The head can be faster than the product of its size
 because most terms of a text are ruled out by a product of 8-bit integers with an error bound; what remains is computed
-in float32, so weights are those of the float32 product. *Ratio*: how many times as fast `splade` is.
+in float32, so weights are those of the float32 product. `splade bf16` and `splade int8` run the linear layers of the
+backbone in fewer bits (`init_dict.precision`), by which models of real size gain. *Ratio*: how many times as fast
+`splade` is.
 """,
     "training": """\
 ## Training

@@ -70,6 +70,11 @@ class ModelConfig:
         affects=MODEL | VECTORS,
     )
     fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False, affects=VECTORS)
+    precision: Literal["fp32", "bf16", "int8"] = key(
+        "of the linear layers at inference on a CPU: fewer bits are faster, vectors differ a little",
+        "fp32",
+        affects=VECTORS,
+    )
     top_d: int | None = key("splade_topk: terms kept per document vector", affects=MODEL | INDEX, minimum=1)
     top_q: int | None = key("splade_topk: terms kept per query vector", affects=MODEL | SEARCH, minimum=1)
     lexical_type: Literal["query", "document", "both"] | None = key(

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from threading import Lock
 
 import numpy as np
@@ -61,7 +62,7 @@ class TextEncoder:
         self.batch_size = batch_size
         self.side = side
         self.findings: list[Finding] = check_max_length(encoder, max_length, name, side)
-        self._n_weights = sum(weight.numel() for weight in encoder.parameters())
+        self._n_weights = sum(weight.numel() for weight in chain(encoder.parameters(), encoder.buffers()))
         self.settings = settings
         self._token_ids = single_text_tokenizer(tokenizer, max_length, settings.special_tokens)
         self._lock = lock if lock is not None else Lock()

@@ -15,6 +15,7 @@ from splade.models.adapters import ADAPTER_CONFIG
 from splade.models.causal_lm import CausalLMEncoder, is_causal_lm
 from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Activation, Aggregation
+from splade.models.low_precision import check_precision
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.original_checkpoint import is_original_checkpoint, load_original
 from splade.models.pretrained import (
@@ -49,10 +50,13 @@ def load_for_inference(experiment: Experiment) -> Splade:
     checkpoint in `config.checkpoint_dir`, with the settings that its `config.yaml` recorded.
 
     Raises:
-        ConfigError: no finished checkpoint, settings other than those it was trained with, or `init_dict.fp16` without
-            a CUDA device.
+        ConfigError: no finished checkpoint, settings other than those it was trained with, `init_dict.fp16` without a
+            CUDA device, or an `init_dict.precision` by which this processor gains nothing.
     """
-    device, half = pick_device(), experiment.init_dict.fp16
+    device, half, precision = pick_device(), experiment.init_dict.fp16, experiment.init_dict.precision
+    if precision != "fp32" and device.type != "cpu":
+        raise ConfigError(f"init_dict.precision={precision} is for CPUs; on a GPU use init_dict.fp16=true")
+    check_precision(precision)
     if half and device.type != "cuda":
         raise ConfigError("init_dict.fp16=true needs a CUDA device, and there is none; set init_dict.fp16=false")
     if experiment.config.pretrained_no_yamlconfig:
@@ -67,6 +71,8 @@ def load_for_inference(experiment: Experiment) -> Splade:
     for encoder in (model.document_encoder, model.query_encoder):
         if isinstance(encoder, MaskedLMEncoder):
             encoder.precision = torch.float16 if half else None
+    if precision != "fp32":
+        model.lower_precision(precision)
     return model.to(device).eval()
 
 

@@ -29,6 +29,7 @@ from splade.models.head.pooling import (
     pooled_blocks,
     sparse_head,
 )
+from splade.models.low_precision import Precision, lower_precision
 from splade.models.pruning import keep_own_tokens, keep_top_k
 from splade.vectors import SparseVectors
 
@@ -130,6 +131,16 @@ class MaskedLMEncoder(SparseEncoder):
         if mode:
             self._filter = None
         return super().train(mode)
+
+    def lower_precision(self, precision: Precision) -> None:
+        """Let the linear layers of the backbone multiply in fewer bits, from now on and for inference only.
+
+        Those of the head stay: they are few, and their rounding would reach the weights undamped.
+
+        Raises:
+            ConfigError: this processor would gain nothing by it.
+        """
+        lower_precision(self.model.base_model, precision)
 
     def _int8_filter(self, weight: Tensor, bias: Tensor | None) -> Int8Filter | None:
         """Return the filter of the present weights, kept from call to call, or None where it does not pay."""

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from splade.models.encoder import NOTHING_SAID, EncoderSettings, SparseEncoder
+from splade.models.low_precision import Precision
+from splade.models.masked_lm import MaskedLMEncoder
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Splade(nn.Module):
         self.name = name
         self.document_settings = document_settings
         self.query_settings = query_settings
+        self._fingerprint: Fingerprint | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -131,7 +134,23 @@ class Splade(nn.Module):
         return query_vectors, document_vectors
 
     def fingerprint(self) -> Fingerprint:
-        """Digest what an index of this model depends on."""
+        """Digest what an index of this model depends on: weights as they were loaded, whatever their precision now."""
+        return self._fingerprint or self._digest()
+
+    def lower_precision(self, precision: Precision) -> None:
+        """Let both encoders multiply in fewer bits, for inference on a CPU; the fingerprint stays.
+
+        Raises:
+            ConfigError: this processor would gain nothing by it.
+        """
+        self._fingerprint = self.fingerprint()
+        models: set[int] = set()
+        for encoder in (self.document_encoder, self.query_encoder):
+            if isinstance(encoder, MaskedLMEncoder) and id(encoder.model) not in models:
+                encoder.lower_precision(precision)
+                models.add(id(encoder.model))
+
+    def _digest(self) -> Fingerprint:
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         settings = {name: getattr(self.document_encoder, name, None) for name in ("top_k", "own_tokens_only")}
         settings |= _said(self.document_encoder, self.document_settings)

@@ -48,6 +48,8 @@ class CountingEncoder:
     def parameters(self):
         return iter(())
 
+    buffers = parameters
+
 
 def texts_of(lengths, seed=0):
     rng = np.random.default_rng(seed)

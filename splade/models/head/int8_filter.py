@@ -62,7 +62,7 @@ class FilteredBatch:
         mask = attention_mask.bool()
         tokens = hidden.flatten(0, 1)
         kept = tokens[mask.flatten()]
-        quantised, scale = _quantised(kept, kept.abs().amax() if kept.numel() else kept.new_zeros(()))
+        quantised, scale = in_8_bits(kept, kept.abs().amax() if kept.numel() else kept.new_zeros(()))
         restored = quantised * scale
         error = _largest_norm(kept - restored) * int8_filter.norms + _largest_norm(restored) * int8_filter.errors
         self.filter = int8_filter
@@ -124,11 +124,11 @@ def filter_pays(weight: Tensor) -> bool:
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     native = any(capabilities.get(name, False) for name in ("avx512_vnni", "amx_int8"))
     suited = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.shape[1] > 1
-    return native and suited and _integer_products_are_right()
+    return native and suited and integer_products_are_right()
 
 
 @cache
-def _integer_products_are_right() -> bool:
+def integer_products_are_right() -> bool:
     """Try the product of 8-bit integers: PyTorch makes no promise about it, and is wrong for states of one number."""
     if not (hasattr(torch, "_int_mm") and torch.backends.mkldnn.is_available()):
         return False
@@ -141,11 +141,11 @@ def _integer_products_are_right() -> bool:
 
 def _quantised_terms(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return embeddings in 8 bits, the scale of each, and the norm of each one's quantisation error."""
-    quantised, scales = _quantised(weight, weight.abs().amax(dim=1, keepdim=True))
+    quantised, scales = in_8_bits(weight, weight.abs().amax(dim=1, keepdim=True))
     return quantised, scales.squeeze(1), (weight - quantised * scales).norm(dim=1)
 
 
-def _quantised(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+def in_8_bits(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
     """Return values in 8 bits, and the scale that brings them back."""
     # Not zero, so that zeros stay zeros; NaN stays, so that there is no bound and every term is a candidate.
     scale = (largest / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
