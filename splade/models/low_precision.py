@@ -34,6 +34,10 @@ class Int8Linear(nn.Module):
         layer: float32; its weights are copied.
     """
 
+    weight: Tensor
+    scales: Tensor
+    bias: Tensor
+
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         weight, scales = in_8_bits(layer.weight.detach(), layer.weight.detach().abs().amax(dim=1, keepdim=True))
@@ -62,6 +66,9 @@ class Bf16Linear(nn.Module):
     Args:
         layer: float32; its weights are copied.
     """
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()

@@ -83,10 +83,10 @@ def test_the_decoder_is_spared(tiny_model, allowed):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_a_processor_that_gains_nothing_is_an_error_before_the_model_is_loaded(monkeypatch, precision):
+def test_a_processor_that_gains_nothing_is_an_error(tiny_model, monkeypatch, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     with pytest.raises(ConfigError, match=rf"precision={precision}.*{native[precision][0]}.*precision=fp32"):
-        splade.load("no/such-model", precision=precision)
+        splade.load(str(tiny_model()), precision=precision)
 
 
 def test_weights_that_are_not_finite_are_still_noticed(tiny_model, allowed):
