@@ -5,7 +5,8 @@
     python scripts/download_msmarco.py all --folder /big/disk/msmarco
 
 Interrupt it whenever you like: the same command goes on where it was, in the middle of a file too. A file that exists
-is whole: it is checked, then renamed into place. `conf/README.md` describes the resulting layout.
+is whole: it is checked, then renamed into place. The layout is that of the data archive published for SPLADE;
+`conf/README.md` describes it.
 
 Checksums: where the MD5 of a file is publicly known, it stands in the table below. For the others the SHA-256 of the
 first download is kept in `downloads/checksums.json`, and every later use of that file is checked against it; that
@@ -42,6 +43,20 @@ VIENNA_SCORES = "bert_cat_ensemble_msmarcopassage_train_scores_ids.tsv"
 
 VALIDATION_QUERIES, VALIDATION_PASSAGES = 1000, 50_000
 
+FORMER_NAMES = {
+    "train_queries/raw.tsv": "train_queries/queries/raw.tsv",
+    "train_qrel.json": "train_queries/qrels.json",
+    "val_queries/raw.tsv": "val_retrieval/queries/raw.tsv",
+    "val_collection/raw.tsv": "val_retrieval/collection/raw.tsv",
+    "val_qrel.json": "val_retrieval/qrel.json",
+    "TREC_DL_2019/queries/raw.tsv": "TREC_DL_2019/queries_2019/raw.tsv",
+    "TREC_DL_2020/queries/raw.tsv": "TREC_DL_2020/queries_2020/raw.tsv",
+    "downloads/queries.dev.tsv": "all_dev_queries/raw.tsv",
+    f"hard_negatives/{CROSS_ENCODER_SCORES}": f"hard_negatives_scores/{CROSS_ENCODER_SCORES}",
+    "vienna_triplets/raw.tsv": "distil_mse/raw.tsv",
+}
+"""Where earlier versions of this script put things, and where they are now."""
+FORMER_PARTS = {"vienna_triplets": "distil_mse"}
 
 SOURCES = {
     "collection": Source(MSMARCO + "collectionandqueries.tar.gz", "31644046b18952c1386cd4564ba2ae69"),
@@ -86,18 +101,19 @@ class Layout:
         scratch = self.downloads.folder
         extracted = {
             "collection.tsv": self.folder / "full_collection" / "raw.tsv",
-            "queries.train.tsv": self.folder / "train_queries" / "raw.tsv",
+            "queries.train.tsv": self.folder / "train_queries" / "queries" / "raw.tsv",
             "queries.dev.small.tsv": self.folder / "dev_queries" / "raw.tsv",
-            "queries.dev.tsv": scratch / "queries.dev.tsv",
+            "queries.dev.tsv": self.folder / "all_dev_queries" / "raw.tsv",
             "qrels.train.tsv": scratch / "qrels.train.tsv",
             "qrels.dev.small.tsv": scratch / "qrels.dev.small.tsv",
         }
         self._extract("collection", extracted)
-        self._make("train_qrel.json", lambda path: _qrels_to_json(scratch / "qrels.train.tsv", path))
+        self._make("train_queries/qrels.json", lambda path: _qrels_to_json(scratch / "qrels.train.tsv", path))
         self._make("dev_qrel.json", lambda path: _qrels_to_json(scratch / "qrels.dev.small.tsv", path))
         for year in ("2019", "2020"):
-            self._make(f"TREC_DL_{year}/queries/raw.tsv", partial(self._unzip, f"{year}_queries"))
+            self._make(f"TREC_DL_{year}/queries_{year}/raw.tsv", partial(self._unzip, f"{year}_queries"))
             self._make(f"TREC_DL_{year}/qrel.json", partial(self._convert_qrels, f"{year}_qrels"))
+            self._make(f"TREC_DL_{year}/qrel_binary.json", partial(self._binary_qrels, f"{year}_qrels"))
         self._validation_set()
 
     def triplets(self) -> None:
@@ -106,13 +122,22 @@ class Layout:
 
     def hard_negatives(self) -> None:
         """The cross-encoder scores of hard negatives; they stay in their own format."""
-        name = f"hard_negatives/{CROSS_ENCODER_SCORES}"
+        name = f"hard_negatives_scores/{CROSS_ENCODER_SCORES}"
         self._make(name, lambda path: _link_or_copy(self.downloads.get("hard_negatives"), path))
 
-    def vienna_triplets(self) -> None:
+    def distil_mse(self) -> None:
         """Triplets with the scores of the "Vienna" ensemble: ids of the published file replaced by texts."""
         self.base()
-        self._make("vienna_triplets/raw.tsv", self._join_texts)
+        self._make("distil_mse/raw.tsv", self._join_texts)
+
+    def adopt(self) -> None:
+        """Move what earlier versions of this script made to its place now."""
+        for before, now in FORMER_NAMES.items():
+            source, target = self.folder / before, self.folder / now
+            if source.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(target)
+                print(f"moved {source} to {target}", flush=True)
 
     def _make(self, name: str, write: Callable[[Path], None]) -> None:
         target = self.folder / name
@@ -157,14 +182,20 @@ class Layout:
     def _convert_qrels(self, source: str, path: Path) -> None:
         _qrels_to_json(self.downloads.get(source), path)
 
+    def _binary_qrels(self, source: str, path: Path) -> None:
+        """Grades 2 and 3 count as relevant, as in the official evaluation of TREC Deep Learning passages."""
+        graded = read_qrels(self.downloads.get(source))
+        binary = {query: {doc_id: int(grade >= 2) for doc_id, grade in docs.items()} for query, docs in graded.items()}
+        write_json(path, binary, indent=None)
+
     def _validation_set(self) -> None:
         """Draw judged dev queries outside "dev small", and a sample of the collection with their passages in it.
 
         The sample is far easier than the whole collection: its figures tell checkpoints apart, nothing else. Dev small
         has no part in it, so that nothing is chosen on the queries that are reported.
         """
-        names = ["val_queries/raw.tsv", "val_qrel.json", "val_collection/raw.tsv"]
-        if all((self.folder / name).is_file() for name in names):
+        names = ("queries/raw.tsv", "qrel.json", "collection/raw.tsv")
+        if all((self.folder / "val_retrieval" / name).is_file() for name in names):
             return
         qrels = read_qrels(self.downloads.get("dev_qrels"))
         reported = set(read_qrels(self.downloads.folder / "qrels.dev.small.tsv"))
@@ -175,15 +206,15 @@ class Layout:
         collection = self.folder / "full_collection" / "raw.tsv"
         relevant = {doc_id for judged in chosen.values() for doc_id in judged}
         sample = relevant | set(smallest_digests(_ids(collection, "sampling passages"), self.validation_passages))
-        queries = self.downloads.folder / "queries.dev.tsv"
-        self._make("val_queries/raw.tsv", lambda path: _copy_lines(queries, path, drawn))
-        self._make("val_collection/raw.tsv", lambda path: _copy_lines(collection, path, sample))
-        self._make("val_qrel.json", lambda path: write_json(path, chosen, indent=None))
+        queries = self.folder / "all_dev_queries" / "raw.tsv"
+        self._make("val_retrieval/queries/raw.tsv", lambda path: _copy_lines(queries, path, drawn))
+        self._make("val_retrieval/collection/raw.tsv", lambda path: _copy_lines(collection, path, sample))
+        self._make("val_retrieval/qrel.json", lambda path: write_json(path, chosen, indent=None))
 
     def _join_texts(self, path: Path) -> None:
         scores = self.downloads.get("vienna")
         queries, collection = (
-            open_queries(self.folder / "train_queries"),
+            open_queries(self.folder / "train_queries" / "queries"),
             open_collection(self.folder / "full_collection"),
         )
         with open(scores, encoding="utf-8") as lines, open(path, "w", encoding="utf-8", newline="\n") as file:
@@ -200,7 +231,7 @@ PARTS: dict[str, Callable[[Layout], None]] = {
     "base": Layout.base,
     "triplets": Layout.triplets,
     "hard_negatives": Layout.hard_negatives,
-    "vienna_triplets": Layout.vienna_triplets,
+    "distil_mse": Layout.distil_mse,
 }
 
 
@@ -246,6 +277,7 @@ def _remove_leftovers(target: Path) -> None:
 
 def arrange(layout: Layout, parts: Sequence[str]) -> None:
     """Fetch and arrange the named parts; what is there already is left alone."""
+    layout.adopt()
     for part in parts:
         PARTS[part](layout)
 
@@ -258,6 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base-url", help="fetch all files from this folder of a server (a mirror)")
     given = parser.parse_args(arguments)
     for part in given.parts:
+        if part in FORMER_PARTS:
+            parser.error(f"the part '{part}' is called '{FORMER_PARTS[part]}' now")
         if part not in [*PARTS, "all"]:
             parser.error(f"no part '{part}'{nearest(part, PARTS)}; there are {', '.join(PARTS)} and all")
     parts = list(PARTS) if "all" in given.parts else given.parts or ["base"]

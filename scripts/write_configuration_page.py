@@ -29,7 +29,7 @@ trained models and indexes valid.
 OF_AN_INDEX = """
 ## Keys that an index depends on
 
-An index in `config.index_dir` stays valid until one of these changes. `config.overwrite_final=true` then replaces it.
+An index in `config.index_dir` stays valid until one of these changes. `config.overwrite=true` then replaces it.
 
 | key | what counts |
 |---|---|

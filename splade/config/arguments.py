@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from splade.config.keys import members, schema_keys
+from splade.config.renamed import new_name
 from splade.errors import ConfigError
 
 FREE_FORM_KEYS = ("config.loss", "config.regularizer")
@@ -77,9 +78,13 @@ def given_keys(arguments: Sequence[str]) -> frozenset[str]:
 
 def _override(sign: str, name: str, value: str, *, sweep: bool) -> Iterator[str]:
     """Yield the overrides that one of a user's stands for."""
+    if hint := new_name(name):
+        raise ConfigError(f"unknown key '{name}'{hint}")
     kind = _kinds().get(name)
     if sign == "+" and name.split(".")[0] in {known.split(".")[0] for known in _kinds()}:
         sign = "++"
+    elif sign == "" and re.fullmatch(r"config\.regularizer(\.\w+){2}", name):
+        sign = "++"  # an entry of the configuration may say nothing of this key
     if name in FREE_FORM_KEYS and value.lstrip().startswith("{"):
         yield f"{name}=null"  # a dictionary replaces the one of the configuration; Hydra alone would merge the two
     if sign != "~" and kind == "text" and not _reads_as_one(value, str, sweep):

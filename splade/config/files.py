@@ -22,7 +22,8 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from splade.config.messages import INTERNAL, REMOVED_KEYS, nearest_key
+from splade.config.messages import INTERNAL, nearest_key
+from splade.config.renamed import REMOVED_KEYS, RENAMED_KEYS, new_name
 from splade.errors import ConfigError
 
 HYDRA_SECTIONS = ("sweeper", "launcher", "run", "sweep")
@@ -144,7 +145,26 @@ def _read(path: Path) -> tuple[DictConfig, str]:
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{path}: not a configuration, which holds sections such as init_dict and config")
     drop_removed_keys(content)
+    _check_names(content, path)
     return content, text
+
+
+def _check_names(content: DictConfig, path: Path) -> None:
+    """Refuse the section that only other toolkits have, and say what each of its keys is here."""
+    section = content.get("hf")
+    if section is None:
+        return
+    values = OmegaConf.to_container(section, resolve=False) if OmegaConf.is_config(section) else section
+    keys = [name for name in _leaves(values, "hf") if name in RENAMED_KEYS]
+    listing = "".join(f"\n  {name}: {RENAMED_KEYS[name]}" for name in keys)
+    raise ConfigError(f"{path}: has a section 'hf'{new_name('hf')}{listing}")
+
+
+def _leaves(values: object, prefix: str) -> Iterator[str]:
+    """Yield the full names of the keys in nested dictionaries."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        yield f"{prefix}.{name}"
+        yield from _leaves(value, f"{prefix}.{name}")
 
 
 @dataclass

@@ -39,6 +39,10 @@ def recorded_settings(
     A key that is not there has its default: it did not exist yet. One that the schema does not have (any more) is
     passed over.
     """
+    run = record.get("config")
+    if isinstance(run, Mapping) and "overwrite" not in run:
+        # `overwrite_final` was the name of `overwrite`, and the model always the best checkpoint.
+        record = {**record, "config": {name: value for name, value in run.items() if name != "overwrite_final"}}
     return dict(_flat(record, schema, affects, names_files, ""))
 
 

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from splade.config.keys import ENTRY, schema_keys
+from splade.config.renamed import REMOVED_KEYS, new_name, new_option
 from splade.errors import ConfigError, SpladeError, nearest
 
 INTERNAL = "_splade_"
@@ -26,17 +27,14 @@ SYNONYMS = {
     "num_negatives": "config.n_negatives",
     "k": "config.top_k",
 }
-# Keys of earlier versions: configurations that were saved with them stay valid as long as they did not use them.
-REMOVED_KEYS = {
-    "init_dict.torch_compile": "compiling gained less than a tenth for one query and nothing for many",
-    "beir.keep_vectors": "queries are encoded again for other search settings",
-}
 
 
 def nearest_key(name: str) -> str:
     """Return "; did you mean 'x'?" for a full key whose last part is near: of a sister, or in another section."""
     if name in REMOVED_KEYS:
         return f"; it was removed: {REMOVED_KEYS[name]}"
+    if renamed := new_name(name):
+        return renamed
     section, _, leaf = name.rpartition(".")
     entry = section.rpartition(".")[2]
     known = [key.name.replace(ENTRY, entry) for key in schema_keys()]
@@ -83,7 +81,8 @@ def explain_composition_error(error: Exception, path: Path | None = None, prefix
         options = [line.strip() for line in group[3].splitlines() if line.strip()]
         asked = group[1].rpartition("/")[2]
         listing = ", ".join(options)
-        return ConfigError(f"no '{asked}' in the group {group[2]}{nearest(asked, options)}; there are: {listing}")
+        hint = new_option(group[2], asked) or nearest(asked, options)
+        return ConfigError(f"no '{asked}' in the group {group[2]}{hint}; there are: {listing}")
     if unknown:
         name = prefix + (full_key or unknown[1])
         return ConfigError(f"unknown key '{name}'{nearest_key(name)}{where}")

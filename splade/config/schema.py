@@ -69,7 +69,7 @@ class ModelConfig:
         "decoder language models: read a text twice and pool the second copy; null: what the model's folder says",
         affects=MODEL | VECTORS,
     )
-    fp16: bool = key("run the encoders under fp16 autocast at inference (CUDA only)", False, affects=VECTORS)
+    fp16: bool = key("encode under fp16 autocast at inference (CUDA; no effect on a CPU)", False, affects=VECTORS)
     precision: Literal["fp32", "bf16", "int8"] = key(
         "of the linear layers at inference on a CPU: fewer bits are faster, vectors differ a little",
         "fp32",
@@ -134,8 +134,9 @@ class RunConfig:
     pretrained_no_yamlconfig: bool = files_key(
         "init_dict names a pre-trained model: read no checkpoint folder", False, affects=VECTORS
     )
+    overwrite: bool = key("replace a finished model, index or run that other settings made", False, affects=NOTHING)
     overwrite_final: bool = key(
-        "replace a finished model, index or run that another configuration made", False, affects=NOTHING
+        "the last checkpoint becomes the model, whatever validation says; false: the best", False, affects=TRAIN
     )
 
     lr: float = key("peak learning rate", 2e-5, affects=TRAIN, minimum=0)
@@ -151,7 +152,7 @@ class RunConfig:
     gradient_accumulation_steps: int = key("batches per optimiser step", 1, affects=TRAIN, minimum=1)
     gradient_checkpointing: bool = key("less memory for a slower backward pass", False, affects=TRAIN)
     max_grad_norm: float = key("clip gradients to this norm; 0: never", 1.0, affects=TRAIN, minimum=0)
-    fp16: bool = key("fp16 autocast with loss scaling in training (CUDA only)", False, affects=TRAIN)
+    fp16: bool = key("fp16 autocast with loss scaling in training (CUDA; no effect on a CPU)", False, affects=TRAIN)
     bf16: bool = key("bf16 autocast in training", False, affects=TRAIN)
     train_batch_size: int | None = key(
         "queries per batch, over all processes; null: per_device_train_batch_size", 128, affects=TRAIN, minimum=1
@@ -176,7 +177,11 @@ class RunConfig:
     train_monitoring_freq: int = key("log the losses every so many steps", 500, affects=NOTHING, minimum=1)
     validation_metrics: list[str] = key("metrics of full-ranking validation", ["MRR@10", "recall@100"], affects=TRAIN)
     monitoring_ckpt: str = key("what 'best' means: loss, or one of validation_metrics", "loss", affects=TRAIN)
-    early_stopping: bool = key("stop after `patience` validations without improvement", False, affects=TRAIN)
+    early_stopping: bool | str = key(
+        "stop after `patience` validations without improvement; true: of monitoring_ckpt, or loss, or a metric",
+        False,
+        affects=TRAIN,
+    )
     patience: int = key("validations without improvement before early stopping", 3, affects=TRAIN, minimum=1)
 
     eval_batch_size: int = key("queries or documents per batch in validation", 32, affects=TRAIN, minimum=1)
@@ -218,7 +223,9 @@ class DataConfig:
     type: Literal["triplets", "triplets_with_distil", "hard_negatives"] = key(
         "kind of training set", "triplets", affects=TRAIN
     )
-    TRAIN_DATA_DIR: str | None = key("folder of the training data, for interpolation in other paths", affects=NOTHING)
+    TRAIN_DATA_DIR: str | None = key(
+        "folder of the triplets (DATASET_PATH: null), or one that other paths interpolate", affects=NOTHING
+    )
     incomplete: Literal["error", "leave_out"] = key(
         "hard_negatives: judged queries without scores, positives not in the collection", "error", affects=TRAIN
     )

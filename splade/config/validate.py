@@ -15,6 +15,7 @@ from splade.config.inherited import give_way
 from splade.config.keys import Section, allowed_values, choices, members, section_class
 from splade.config.messages import explain_composition_error
 from splade.config.schema import LARGEST_INT, Bounds, Experiment
+from splade.config.training_folder import settle_training_folder
 from splade.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def to_experiment(cfg: DictConfig, given: frozenset[str] = frozenset()) -> Exper
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}: give it as an override, {missing[0]}=VALUE")
     experiment = _typed_section(Experiment, values, "")
+    settle_training_folder(experiment, given)
     give_way(experiment, given)
     return experiment
 

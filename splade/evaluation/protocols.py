@@ -20,6 +20,9 @@ class EvaluationProtocol(Protocol):
     def evaluate(self, run: Run, qrels: Qrels) -> dict[str, float]:
         """Return metric name to value over all judged queries; a DataError where run and qrels do not fit."""
 
+    def judged(self, qrels: Qrels) -> Sequence[tuple[Qrels, Sequence[str]]]:
+        """Return all qrels that judge a run of a data set with `qrels`, and the metrics of each."""
+
 
 @dataclass(frozen=True)
 class TrecProtocol:
@@ -31,6 +34,39 @@ class TrecProtocol:
         """Return metric name to value over all judged queries."""
         return evaluate_run(run, qrels, self.metrics).means
 
+    def judged(self, qrels: Qrels) -> Sequence[tuple[Qrels, Sequence[str]]]:
+        """Return the data set's qrels and all metrics."""
+        return [(qrels, self.metrics)]
+
+
+@dataclass(frozen=True)
+class SeveralQrels:
+    """One run judged several times, such as by graded and by binary qrels: each has metrics of its own.
+
+    Attributes:
+        first: by the data set's own qrels.
+        others: by other qrels of the same queries.
+    """
+
+    first: TrecProtocol
+    others: Sequence[tuple[Qrels, TrecProtocol]]
+
+    @property
+    def metrics(self) -> Sequence[str]:
+        """All names."""
+        return [name for protocol in (self.first, *(other for _, other in self.others)) for name in protocol.metrics]
+
+    def evaluate(self, run: Run, qrels: Qrels) -> dict[str, float]:
+        """Return metric name to value, each over the queries that its qrels judge."""
+        values = self.first.evaluate(run, qrels)
+        for other_qrels, protocol in self.others:
+            values |= protocol.evaluate(run, other_qrels)
+        return values
+
+    def judged(self, qrels: Qrels) -> Sequence[tuple[Qrels, Sequence[str]]]:
+        """Return the data set's qrels, then the others, each with its metrics."""
+        return [(qrels, self.first.metrics), *((other, protocol.metrics) for other, protocol in self.others)]
+
 
 @dataclass(frozen=True)
 class BeirProtocol:
@@ -41,3 +77,7 @@ class BeirProtocol:
     def evaluate(self, run: Run, qrels: Qrels) -> dict[str, float]:
         """Return metric name to value over all judged queries."""
         return evaluate_beir(run, qrels)
+
+    def judged(self, qrels: Qrels) -> Sequence[tuple[Qrels, Sequence[str]]]:
+        """Return the data set's qrels and all metrics."""
+        return [(qrels, self.metrics)]

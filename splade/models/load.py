@@ -1,5 +1,6 @@
 """Where a model is loaded: from `init_dict` and `config`, or from the checkpoint that training left behind."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,23 +43,26 @@ from splade.storage.atomic import read_json
 
 NO_TRANSFORMER_QUERIES = ("splade_doc", "splade_idf")
 
+logger = logging.getLogger(__name__)
+
 
 def load_for_inference(experiment: Experiment) -> Splade:
-    """Load the model that indexing and retrieval use onto this process's device, in the precision asked for.
+    """Load the model that indexing and retrieval use onto this process's device; on a GPU in the precision asked for.
 
     With `config.pretrained_no_yamlconfig=true` it is the one that `init_dict` names. Otherwise it is the best
     checkpoint in `config.checkpoint_dir`, with the settings that its `config.yaml` recorded.
 
     Raises:
-        ConfigError: no finished checkpoint, settings other than those it was trained with, `init_dict.fp16` without a
-            CUDA device, or an `init_dict.precision` by which this processor gains nothing.
+        ConfigError: no finished checkpoint, settings other than those it was trained with, or an `init_dict.precision`
+            by which this processor gains nothing.
     """
     device, half, precision = pick_device(), experiment.init_dict.fp16, experiment.init_dict.precision
     if precision != "fp32" and device.type != "cpu":
         raise ConfigError(f"init_dict.precision={precision} is for CPUs; on a GPU use init_dict.fp16=true")
     check_precision(precision)
     if half and device.type != "cuda":
-        raise ConfigError("init_dict.fp16=true needs a CUDA device, and there is none; set init_dict.fp16=false")
+        logger.info("init_dict.fp16=true is for CUDA devices; on this machine vectors are computed in float32")
+        half = False
     if experiment.config.pretrained_no_yamlconfig:
         model = build_splade(experiment.init_dict, experiment.config)
     elif experiment.config.checkpoint_dir is not None:

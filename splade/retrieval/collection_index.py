@@ -277,5 +277,5 @@ def _finished(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
     raise IndexFileError(
         f"{folder} holds a finished index of {there.get('source')}{changed}, made with the model "
         f"'{there.get('model')}', max_length {there.get('max_length')}; this is another one. Give another "
-        "config.index_dir, or replace it with config.overwrite_final=true"
+        "config.index_dir, or replace it with config.overwrite=true (in Python: overwrite=True)"
     )

@@ -72,7 +72,7 @@ def evaluate_retriever(
         BusyError: another process is writing to the folder.
         DataError: queries, qrels and documents do not belong together, or the ranking ranks nothing.
     """
-    found = [*findings, *named(dataset.name, check_qrels(dataset, retriever))]
+    found = [*findings, *named(dataset.name, check_qrels(dataset, retriever, protocol))]
     with FolderLock(folder):
         return _evaluate(retriever, dataset, protocol, top_k, folder, found)
 
@@ -112,12 +112,14 @@ def evaluate_stored_run(folder: Path, dataset: Dataset, protocol: EvaluationProt
 
 def _evaluate_run(folder: Path, dataset: Dataset, protocol: EvaluationProtocol) -> EvaluatedRun:
     run, qrels = read_run(folder / RUN_FILE), dataset.qrels or {}
-    found = raise_errors(named(dataset.name, [*check_run(run, qrels), *check_scores(run)]))
+    all_qrels = [judgements for judgements, _ in protocol.judged(qrels)]
+    fit = [finding for judgements in all_qrels for finding in check_run(run, judgements)]
+    found = raise_errors(named(dataset.name, dict.fromkeys([*fit, *check_scores(run)])))
     costs = stored_costs(folder)
     if (costs.top_k or 0) < largest_cut(protocol.metrics):  # less was asked for, or nobody knows how much
         found += named(dataset.name, check_depth(run, protocol.metrics))
     metrics = protocol.evaluate(run, qrels)
-    found += named(dataset.name, check_results(run, qrels))
+    found += named(dataset.name, dict.fromkeys(one for some in all_qrels for one in check_results(run, some)))
     judged = [query_id for query_id, documents in qrels.items() if documents]
     without_result = sum(not run.get(query_id) for query_id in judged)
     stats = {"n_queries": len(judged), "n_without_result": without_result, "warnings": warning_messages(found)}
@@ -139,18 +141,20 @@ def write_run(retriever: Retriever, dataset: Dataset, top_k: int, folder: Path) 
     write_run_trec(folder / "run.trec", rankings, f"{retriever.tag}-{dataset.name.replace('/', '-')}")
 
 
-def check_qrels(dataset: Dataset, retriever: Retriever) -> list[Finding]:
-    """Do qrels, queries and documents belong together?
+def check_qrels(dataset: Dataset, retriever: Retriever, protocol: EvaluationProtocol | None = None) -> list[Finding]:
+    """Do queries, documents and all qrels of a protocol belong together?
 
     Raises:
         DataError: they share no query or no relevant document, or their ids differ by whitespace.
     """
     if dataset.qrels is None:
         return []
-    findings = check_qrels_against_queries(dataset.qrels, dataset.queries)
-    relevant = {doc_id for documents in dataset.qrels.values() for doc_id, grade in documents.items() if grade > 0}
-    # Stray whitespace in the qrels deserves a message of its own: look for the ids without it, too.
-    known = retriever.known_doc_ids(relevant | {doc_id.strip() for doc_id in relevant})
-    if known is not None:
-        findings += check_qrels_against_collection(dataset.qrels, dict.fromkeys(known))
-    return raise_errors(findings)
+    findings: list[Finding] = []
+    for qrels, _ in protocol.judged(dataset.qrels) if protocol is not None else [(dataset.qrels, ())]:
+        findings += check_qrels_against_queries(qrels, dataset.queries)
+        relevant = {doc_id for documents in qrels.values() for doc_id, grade in documents.items() if grade > 0}
+        # Stray whitespace in the qrels deserves a message of its own: look for the ids without it, too.
+        known = retriever.known_doc_ids(relevant | {doc_id.strip() for doc_id in relevant})
+        if known is not None:
+            findings += check_qrels_against_collection(qrels, dict.fromkeys(known))
+    return raise_errors(list(dict.fromkeys(findings)))

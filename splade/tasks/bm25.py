@@ -59,7 +59,10 @@ def _compare_with_model(result: EvaluatedRun, protocol: EvaluationProtocol, mode
     """Return effectiveness, differences and costs of BM25 and of the model's run for one data set."""
     folders = {result.system: result.folder, "splade": model_dir}
     runs = {system: read_run(folder / RUN_FILE) for system, folder in folders.items()}
-    compared = compare_runs(runs, result.dataset.qrels or {}, protocol.metrics, baseline=result.system)
     costs = {result.system: result.costs, "splade": stored_costs(model_dir)}
-    tables = [means_table(compared), differences_table(compared), costs_table(costs)]
+    tables = []
+    for qrels, metrics in protocol.judged(result.dataset.qrels or {}):
+        compared = compare_runs(runs, qrels, metrics, baseline=result.system)
+        tables += [means_table(compared), differences_table(compared)]
+    tables.append(costs_table(costs))
     return "\n\n".join([result.dataset.name, *(table.to_text() for table in tables)])

@@ -47,7 +47,9 @@ def _file_names(experiment: Experiment) -> list[str]:
     n_collections = len(experiment.data.Q_COLLECTION_PATH)
     if n_collections == 1:
         return ["queries_anserini.tsv"]
-    names = experiment.config.retrieval_name or [str(i) for i in range(n_collections)]
+    given = experiment.config.retrieval_name
+    names = list(dict.fromkeys(given)) or [str(i) for i in range(n_collections)]
+    names = names if len(names) == n_collections else given
     if len(names) != n_collections:
         raise ConfigError(
             f"one entry per query collection is needed: config.retrieval_name has {len(names)}, data."

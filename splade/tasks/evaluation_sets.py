@@ -1,6 +1,7 @@
 """The data sets that a task retrieves for or evaluates: opened, and checked to belong together. Needs no model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment
@@ -12,8 +13,8 @@ from splade.datasets.qrels import read_qrels
 from splade.datasets.text_collection import FileCollection, TextCollection
 from splade.errors import ConfigError, DataError
 from splade.evaluation.checks import Finding, check_collection_against_queries
-from splade.evaluation.measures import largest_cut
-from splade.evaluation.protocols import TrecProtocol
+from splade.evaluation.measures import largest_cut, parse_metrics
+from splade.evaluation.protocols import EvaluationProtocol, SeveralQrels, TrecProtocol
 from splade.reports.summaries import metric_line
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.storage.atomic import write_json
@@ -23,54 +24,97 @@ ALL_METRICS_FILE = "perf_all_datasets.json"
 _TAKEN = ("before", RECORD_FOLDER, JOBS_FOLDER)
 
 
+@dataclass(frozen=True)
+class _Named:
+    """The paths of a data set, and its qrels with the metrics asked for: as many as its name is repeated."""
+
+    name: str
+    queries: str | None
+    judgements: Sequence[tuple[str | None, list[str]]]
+
+
 def open_evaluation_sets(
     experiment: Experiment, with_queries: bool = True
-) -> list[tuple[Dataset, TrecProtocol | None]]:
+) -> list[tuple[Dataset, EvaluationProtocol | None]]:
     """Open queries and qrels of every evaluated data set, with the metrics asked for; None without qrels.
+
+    A name that `config.retrieval_name` repeats is one data set, whose run several qrels judge.
 
     Raises:
         ConfigError: as `check_evaluation_settings`.
         DataError: a file is missing or wrong.
     """
-    check_evaluation_settings(experiment)
-    run, data = experiment.config, experiment.data
-    n_sets = len(run.retrieval_name)
-    sets: list[tuple[Dataset, TrecProtocol | None]] = []
-    for name, queries, qrels, metrics in zip(
-        run.retrieval_name,
-        data.Q_COLLECTION_PATH if with_queries else [None] * n_sets,
-        data.EVAL_QREL_PATH or [None] * n_sets,
-        run.eval_metric or [[]] * n_sets,
-        strict=True,
-    ):
-        if queries is not None:
-            dataset = Dataset.open(name, queries, qrels)
+    sets: list[tuple[Dataset, EvaluationProtocol | None]] = []
+    for one in check_evaluation_settings(experiment):
+        (path, metrics), *others = one.judgements
+        if one.queries is not None and with_queries:
+            dataset = Dataset.open(one.name, one.queries, path)
         else:
-            dataset = Dataset(name, {}, None if qrels is None else read_qrels(qrels))
-        sets.append((dataset, TrecProtocol(metrics) if qrels is not None else None))
+            dataset = Dataset(one.name, {}, None if path is None else read_qrels(path))
+        protocol = None if path is None else TrecProtocol(metrics)
+        if protocol is None or not others:
+            sets.append((dataset, protocol))
+        else:
+            judged = [(read_qrels(str(other)), TrecProtocol(names)) for other, names in others]
+            sets.append((dataset, SeveralQrels(protocol, judged)))
     return sets
 
 
-def check_evaluation_settings(experiment: Experiment) -> None:
-    """Check that names, queries, qrels and metrics of the data sets belong together, before any work.
+def check_evaluation_settings(experiment: Experiment) -> list[_Named]:
+    """Check that names, queries, qrels and metrics of the data sets belong together, before any work; return them.
 
     Raises:
-        ConfigError: lists of different lengths, a name used twice, an unknown metric, or a metric deeper than top_k.
+        ConfigError: lists of different lengths, a name repeated with other queries or without qrels, an unknown metric,
+            one that two qrels of a name give, or one that is deeper than top_k.
     """
     run, data = experiment.config, experiment.data
+    names, distinct = run.retrieval_name, list(dict.fromkeys(run.retrieval_name))
+    queries: Sequence[str | None] = data.Q_COLLECTION_PATH
+    if len(queries) == len(distinct) < len(names):
+        queries = [queries[distinct.index(name)] for name in names]
     lists: dict[str, Sequence[object]] = {
-        "config.retrieval_name": run.retrieval_name,
+        "config.retrieval_name": names,
         "data.EVAL_QREL_PATH": data.EVAL_QREL_PATH,
         "config.eval_metric": run.eval_metric,
-        "data.Q_COLLECTION_PATH": data.Q_COLLECTION_PATH,
+        "data.Q_COLLECTION_PATH": queries,
     }
     lengths = {name: len(value) for name, value in lists.items() if value}
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise ConfigError(f"one entry per data set is needed: {listing}")
-    check_names(run.retrieval_name)
+    check_names(distinct)
     for metrics in run.eval_metric:
         check_depth_asked_for(run.top_k, metrics)
+    judgements = list(
+        zip(data.EVAL_QREL_PATH or [None] * len(names), run.eval_metric or [[] for _ in names], strict=True)
+    )
+    sets = []
+    for name in distinct:
+        places = [place for place, other in enumerate(names) if other == name]
+        own = [queries[place] if queries else None for place in places]
+        sets.append(_Named(name, own[0], [judgements[place] for place in places]))
+        _check_repeated(sets[-1], own)
+    return sets
+
+
+def _check_repeated(one: _Named, queries: Sequence[str | None]) -> None:
+    """Raise a ConfigError unless the repeated name stands for one run that several qrels judge."""
+    twice = f"config.retrieval_name has '{one.name}' twice"
+    if len(set(queries)) > 1:
+        raise ConfigError(
+            f"{twice}, with the queries {' and '.join(map(str, queries))}: the second run would replace the first"
+        )
+    if len(one.judgements) > 1 and any(path is None for path, _ in one.judgements):
+        raise ConfigError(f"{twice}: give qrels for each (data.EVAL_QREL_PATH), or name it once")
+    by: dict[str, str | None] = {}
+    for path, metrics in one.judgements if len(one.judgements) > 1 else ():
+        for measure in parse_metrics(metrics):
+            if measure.name in by:
+                raise ConfigError(
+                    f"{twice}, and both {by[measure.name]} and {path} give {measure.name}, of which perf.json can hold "
+                    "one: leave it out of one entry of config.eval_metric"
+                )
+            by[measure.name] = path
 
 
 def check_names(names: Sequence[str]) -> None:

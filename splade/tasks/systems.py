@@ -77,7 +77,7 @@ class SparseSystem(System):
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Index the documents, or open the index that is there."""
         run, corpus = self._experiment.config, dataset.documents
-        index = Index.build(index_dir, self._model, corpus, run.overwrite_final)
+        index = Index.build(index_dir, self._model, corpus, run.overwrite)
         findings = [*self._findings, *self._model.documents.check_truncation(text for _, text in corpus)]
         findings += check_index(index.postings)
         if process_rank() == 0:

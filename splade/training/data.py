@@ -151,7 +151,7 @@ def load_full_ranking(config: FullRanking | None, metrics: Sequence[str]) -> Ful
 
 
 def check_monitoring(experiment: Experiment, data: TrainingData) -> None:
-    """Raise a ConfigError when `monitoring_ckpt` is something that is not measured."""
+    """Raise a ConfigError when `monitoring_ckpt` or `early_stopping` is something that is not measured."""
     run = experiment.config
     measured = (["loss"] if data.held_out is not None else []) + (
         list(run.validation_metrics) if data.full_ranking is not None else []
@@ -162,6 +162,11 @@ def check_monitoring(experiment: Experiment, data: TrainingData) -> None:
         )
     if not measured and run.early_stopping:
         raise ConfigError(
-            "config.early_stopping=true needs validation: set data.VALIDATION_SIZE_FOR_LOSS or "
-            "data.VALIDATION_FULL_RANKING"
+            f"config.early_stopping={str(run.early_stopping).lower()} needs validation: set "
+            "data.VALIDATION_SIZE_FOR_LOSS or data.VALIDATION_FULL_RANKING"
+        )
+    if isinstance(run.early_stopping, str) and run.early_stopping not in measured:
+        raise ConfigError(
+            f"config.early_stopping={run.early_stopping} is not measured here: true, false or one of "
+            f"{', '.join(measured)} is meant"
         )

@@ -39,6 +39,7 @@ class TrainResult:
         best_step: step of the checkpoint that was kept as the model.
         best: value of `monitoring_ckpt` at that step, or None without validation.
         monitored: name of that value.
+        kept: whether that is the `best` or the `last` one.
         report: the size of the training set and what was left out of it, a line each.
     """
 
@@ -48,10 +49,11 @@ class TrainResult:
     best: float | None
     monitored: str
     report: str
+    kept: str = "best"
 
     def summary(self) -> str:
         """Return what was trained, on what, and where it is."""
-        best = "" if self.best is None else f", best {self.monitored} {self.best:.4f} at step {self.best_step}"
+        best = "" if self.best is None else f", {self.kept} {self.monitored} {self.best:.4f} at step {self.best_step}"
         lines = [f"trained {self.steps} steps{best}", *self.report.splitlines(), f"model in {self.folder / 'model'}"]
         return "\n  ".join(lines)
 
@@ -92,8 +94,9 @@ def train_model(experiment: Experiment) -> TrainResult:
     result = TrainResult(
         folder=folder.path,
         steps=trainer.state.global_step,
-        best_step=trainer.best_step,
-        best=trainer.state.best_metric,
+        best_step=trainer.kept_step,
+        best=trainer.kept_value,
+        kept="last" if experiment.config.overwrite_final else "best",
         monitored=experiment.config.monitoring_ckpt,
         report=data.report,
     )

@@ -33,7 +33,7 @@ class RunFolder:
         self.checkpoints = self.path / CHECKPOINTS_FOLDER
         self._record, self._schema = asdict(experiment), type(experiment)
         self.settings = settings_affecting(experiment, Affects.TRAIN)
-        self._overwrite = experiment.config.overwrite_final
+        self._overwrite = experiment.config.overwrite
 
     def outcome(self) -> JsonObject | None:
         """Return what `finish` wrote when these settings were trained to the end, else take the folder's lock.
@@ -59,7 +59,7 @@ class RunFolder:
             raise ConfigError(
                 f"config.checkpoint_dir={self.path} belongs to a run with other settings "
                 f"({_first_difference(before, self.settings)}). Give another config.checkpoint_dir, or replace that "
-                "run with config.overwrite_final=true"
+                "run with config.overwrite=true"
             )
         if before != self.settings or not (self.path / DONE_FILE).is_file():
             return None

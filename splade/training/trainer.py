@@ -1,5 +1,6 @@
 """Training on top of `transformers.Trainer`: our objective, our validation, and checkpoints that are complete."""
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
 from splade.distributed import LONGEST_WAIT, n_processes, process_rank, wait_for_all
-from splade.errors import ConfigError, SpladeError
+from splade.errors import SpladeError
 from splade.models.save import saving
 from splade.models.splade import Splade
 from splade.training.callbacks import (
@@ -43,14 +44,13 @@ OBJECTIVE_FILE = "objective.safetensors"
 CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
 LOSSES_AT_ONCE = 100  # that are looked at together on a GPU
 
+logger = logging.getLogger(__name__)
+
 
 class SpladeTrainer(Trainer):
     """Trains a `Splade` model as `config` says.
 
     The sampler has the examples in the order of training; `validation`, if any, is made every `record_frequency` steps.
-
-    Raises:
-        ConfigError: settings that this machine or these processes cannot run.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class SpladeTrainer(Trainer):
         folder = Path(str(run.checkpoint_dir))
         arguments = training_arguments(run, schedule, folder / CHECKPOINTS_FOLDER, validation is not None)
         self.stopping = None
+        self.keeps_last, self.monitored = run.overwrite_final, run.monitoring_ckpt
         if run.early_stopping:
-            self.stopping = EarlyStopping(
-                f"eval_{run.monitoring_ckpt}", bool(arguments.greater_is_better), run.patience
-            )
+            watched = run.early_stopping if isinstance(run.early_stopping, str) else run.monitoring_ckpt
+            self.stopping = EarlyStopping(f"eval_{watched}", watched != "loss", run.patience)
         super().__init__(
             model=model,
             args=arguments,
@@ -98,7 +98,7 @@ class SpladeTrainer(Trainer):
         self._speed = Speedometer(0)
 
     def train_from(self, step: int | None) -> None:
-        """Train from the start, or resume from the checkpoint of a step; the model ends with its best weights."""
+        """Train from the start, or resume from the checkpoint of a step; the model ends with the weights to keep."""
         checkpoint = None if step is None else checkpoint_path(self.checkpoints, step)
         if checkpoint is not None and self._stopped_at(checkpoint):
             self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
@@ -107,13 +107,24 @@ class SpladeTrainer(Trainer):
             self._speed = Speedometer(step or 0)
             self._load_rng_state(None if checkpoint is None else str(checkpoint))
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        load_weights(self.splade, checkpoint_path(self.checkpoints, self.best_step))
+        load_weights(self.splade, checkpoint_path(self.checkpoints, self.kept_step))
 
     @property
     def best_step(self) -> int:
         """The step with the best validation; the last one without validation."""
         best = self.state.best_global_step
         return self.state.global_step if best is None else best
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights become the model."""
+        return self.state.global_step if self.keeps_last else self.best_step
+
+    @property
+    def kept_value(self) -> float | None:
+        """What `monitoring_ckpt` was at that step; None without validation."""
+        measured = [row for row in self.state.log_history if f"eval_{self.monitored}" in row]
+        return measured[-1][f"eval_{self.monitored}"] if self.keeps_last and measured else self.state.best_metric
 
     def compute_loss(
         self,
@@ -211,7 +222,7 @@ def training_arguments(run: RunConfig, schedule: Schedule, folder: Path, validat
     """Translate `config` into the arguments of `transformers.Trainer`."""
     cuda = torch.cuda.is_available()
     if run.fp16 and not cuda:
-        raise ConfigError("config.fp16=true needs a CUDA device; on a CPU use config.bf16=true or neither")
+        logger.info("config.fp16=true is for CUDA devices; on this machine training is in float32")
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=schedule.batch_size // n_processes(),
@@ -222,7 +233,7 @@ def training_arguments(run: RunConfig, schedule: Schedule, folder: Path, validat
         lr_scheduler_type="linear",
         gradient_accumulation_steps=run.gradient_accumulation_steps,
         max_grad_norm=run.max_grad_norm,
-        fp16=run.fp16,
+        fp16=run.fp16 and cuda,
         bf16=run.bf16,
         use_cpu=not cuda,
         seed=run.seed,

@@ -302,7 +302,7 @@ def test_broken_settings_of_an_interrupted_run(settings, finished, text):
 
 def test_an_overwrite_that_is_killed_leaves_no_finished_model(settings, finished):
     """The old model would pass for one of the new settings, or of the old ones although its checkpoints are gone."""
-    new = experiment(settings, finished, **{"config.lr": 1e-4, "config.overwrite_final": True})
+    new = experiment(settings, finished, **{"config.lr": 1e-4, "config.overwrite": True})
     folder = RunFolder(new)
     assert folder.outcome() is None
     assert folder.start() is None

@@ -93,7 +93,7 @@ def test_index_of_another_model(made, make_model, tmp_path):
     assert f"was made with the model '{small}'" in message and "index again with this one" in message
     assert not (tmp_path / "out").exists()
     message = refused(IndexFileError, index, other, folder)
-    assert "another config.index_dir" in message and "config.overwrite_final=true" in message
+    assert "another config.index_dir" in message and "config.overwrite=true" in message
 
 
 def test_qrels_of_another_set(made, tmp_path):

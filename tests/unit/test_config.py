@@ -1,6 +1,7 @@
 """The configuration: what is chosen, what is refused, and what the errors say."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -10,8 +11,9 @@ from omegaconf import OmegaConf
 
 from splade.config import compose_experiment, require, schema, to_experiment
 from splade.config.choose import choose_config, conf_folder, register, without_config_options
-from splade.config.keys import members, schema_keys
+from splade.config.keys import ENTRY, members, schema_keys
 from splade.config.record import save_config
+from splade.config.renamed import RENAMED_GROUPS, RENAMED_KEYS
 from splade.config.schema import Affects
 from splade.errors import ConfigError
 
@@ -68,6 +70,65 @@ def test_zero_is_a_value():
 def test_wrong_overrides_are_named(override, parts):
     message = composition_error(override)
     assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("hf.training.learning_rate=1", "config.lr"),
+        ("+hf.data.n_negatives=3", "config.n_negatives"),
+        ("hf.num_train_epochs=3", "config.nb_epochs"),
+        ("hf.nonsense=3", "conf/README.md"),
+        ("train/data=vienna_triplets", "it is called distil_from_bm25 now"),
+        ("train/model=distilbert", "it is called splade now"),
+        ("train/config=toy", "it is called splade_toy now"),
+    ],
+)
+def test_names_from_elsewhere_are_answered_with_those_here(override, name):
+    assert name in composition_error(override)
+
+
+def test_names_from_elsewhere_in_a_file_and_in_the_table(tmp_path):
+    path = tmp_path / "theirs.yaml"
+    path.write_text("hf:\n  training: {num_train_epochs: 5, T_d: 3, other: 1}\n")
+    with pytest.raises(ConfigError, match=r"(?s)theirs.yaml: has a section 'hf'.*T_d: config.regularizer.FLOPS.T$"):
+        register(choose_config({"SPLADE_CONFIG_FULLPATH": str(path)}))
+    table = (conf_folder() / "README.md").read_text().partition("## Names from elsewhere")[2]
+    rows = dict(re.findall(r"\| `([^`]+)`.*? \| `([^`]+)`", table))
+    assert {name: now.split()[0].rstrip(",") for name, now in RENAMED_KEYS.items()}.items() <= rows.items()
+    known = {key.name.replace(ENTRY, entry) for key in schema_keys() for entry in ("L1", "FLOPS")}
+    later = {"config.prompt_q", "config.prompt_d"}
+    assert {now.split()[0].partition("=")[0] for now in RENAMED_KEYS.values()} <= known | later
+    for group, now in RENAMED_GROUPS.items():
+        folder, _, option = group.rpartition("/")
+        assert not (conf_folder() / f"{group}.yaml").exists()
+        assert (conf_folder() / folder / f"{now.partition(',')[0]}.yaml").is_file()
+        assert rows[f"{folder}={option}"] == f"{folder}={now.partition(',')[0]}"
+
+
+def test_keys_of_a_regulariser_need_no_plus():
+    changes = ["config.regularizer.FLOPS.targeted_rep=q", "config.regularizer.L1.lambda_q=1e-3"]
+    regularizer = compose_experiment("config_default", changes).config.regularizer
+    assert (regularizer["FLOPS"].targeted_rep, regularizer["L1"].lambda_q) == ("q", 1e-3)
+    assert "did you mean 'FLOPS'" in composition_error("config.regularizer.FLOP.lambda_q=1")
+
+
+def test_the_folder_of_the_triplets():
+    def path(*overrides, name="config_splade"):
+        return compose_experiment(name, list(overrides)).data.TRAIN.DATASET_PATH
+
+    assert path("data.TRAIN_DATA_DIR=mine") == "mine"
+    assert path("data.TRAIN.DATASET_PATH=mine.tsv") == "mine.tsv"
+    assert path("data.TRAIN.DATASET_PATH=mine.tsv", "data.TRAIN_DATA_DIR=other") == "mine.tsv"
+    assert path("data.TRAIN_DATA_DIR=mine", name="config_domain_adaptation") == "mine/mined/train/run.json"
+    message = composition_error("data.TRAIN_DATA_DIR=mine", name="config_splade_v3")
+    assert "nothing reads it" in message and "train/data=msmarco" in message
+    assert path("data.TRAIN_DATA_DIR=mine", "train/data=distil_from_self", name="config_splade_v3") == "mine"
+    saved = {"data": {"TRAIN_DATA_DIR": "old", "TRAIN": {"DATASET_PATH": "old"}}}
+    assert to_experiment(OmegaConf.create(saved)).data.TRAIN.DATASET_PATH == "old"
+    saved["data"]["TRAIN_DATA_DIR"] = "new"  # of those who take a saved configuration to other triplets
+    again = to_experiment(OmegaConf.create(saved), frozenset({"data.TRAIN_DATA_DIR"}))
+    assert again.data.TRAIN.DATASET_PATH == "new"
 
 
 def test_plus_is_accepted_for_optional_keys():

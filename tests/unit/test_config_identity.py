@@ -72,6 +72,13 @@ def test_values_that_are_not_there():
     assert recorded_settings(record, TRAIN) == settings_affecting(PLAIN, TRAIN)
 
 
+def test_overwrite_final_of_an_earlier_version_meant_overwrite():
+    record = asdict(PLAIN)
+    del record["config"]["overwrite"]
+    record["config"]["overwrite_final"] = True
+    assert recorded_settings(record, TRAIN)["config.overwrite_final"] is False
+
+
 @dataclass
 class LaterRun(RunConfig):
     """The run section of a later version."""
@@ -108,7 +115,7 @@ def test_keys_added_later_leave_a_finished_training_run_valid(finished):
         later_run(finished, dropout=0.2).outcome()
     with pytest.raises(ConfigError, match=r"config.lr was 0.5, is 0.25\)"):
         later_run(finished, lr=0.25).outcome()
-    assert later_run(finished, lr=0.25, overwrite_final=True).outcome() is None
+    assert later_run(finished, lr=0.25, overwrite=True).outcome() is None
 
 
 def test_a_run_folder_of_an_older_version_is_recognised(finished):

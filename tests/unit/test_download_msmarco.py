@@ -166,9 +166,11 @@ def test_everything_that_the_configurations_name_is_made(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = compose_experiment("config_splade++_cocondenser_ensembledistil").data
     assert len(open_collection(str(data.COLLECTION_PATH))) == 200
-    for queries, qrels in zip(data.Q_COLLECTION_PATH, data.EVAL_QREL_PATH, strict=True):
+    for queries, qrels in zip([data.Q_COLLECTION_PATH[i] for i in (0, 1, 1, 2, 2)], data.EVAL_QREL_PATH, strict=True):
         assert set(dict(open_queries(queries))) == set(read_qrels(str(qrels)))
     assert read_qrels(str(data.EVAL_QREL_PATH[1]))["4003"] == {"3": 3}
+    assert [read_qrels(str(data.EVAL_QREL_PATH[2]))[f"400{grade}"][str(grade)] for grade in range(4)] == [0, 0, 1, 1]
+    assert len(open_queries(str(data.flops_queries))) == 40
     ranking = load_full_ranking(data.VALIDATION_FULL_RANKING, ["MRR@10"])
     assert ranking is not None and len(ranking.dataset.queries) == 5
     assert all(query_id.startswith("30") for query_id in ranking.dataset.queries), "dev small has no part in validation"
@@ -188,10 +190,21 @@ def test_a_second_run_fetches_and_changes_nothing(script: ModuleType, server: Se
     assert len(server.requests) == asked
 
 
+def test_what_an_earlier_version_made_is_moved_to_its_place(script: ModuleType, server: Server, tmp_path: Path):
+    parts = ["base", "hard_negatives", "distil_mse"]
+    script.arrange(layout_of(script, server, tmp_path), parts)
+    made, asked = contents(tmp_path), len(server.requests)
+    for former, now in script.FORMER_NAMES.items():
+        (tmp_path / former).parent.mkdir(exist_ok=True)
+        (tmp_path / now).rename(tmp_path / former)
+    script.arrange(layout_of(script, server, tmp_path), parts)
+    assert contents(tmp_path) == made and len(server.requests) == asked
+
+
 def test_the_validation_set_is_the_same_every_time(script: ModuleType, server: Server, tmp_path: Path):
     for name in ("one", "two"):
         script.arrange(layout_of(script, server, tmp_path / name), ["base"])
-    files = [name for name in contents(tmp_path / "one") if name.startswith("val_")]
+    files = [name for name in contents(tmp_path / "one") if name.startswith("val_retrieval/")]
     assert len(files) == 3
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
 
@@ -296,6 +309,9 @@ def test_command_line(script: ModuleType, server: Server, tmp_path: Path, capsys
     with pytest.raises(SystemExit):
         script.main(["hard_negative"])
     assert "did you mean 'hard_negatives'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main(["vienna_triplets"])
+    assert "is called 'distil_mse' now" in capsys.readouterr().err
 
 
 def test_no_space_on_the_disk(script: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

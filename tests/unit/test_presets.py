@@ -1,19 +1,22 @@
-"""Every shipped preset: what it composes to, and two real training steps of it with a tiny model on toy data."""
+"""Every shipped preset: what it composes to, and two training steps on a miniature of the published data archive."""
 
 import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+from published_archive import SCORES, write_archive, write_models
+from transformers import BertForMaskedLM
 
 from splade.config import Experiment, compose_experiment
 from splade.config.choose import available_configs, conf_folder
+from splade.config.inputs import check_inputs
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
 from splade.errors import ConfigError
@@ -37,7 +40,7 @@ ON_OTHER_DATA = ("config_default", "config_domain_adaptation", "techniques/")
 ON_MSMARCO = [name for name in PRESETS if not name.startswith(ON_OTHER_DATA)]
 
 DISTILBERT, COCONDENSER = "distilbert-base-uncased", "Luyu/co-condenser-marco"
-BERT_TINY = "google/bert_uncased_L-2_H-128_A-2"
+MIDDLE_TRAINED, MIDDLE_TRAINED_TINY = "models/mlm_flops/DistilBERT", "models/mlm_flops/BERTiny"
 TRIPLETS, SCORED, HARD = "triplets", "triplets_with_distil", "hard_negatives"
 
 # preset -> model, query model, data, loss, (L1 lambda_q, FLOPS lambda_q, FLOPS lambda_d), T, steps, batch
@@ -62,19 +65,19 @@ PUBLISHED = {
         *((None, 0.5, 0.4), 50_000, 150_000, 16),
     ),
     "efficient_splade/config_VI_doc_medium": (
-        *(DISTILBERT, None, HARD, "KlDiv"),
+        *(MIDDLE_TRAINED, None, HARD, "KlDiv"),
         *((None, None, 5e-4), 10_000, 50_000, 128),
     ),
     "efficient_splade/config_VI_doc_small": (
-        *(DISTILBERT, None, HARD, "KlDiv"),
+        *(MIDDLE_TRAINED, None, HARD, "KlDiv"),
         *((None, None, 5e-3), 10_000, 50_000, 128),
     ),
 } | {
     f"efficient_splade/config_{family}_{size}": (
-        *(DISTILBERT, query_model, HARD, "KlDiv"),
+        *(MIDDLE_TRAINED, query_model, HARD, "KlDiv"),
         *((l1, None, flops), 50_000, 250_000, 128),
     )
-    for family, query_model in (("V", DISTILBERT), ("BT_VI", BERT_TINY))
+    for family, query_model in (("V", MIDDLE_TRAINED), ("BT_VI", MIDDLE_TRAINED_TINY))
     for size, l1, flops in (("large", 5e-4, 5e-4), ("medium", 5e-3, 5e-4), ("small", 5e-3, 5e-3))
 }
 
@@ -84,13 +87,6 @@ CONTRACT_NAMES = {
     *PUBLISHED,
     "efficient_splade/config_V_from_huggingface",
     "config_splade_v3",
-}
-
-# A small training set of each kind, and the override that chooses it.
-TOY_DATA = {
-    "triplets": "train/data=toy_triplets",
-    "triplets_with_distil": "train/data=toy_triplets_with_scores",
-    "hard_negatives": "train/data=toy_hard_negatives",
 }
 
 
@@ -114,7 +110,7 @@ def test_composes_and_fits_together(name: str):
     assert experiment.init_dict.model_type_or_dir
     assert experiment.data.COLLECTION_PATH
     assert experiment.data.flops_queries
-    assert len(experiment.data.Q_COLLECTION_PATH) == len(experiment.config.retrieval_name) >= 1
+    assert len(experiment.data.Q_COLLECTION_PATH) == len(set(experiment.config.retrieval_name)) >= 1
 
 
 def test_every_preset_writes_into_folders_of_its_own():
@@ -134,13 +130,17 @@ def test_header_says_what_it_is_and_how_to_run_it(name: str):
 @pytest.mark.parametrize("name", ON_MSMARCO)
 def test_common_settings_of_the_published_models(name: str):
     experiment = preset(name)
-    run, ranking = experiment.config, experiment.data.VALIDATION_FULL_RANKING
-    assert (run.lr, run.weight_decay, run.warmup_steps, run.seed, run.fp16) == (2e-5, 0.01, 6000, 123, True)
+    run, data = experiment.config, experiment.data
+    single_gpu = name.endswith("_monogpu")
+    assert (run.lr, run.seed, run.fp16, experiment.init_dict.fp16) == (2e-5, 123, True, True)
+    assert (run.eval_batch_size, run.index_retrieve_batch_size) == ((16, 16) if single_gpu else (600, 500))
     assert run.validation_metrics == ["MRR@10", "recall@100", "recall@200", "recall@500"]
     assert (run.monitoring_ckpt, run.record_frequency) == ("MRR@10", 10_000)
-    assert run.max_length == (128 if name.startswith("sigir23/") else 256)
-    assert ranking is not None and ranking.TOP_K >= largest_cut(run.validation_metrics)
-    assert run.retrieval_name == ["MSMARCO", "TREC_DL_2019", "TREC_DL_2020"]
+    assert run.max_length == (128 if name in SEVERAL_NEGATIVES else 256)
+    assert data.VALIDATION_FULL_RANKING is not None
+    assert data.VALIDATION_FULL_RANKING.TOP_K >= largest_cut(run.validation_metrics)
+    assert data.VALIDATION_SIZE_FOR_LOSS == (None if data.type == HARD else 60_000)
+    assert run.retrieval_name == ["MSMARCO", *("TREC_DL_2019",) * 2, *("TREC_DL_2020",) * 2]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -154,37 +154,63 @@ def test_published_settings(name: str):
     assert loss_of(experiment).terms.keys() == {loss}
     assert (l1.lambda_q if l1 is not None else None, flops.lambda_q, flops.lambda_d) == lambdas
     assert {regularizer.growth_steps for regularizer in regularizers.values()} == {growth_steps}
-    assert (run.nb_iterations, run.train_batch_size) == (steps, batch)
+    assert (run.nb_iterations, run.train_batch_size, run.warmup_steps, run.weight_decay) == (steps, batch, 6000, 0.01)
+    assert run.overwrite_final == name.startswith("efficient_splade/")
+    assert {regularizer.pool for regularizer in regularizers.values()} == {"sides"}
     assert run.matching_type == ("splade_doc" if "VI_doc" in name else "splade")
     assert experiment.init_dict.agg == "max"
     assert (run.augment_pairs == "in_batch_negatives") == (loss == "InBatchPairwiseNLL")
 
 
-def test_several_negatives():
-    v3 = preset("config_splade_v3")
-    assert v3.config.n_negatives == 8
-    assert {name: weight for name, (_, weight) in loss_of(v3).terms.items()} == {
-        "KlDiv": 1.0,
-        "AllPairsMarginMSE": 0.05,
+# preset -> negatives, queries per GPU, weight decay, loss, L1 lambda_q, FLOPS lambda_d, T
+SEVERAL_NEGATIVES = {
+    "config_splade_v3": (8, 20, 0.01, {"KlDiv": 0.99, "AllPairsMarginMSE": 0.05}, 0.01, 0.02, 30_000),
+    "sigir23/config_32neg_distil": (32, 5, 0.0, {"KlDiv": 0.99, "Contrastive": 0.01}, 5e-3, 5e-3, None),
+    "sigir23/config_32neg_nodistil": (32, 5, 0.0, {"Contrastive": 1.0}, 5e-3, 5e-3, None),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL_NEGATIVES)
+def test_several_negatives(name: str):
+    n_negatives, batch, decay, loss, l1, flops, growth_steps = SEVERAL_NEGATIVES[name]
+    experiment = preset(name)
+    run = experiment.config
+    assert (run.n_negatives, run.per_device_train_batch_size, run.weight_decay) == (n_negatives, batch, decay)
+    assert (run.nb_epochs, run.warmup_ratio, run.overwrite_final) == (5, 0.01, True)
+    assert (run.nb_iterations, run.train_batch_size, run.warmup_steps) == (None, None, None)
+    assert {term: weight for term, (_, weight) in loss_of(experiment).terms.items()} == loss
+    assert {(r.name, r.lambda_q, r.lambda_d, r.growth_steps) for r in parse_regularizers(run.regularizer)} == {
+        ("L1", l1, None, growth_steps),
+        ("FLOPS", None, flops, growth_steps),
+        ("anti_zero", 1.0, 1.0, None),
     }
-    for kind in ("distil", "nodistil", "dense"):
-        experiment = preset(f"sigir23/config_32neg_{kind}")
-        regularizers = parse_regularizers(experiment.config.regularizer)
-        assert (experiment.config.n_negatives, experiment.config.train_batch_size) == (32, 5)
-        assert loss_of(experiment).needs_teacher == (kind != "nodistil")
-        lambdas = [(r.name, r.lambda_q, r.lambda_d, r.growth_steps) for r in regularizers]
-        sparse = [("L1", 5e-3, None, None), ("FLOPS", None, 5e-3, None)]
-        assert lambdas == ([] if kind == "dense" else sparse)
+    documents = [r for r in parse_regularizers(run.regularizer) if r.lambda_d is not None]
+    assert {r.pool for r in documents} == {"all"}
+    header = (conf_folder() / f"{name}.yaml").read_text()
+    assert "twice" not in header and "doubled" not in header
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "path"),
+    [
+        ("msmarco", TRIPLETS, "data/msmarco/triplets"),
+        ("distil_from_bm25", SCORED, "data/msmarco/distil_mse"),
+        ("distil_from_self", SCORED, "data/msmarco/splade_triplets"),
+        ("distil_from_ensemble", HARD, f"data/msmarco/{SCORES}"),
+    ],
+)
+def test_the_published_names_of_training_data(option: str, kind: str, path: str):
+    data = compose_experiment("config_splade++_ensembledistil", [f"train/data={option}"]).data
+    assert (data.type, data.TRAIN.DATASET_PATH) == (kind, path)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_group_overrides_work_with_every_preset(name: str):
-    experiment = compose_experiment(
-        name, ["train/data=msmarco", "index=msmarco", "retrieve_evaluate=all", "flops=msmarco", "config.seed=7"]
-    )
+    groups = ["train/data=distil_from_ensemble", "index=msmarco", "retrieve_evaluate=all", "flops=msmarco"]
+    experiment = compose_experiment(name, [*groups, "config.seed=7"])
     assert experiment.data.type == "hard_negatives"
     assert experiment.data.COLLECTION_PATH == "data/msmarco/full_collection"
-    assert experiment.data.Q_COLLECTION_PATH[1] == "data/msmarco/TREC_DL_2019/queries"
+    assert experiment.data.Q_COLLECTION_PATH[1] == "data/msmarco/TREC_DL_2019/queries_2019"
     assert experiment.data.EVAL_QREL_PATH[0] == "data/msmarco/dev_qrel.json"
     assert experiment.config.seed == 7
     check_loss_fits(experiment, loss_of(experiment))
@@ -194,10 +220,8 @@ def test_terms_of_a_sum_are_added_and_removed():
     overrides = ["~config.loss.AllPairsMarginMSE", "config.loss.KlDiv=0.99", "+config.loss.Contrastive=0.01"]
     assert compose_experiment("config_splade_v3", overrides).config.loss == {"KlDiv": 0.99, "Contrastive": 0.01}
     assert compose_experiment("config_splade_v3", ["config.loss=KlDiv"]).config.loss == "KlDiv"
-    added = ["+config.regularizer.anti_zero.lambda_q=1", "+config.regularizer.anti_zero.lambda_d=1"]
-    for kind in ("distil", "nodistil"):
-        regularizer = compose_experiment(f"sigir23/config_32neg_{kind}", added).config.regularizer
-        assert set(regularizer) == {"L1", "FLOPS", "anti_zero"}
+    regularizer = compose_experiment("config_splade++_max", ["config.regularizer.anti_zero.lambda_d=1"]).config
+    assert set(regularizer.regularizer) == {"FLOPS", "anti_zero"}
 
 
 def test_data_folder_is_chosen_by_a_variable(monkeypatch: pytest.MonkeyPatch):
@@ -215,77 +239,46 @@ def test_domain_adaptation_takes_every_path_from_one_key():
     assert data.TRAIN.QREL_PATH != data.EVAL_QREL_PATH[0]
 
 
-@pytest.fixture(scope="session")
-def tiny_model(splade_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random BERT with one layer of 16 units, over the vocabulary of SPLADE-tiny."""
-    folder = tmp_path_factory.mktemp("models") / "random_bert"
-    tokenizer = AutoTokenizer.from_pretrained(splade_tiny)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    BertForMaskedLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the miniature archive was unpacked."""
+    folder = write_archive(tmp_path_factory.mktemp("archive"))
+    write_models(folder)
     return folder
 
 
-def cut_down(name: str, model: Path, folder: Path) -> Experiment:
-    """Return the preset with a tiny model, toy data of the same kind and two steps; everything else is as shipped."""
+def cut_down(name: str, folder: Path, *overrides: str) -> Experiment:
+    """Return the preset with two steps on short texts, a tiny model for one of the hub; the rest is as shipped."""
     original = preset(name)
-    overrides = [
-        TOY_DATA[original.data.type],
-        "data.VALIDATION_FULL_RANKING=null",
-        "data.VALIDATION_SIZE_FOR_LOSS=null",
-        f"init_dict.model_type_or_dir={model}",
-        f"config.checkpoint_dir={folder}",
-        f"config.n_negatives={min(original.config.n_negatives, 3)}",
-        "config.nb_iterations=2",
-        "config.train_batch_size=4",
-        "config.max_length=16",
-        "config.warmup_steps=0",
-        "config.train_monitoring_freq=1",
-        "config.fp16=false",
-    ]
-    if original.init_dict.model_type_or_dir_q is not None:
-        overrides.append(f"init_dict.model_type_or_dir_q={model}")
-    return compose_experiment(name, overrides)
+    changes = ["config.max_length=16", "config.nb_iterations=2", "config.nb_epochs=null", "config.warmup_steps=0"]
+    changes += ["config.warmup_ratio=null", "config.train_monitoring_freq=1", f"config.checkpoint_dir={folder}"]
+    if original.data.VALIDATION_SIZE_FOR_LOSS is not None:
+        changes.append("data.VALIDATION_SIZE_FOR_LOSS=8")
+    if original.init_dict.model_type_or_dir != MIDDLE_TRAINED:
+        changes.append(f"init_dict.model_type_or_dir={MIDDLE_TRAINED}")
+    return compose_experiment(name, [*changes, *overrides])
 
 
-def training_path(name: str) -> str:
-    """Return what decides which code trains a preset; presets that only differ in numbers have the same."""
-    experiment = preset(name)
-    run, init = experiment.config, experiment.init_dict
-    regularizers = [
-        (r.name, r.compute, r.lambda_q is None, r.lambda_d is None, r.selections, r.controller is None)
-        for r in parse_regularizers(run.regularizer)
-    ]
-    queries = init.model_type_or_dir_q is not None, init.freeze_d_model, init.agg, run.matching_type
-    batch = experiment.data.type, run.n_negatives > 1, run.augment_pairs, sorted(loss_of(experiment).terms)
-    return str((regularizers, queries, batch, run.bf16, run.gradient_checkpointing, run.early_stopping))
-
-
-DISTINCT = sorted({training_path(name): name for name in reversed(TRAINED)}.values())
-
-
-@pytest.mark.parametrize("name", DISTINCT)
-def test_two_training_steps(name: str, tiny_model: Path, tmp_path: Path):
-    experiment = cut_down(name, tiny_model, tmp_path)
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "config_domain_adaptation"])
+def test_trains_two_steps_where_the_published_archive_is(
+    name: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(archive)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(archive / "cache"))
+    experiment = cut_down(name, tmp_path)
+    check_inputs(experiment, "run_all")
     result = train(experiment)
-    assert result.steps == 2
+    assert (result.steps, result.monitored) == (2, "MRR@10" if name in ON_MSMARCO else "loss")
     trained = BertForMaskedLM.from_pretrained(tmp_path / "model").state_dict()
-    before = BertForMaskedLM.from_pretrained(tiny_model).state_dict()
+    before = BertForMaskedLM.from_pretrained(MIDDLE_TRAINED).state_dict()
     assert all(torch.isfinite(weights).all() for weights in trained.values())
-    assert any(not torch.equal(trained[key], before[key]) for key in before)
-    separate_queries = experiment.init_dict.model_type_or_dir_q is not None
-    assert (tmp_path / "model_q" / "config.json").is_file() == separate_queries
-    if separate_queries:
+    query_folder = experiment.init_dict.model_type_or_dir_q
+    assert (tmp_path / "model_q" / "config.json").is_file() == (query_folder is not None)
+    if result.best_step > 0:
+        assert any(not torch.equal(trained[key], before[key]) for key in before)
+    if query_folder is not None:
         query_model = BertForMaskedLM.from_pretrained(tmp_path / "model_q").state_dict()
+        before = BertForMaskedLM.from_pretrained(query_folder).state_dict()
         assert any(not torch.equal(query_model[key], before[key]) for key in before)
     rows = (tmp_path / "training_perf.txt").read_text().splitlines()
     columns = rows[0].split(",")
@@ -295,18 +288,17 @@ def test_two_training_steps(name: str, tiny_model: Path, tmp_path: Path):
         assert {f"{regularizer.name}_q", f"{regularizer.name}_d"} & set(columns)
 
 
-def test_validation_by_full_ranking_chooses_the_checkpoint(tiny_model: Path, tmp_path: Path):
+def test_validation_by_full_ranking_chooses_the_checkpoint(tiny_model: Callable[..., Path], tmp_path: Path):
     experiment = compose_experiment(
         "config_splade++_ensembledistil",
         [
             "train/data=toy_hard_negatives",
-            f"init_dict.model_type_or_dir={tiny_model}",
+            f"init_dict.model_type_or_dir={tiny_model()}",
             f"config.checkpoint_dir={tmp_path}",
             "config.nb_iterations=2",
             "config.record_frequency=1",
             "config.train_batch_size=4",
             "config.max_length=16",
-            "config.fp16=false",
         ],
     )
     result = train(experiment)

@@ -146,9 +146,9 @@ def test_finished_run_is_left_alone_and_other_settings_are_refused(settings, tmp
     before = (tmp_path / "checkpoint" / "model" / "model.safetensors").stat().st_mtime_ns
     assert train(experiment(settings)) == first
     assert (tmp_path / "checkpoint" / "model" / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match="config.lr was 0.001, is 0.002.*overwrite_final"):
+    with pytest.raises(ConfigError, match="config.lr was 0.001, is 0.002.*config.overwrite=true"):
         train(experiment(settings, **{"config.lr": 2e-3}))
-    replaced = train(experiment(settings, **{"config.lr": 2e-3, "config.overwrite_final": True}))
+    replaced = train(experiment(settings, **{"config.lr": 2e-3, "config.overwrite": True}))
     assert replaced.best != first.best
 
 
@@ -170,7 +170,7 @@ def test_half_written_checkpoints_do_not_count(tmp_path):
         ({"config.n_negatives": 4}, "hard_negatives"),
         ({"config.monitoring_ckpt": "MRR@10"}, "not measured"),
         ({"config.early_stopping": True, "data.VALIDATION_SIZE_FOR_LOSS": 0}, "needs validation"),
-        ({"config.fp16": True}, "CUDA"),
+        ({"config.early_stopping": "MRR@10"}, "early_stopping=MRR@10 is not measured here: true, false or one of loss"),
         ({"config.regularizer": "eval_only"}, "nothing to train"),
         ({"data.VALIDATION_FULL_RANKING": "{QREL_PATH: x}"}, "D_COLLECTION_PATH"),
     ],
@@ -184,6 +184,16 @@ def test_what_cannot_work_is_an_error_before_the_first_step(settings, tmp_path, 
 def test_loss_that_is_not_a_number_ends_training_with_its_step(settings):
     with pytest.raises(SpladeError, match="the loss is (nan|inf) at step"):
         train(experiment(settings, **{"config.lr": 1e30, "config.max_grad_norm": 0, "config.warmup_steps": 0}))
+
+
+def test_fp16_changes_nothing_on_a_cpu(settings, tmp_path):
+    train(experiment(settings))
+    half = experiment(settings, **{"config.fp16": True, "config.checkpoint_dir": tmp_path / "half"})
+    train(half)
+    expected, found = weights(tmp_path / "checkpoint"), weights(tmp_path / "half")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    half.init_dict.fp16 = True
+    assert load_for_inference(half).document_encoder.precision is None
 
 
 def test_bf16_and_accumulation_and_checkpointing_train(settings):

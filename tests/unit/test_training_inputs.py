@@ -148,7 +148,7 @@ def test_mistakes_leave_nothing_that_the_corrected_command_stumbles_over(files, 
 
 def test_mistakes_do_not_cost_the_model_that_was_to_be_replaced(files, settings):
     first = run(settings)
-    replacement = {"config.lr": 1e-3, "config.overwrite_final": True}
+    replacement = {"config.lr": 1e-3, "config.overwrite": True}
     with pytest.raises(DataError):
         run(settings, **replacement, **{"data.TRAIN.DATASET_PATH": "/no/such/scores.json"})
     with pytest.raises(ConfigError, match="config.lr was"):

@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from splade.config import compose_experiment
+from splade.errors import ConfigError
 from splade.tasks.train import train
 from splade.training.callbacks import PerformanceFiles, to_csv
 from splade.training.checkpoints import checkpoint_path, complete_steps
@@ -81,6 +82,30 @@ def test_early_stopping(settings, measured, monitored, values, steps, best_step)
     result = run(settings, **changes)
     assert (result.steps, result.best_step, result.best) == (steps, best_step, values[best_step // 2])
     assert result.monitored == monitored
+
+
+def test_the_last_checkpoint_becomes_the_model_where_that_is_asked_for(settings, measured, tmp_path):
+    measured("loss", [0.1, 5.0, 1.0, 2.0, 3.0, 4.0, 4.5])
+    result = run(settings, **{"config.overwrite_final": True})
+    assert (result.steps, result.best_step, result.best) == (12, 12, 4.5)
+    assert "last loss 4.5000 at step 12" in result.summary()
+    last = load_file(checkpoint_path(tmp_path / "model_ckpt", 12) / "splade.safetensors")
+    kept = load_file(tmp_path / "model" / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert kept[name].equal(last[f"document_encoder.model.{name}"])
+    with pytest.raises(ConfigError, match=r"config.overwrite_final was True, is False.*config.overwrite=true"):
+        run(settings)
+
+
+def test_early_stopping_by_another_value_than_the_one_that_chooses_the_model(settings, monkeypatch):
+    toy = "pkg://splade/data/toy"
+    paths = f"{{D_COLLECTION_PATH: {toy}/collection, Q_COLLECTION_PATH: {toy}/queries/heldout, "
+    paths += f"QREL_PATH: {toy}/qrels/heldout.json}}"
+    values = iter(zip([9, 5, 4, 3, 2, 1, 0], [0, 0.1, 0.3, 0.2, 0.2, 0.9, 0.9], strict=True))
+    monkeypatch.setattr(Validation, "__call__", lambda *_: dict(zip(("loss", "MRR@10"), next(values), strict=True)))
+    changes = {"config.early_stopping": "MRR@10", "config.patience": 2, "data.VALIDATION_FULL_RANKING": paths}
+    result = run(settings, **changes)
+    assert (result.steps, result.best_step, result.monitored, result.best) == (8, 8, "loss", 2)
 
 
 def test_without_validation_the_last_weights_are_the_model(settings, tmp_path):
