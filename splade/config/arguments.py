@@ -39,6 +39,8 @@ def hydra_arguments(arguments: Sequence[str], command: str = "") -> list[str]:
         ConfigError: an argument is neither `key=value` nor an option, and the command has no place for it.
 
     Example:
+        >>> hydra_arguments(["config.prompt_q=query: "])
+        ["config.prompt_q='query: '"]
         >>> hydra_arguments(["my/index", "what's honey?"], "search")
         ["config.index_dir='my/index'", "query='what\\'s honey?'"]
         >>> hydra_arguments(["+config.seed=7", "data.COLLECTION_PATH=my/docs [v2].tsv", "config.eval_metric=nDCG@10"])
@@ -87,7 +89,8 @@ def _override(sign: str, name: str, value: str, *, sweep: bool) -> Iterator[str]
         sign = "++"  # an entry of the configuration may say nothing of this key
     if name in FREE_FORM_KEYS and value.lstrip().startswith("{"):
         yield f"{name}=null"  # a dictionary replaces the one of the configuration; Hydra alone would merge the two
-    if sign != "~" and kind == "text" and not _reads_as_one(value, str, sweep):
+    edged = value != value.strip()  # Hydra would take away the blank that a prompt ends with
+    if sign != "~" and kind == "text" and (edged or not _reads_as_one(value, str, sweep)):
         value = _as_text(value)
     elif sign != "~" and kind == "list" and not _reads_as_one(value, list, sweep):
         value = _as_list(value)

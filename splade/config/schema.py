@@ -122,6 +122,8 @@ class RunConfig:
         "how queries and documents are encoded", "splade", affects=MODEL | VECTORS
     )
     tokenizer_type: str | None = files_key("hub name or folder; null: the model's own", affects=TRAIN | VECTORS)
+    prompt_q: str | None = key("put before every query; null: what the model's folder says", affects=MODEL | SEARCH)
+    prompt_d: str | None = key("put before every document; null: what the model's folder says", affects=MODEL | VECTORS)
     max_length: int | None = key(
         "tokens per text, longer ones are cut; null: the model's own limit", 256, affects=TRAIN | VECTORS, minimum=2
     )

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.nn import functional
@@ -40,6 +41,8 @@ from splade.models.save import (
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import read_json
+
+Loaded = TypeVar("Loaded", bound=LoadedModel | LoadedLookup)
 
 NO_TRANSFORMER_QUERIES = ("splade_doc", "splade_idf")
 
@@ -95,11 +98,16 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
         query = load_side(init.model_type_or_dir_q, "query", run.tokenizer_type, init.agg)
     else:
         query = load_query_side(init.model_type_or_dir, document, init.agg)
+    document, query = _with_prompt(document, run.prompt_d), _with_prompt(query, run.prompt_q)
     if init.head_divisor is not None:
         models = [loaded.model for loaded in (document, query) if isinstance(loaded, LoadedModel)]
         for model in {id(model): model for model in models}.values():
             divide_logits(model, init.head_divisor)
     return assemble(document, query, init, run)
+
+
+def _with_prompt(loaded: Loaded, prompt: str | None) -> Loaded:
+    return loaded if prompt is None else replace(loaded, settings=replace(loaded.settings, prompt=prompt))
 
 
 def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:

@@ -142,6 +142,20 @@ def test_what_cannot_be_is_refused(folders, experiment, tmp_path):
         SparseModel(build_splade(settings.init_dict, settings.config), max_length=33)
 
 
+def test_prompts_are_put_before_texts_and_saved(folders, experiment, tmp_path):
+    prompts = {"config.prompt_q": "'what is '", "config.prompt_d": "'the river '"}
+    settings = experiment(folders("llama"), **prompts | {"config.nb_iterations": 1})
+    train(settings)
+    folder = tmp_path / "out" / "model"
+    for model in (splade.load(tmp_path / "out", max_length=16), splade.load(folder, max_length=16)):
+        for encode, prompt in ((model.encode_queries, "what is "), (model.encode_documents, "the river ")):
+            expected = textbook(folder, prompt + "tea", "causal", False)
+            np.testing.assert_allclose(encode("tea").to_dense()[0], expected, atol=1e-5)
+    settings.config.prompt_q = None
+    with pytest.raises(ConfigError, match="was trained with config.prompt_q=what is"):
+        load_checkpoint(tmp_path / "out", settings)
+
+
 LORA = {"init_dict.lora.rank": 4, "init_dict.lora.dropout": 0, "config.lr": 0.1}
 
 
