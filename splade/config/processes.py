@@ -259,14 +259,20 @@ def _work(rank: int, job: _Job, pipe: Connection) -> None:
         # The store is the command's, as it is torchrun's; no worker opens one.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
+        "OMP_NUM_THREADS": str(_threads(job.size)),  # read when PyTorch is imported
     }
     pipe.send(_outcome(rank, job))
     pipe.close()
 
 
-def _outcome(rank: int, job: _Job) -> _Outcome:
-    import torch
+def _threads(size: int) -> int:
+    """Return how many threads each of `size` processes may start, so that all of them find a processor."""
+    share = max(1, available_threads() // size)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(given), share) if given.isdecimal() and int(given) else share
 
+
+def _outcome(rank: int, job: _Job) -> _Outcome:
     logging.captureWarnings(True)
     if job.hydra is not None:
         hydra = OmegaConf.create({"hydra": job.hydra})
@@ -274,8 +280,6 @@ def _outcome(rank: int, job: _Job) -> _Outcome:
         configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
     if rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(max(1, available_threads() // job.size))
     try:
         module = importlib.import_module(job.task_module)
         with working_together():

@@ -68,6 +68,7 @@ def _command(arguments, folder, environment, kill_at, errors, task, killed_rank)
 
     from splade.config import processes, run_task
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
     os.chdir(folder)
     os.environ.update(environment)
     if errors is not None:
