@@ -48,14 +48,14 @@ def train(arguments, folder):
     assert process.exitcode == 0
 
 
-def train_in_parallel(arguments, folder, n_processes=2, kill_at=None, errors=None):
-    """Train with several processes, as `torchrun` starts them; return their exit codes."""
+def train_in_parallel(arguments, folder, n_processes=2, kill_at=None, errors=None, task="train"):
+    """Run a command with several processes, as `torchrun` starts them; return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": str(n_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     processes = [
-        start_training(arguments, folder, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, kill_at, errors)
+        start_training(arguments, folder, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, kill_at, errors, task)
         for rank in range(n_processes)
     ]
     for process in processes:

@@ -125,7 +125,7 @@ def test_killed_at_random_moments(uninterrupted, work, arguments):
         ("splade.training.trainer.keep_checkpoints", 4),
         ("transformers.PreTrainedModel.save_pretrained", 1),
         ("splade.training.run_folder.checksums", 1),
-        ("splade.models.save._write_sentence_transformers_files", 1),
+        ("splade.models.save._write_settings", 1),
         ("splade.models.save.shutil.rmtree", 2),
         ("splade.training.run_folder.RunFolder.finish", 1),
     ],
