@@ -21,6 +21,7 @@ from splade.config.declare import (
     files_key,
     key,
 )
+from splade.config.interop import PushConfig
 from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig
 
 __all__ = ["LARGEST_INT", "Affects", "Bounds", "Experiment"]  # of `declare`, for those who look here for them
@@ -268,6 +269,7 @@ class Experiment:
     dense: DenseConfig = field(default_factory=DenseConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    push: PushConfig = field(default_factory=PushConfig)
     retriever: str = key(
         "beir_eval: sparse, bm25, dense, fuse, or package.module:Class, a Retriever made with the corpus",
         "sparse",
