@@ -1,9 +1,10 @@
-"""Search the index in config.index_dir for one query (query="..."), or for what is typed at a prompt.
+"""Search an index for one question, for the lines of standard input (-), or for what is typed at a prompt.
 
-The documents are shown with the beginning of their texts when data.COLLECTION_PATH is the collection of the index.
-config.top_k says how many documents are shown, 10 unless it is given.
+An index knows which model made it and where the texts of its documents are, so nothing else need be named. The
+beginning of each text is shown, with the words that match marked. config.top_k says how many documents are shown, 10
+unless it is given.
 
-Example: python -m splade.search config.index_dir=experiments/debug/index query="what do bees eat"
+Example: python -m splade.search experiments/debug/index "what do bees eat"
 """
 
 from splade.config import run_task

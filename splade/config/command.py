@@ -217,11 +217,16 @@ def run_shared(task_module: str, experiment: Experiment) -> Result:
         return results[0] if results else Outline()
 
 
-def report(text: str) -> None:
-    """Print a result for the user; of several processes only the first does."""
+def report(text: str, is_printable: bool = False) -> None:
+    """Print a result for the user; of several processes only the first does.
+
+    Args:
+        text: what is shown; characters that would command a terminal are spelled out.
+        is_printable: they are spelled out already; what is left of them is meant.
+    """
     if text and process_rank() == 0:
         with suppress(BrokenPipeError):  # `_end_output` deals with it
-            print(printable(text), flush=True)
+            print(text if is_printable else printable(text), flush=True)
 
 
 def _end_output() -> None:

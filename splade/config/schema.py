@@ -117,6 +117,7 @@ class RunConfig:
 
     checkpoint_dir: str | None = files_key("folder of the trained model, its config and its logs", affects=VECTORS)
     index_dir: str | None = key("folder of the inverted index", affects=NOTHING)
+    store_texts: bool = key("keep the texts of the documents in index_dir, too", False, affects=NOTHING)
     out_dir: str | None = key("folder of runs and results", affects=NOTHING)
 
     matching_type: Literal["splade", "splade_doc", "splade_topk", "splade_lexical", "splade_idf"] = key(

@@ -75,12 +75,36 @@ def load_for_inference(experiment: Experiment) -> Splade:
             "no value for config.checkpoint_dir: the folder of a trained model; for a pre-trained model give "
             "init_dict.model_type_or_dir=NAME config.pretrained_no_yamlconfig=true"
         )
+    model.loaded_from = settings_that_load(experiment)
     for encoder in (model.document_encoder, model.query_encoder):
         if isinstance(encoder, MaskedLMEncoder):
             encoder.precision = torch.float16 if half else None
     if precision != "fp32":
         model.lower_precision(precision)
     return model.to(device).eval()
+
+
+def settings_that_load(experiment: Experiment) -> dict[str, object]:
+    """Return the settings with which this model can be loaded again, from whatever folder, as key to value."""
+    init, run = experiment.init_dict, experiment.config
+    named = {
+        "init_dict.model_type_or_dir": init.model_type_or_dir,
+        "init_dict.model_type_or_dir_q": init.model_type_or_dir_q,
+        "init_dict.idf_path": init.idf_path,
+        "config.tokenizer_type": run.tokenizer_type,
+        "config.checkpoint_dir": None if run.pretrained_no_yamlconfig else run.checkpoint_dir,
+    }
+    places = {key: None if name is None else _from_anywhere(name) for key, name in named.items()}
+    kind = settings_affecting(experiment, Affects.MODEL, names_files=False)
+    encoding = settings_affecting(experiment, Affects.INDEX | Affects.SEARCH, names_files=False)
+    kind |= {key: value for key, value in encoding.items() if key.startswith("init_dict.")}
+    del kind["init_dict.precision"]  # another processor may be better at another one
+    return kind | places | {"config.pretrained_no_yamlconfig": run.pretrained_no_yamlconfig}
+
+
+def _from_anywhere(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
 
 
 def build_splade(init: ModelConfig, run: RunConfig) -> Splade:

@@ -72,6 +72,7 @@ class Splade(nn.Module):
         self.document_settings = document_settings
         self.query_settings = query_settings
         self._fingerprint: Fingerprint | None = None
+        self.loaded_from: dict[str, object] = {}
 
     @property
     def vocab_size(self) -> int:

@@ -23,6 +23,7 @@ from splade.evaluation.collapse import every_term_is_active
 from splade.inverted_index import IndexBuilder, InvertedIndex, update_documents
 from splade.models.splade import Splade
 from splade.progress import progress_bar
+from splade.retrieval.origin import note_update, write_origin
 from splade.vectors import SparseVectors
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,14 @@ class Index:
         return cls(postings, model)
 
     @classmethod
-    def build(cls, folder: str | Path, model: SparseModel, corpus: Corpus, overwrite: bool = False) -> "Index":
+    def build(
+        cls,
+        folder: str | Path,
+        model: SparseModel,
+        corpus: Corpus,
+        overwrite: bool = False,
+        store_texts: bool = False,
+    ) -> "Index":
         """Encode a collection into an index, or return the index that an earlier run of the same job has finished.
 
         A killed build goes on after its last part when it is called again. Of several processes, which all call this,
@@ -88,6 +96,8 @@ class Index:
             corpus: path of a collection, an open one, or (id, text) pairs; an iterator of pairs is read once, in
                 constant memory, and its build cannot go on after it was killed.
             overwrite: replace an index of something else.
+            store_texts: keep the texts in the folder, too, to show them with what was found; without it they are
+                looked up in the collection, where that is a file.
 
         Raises:
             BusyError: another process is writing to the folder.
@@ -95,7 +105,16 @@ class Index:
             WriteError: the disk is full, or the folder cannot be written to; the same call goes on where it was.
             DataError: bad lines, duplicate ids or an empty collection.
         """
-        return _build(Path(folder), model, corpus, overwrite)
+        if isinstance(corpus, str | Path):
+            corpus = open_collection(corpus)
+        elif isinstance(corpus, list | tuple):
+            corpus = PairCollection(corpus)
+        if store_texts and not isinstance(corpus, TextCollection):
+            raise ConfigError("store_texts needs a collection that can be read twice, not an iterator")
+        index = _build(Path(folder), model, corpus, overwrite)
+        if process_rank() == 0:
+            write_origin(index.folder, model, corpus, store_texts)
+        return index
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Add documents, (id, text), after those that are there.
@@ -121,6 +140,7 @@ class Index:
         gone = [delete] if isinstance(delete, str) else list(delete)
         update_documents(self.folder, gone, () if add is None else self._encoded(add))
         self.postings = InvertedIndex.open(self.folder)
+        note_update(self.folder, PairCollection(add) if isinstance(add, list | tuple) else add, self.postings.doc_ids())
 
     def _encoded(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], SparseVectors]]:
         if self.model is None:
@@ -135,12 +155,8 @@ class Index:
         return self.model.documents.encode_pairs(checked)
 
 
-def _build(folder: Path, model: SparseModel, corpus: Corpus, overwrite: bool) -> Index:
+def _build(folder: Path, model: SparseModel, corpus: Iterable[tuple[str, str]], overwrite: bool) -> Index:
     rank, world_size = process_rank(), n_processes()
-    if isinstance(corpus, str | Path):
-        corpus = open_collection(corpus)
-    elif isinstance(corpus, list | tuple):
-        corpus = PairCollection(corpus)
     if isinstance(corpus, TextCollection):
         source, n_docs = first_process_first(partial(_content, corpus))
         share = whole_windows(n_docs, rank, world_size)

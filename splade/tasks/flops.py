@@ -10,7 +10,7 @@ from splade.evaluation.expected_flops import term_probabilities
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.storage.atomic import write_json
-from splade.tasks.model_loading import load_model
+from splade.tasks.model_loading import load_model_of_index
 
 
 def flops(experiment: Experiment) -> TaskResult:
@@ -20,7 +20,7 @@ def flops(experiment: Experiment) -> TaskResult:
     """
     require(experiment, "config.index_dir", "config.out_dir", "data.flops_queries")
     queries = open_queries(str(experiment.data.flops_queries))
-    model, _ = load_model(experiment)
+    model, _ = load_model_of_index(experiment)
     postings = Index.open(str(experiment.config.index_dir), model).postings
     counts, n_queries = model.queries.term_counts(text for _, text in queries)
     p_query = term_probabilities(counts, n_queries)

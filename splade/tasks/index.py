@@ -45,7 +45,7 @@ def index(experiment: Experiment) -> IndexResult:
     findings = on_first_process(lambda: check_collection(experiment, collection))
     model, about_model = load_model(experiment)
     findings += about_model + model.documents.check_truncation(text for _, text in collection)
-    made = Index.build(str(run.index_dir), model, collection, run.overwrite).postings
+    made = Index.build(str(run.index_dir), model, collection, run.overwrite, run.store_texts).postings
     findings += check_index(made)
     if process_rank() == 0:
         save_record(experiment, Path(str(run.index_dir)), "index")

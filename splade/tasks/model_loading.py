@@ -11,9 +11,11 @@ from splade.config.files import read_yaml
 from splade.config.record import CONFIG_FILE
 from splade.encoding.lengths import settle_max_length
 from splade.encoding.sparse_model import SparseModel
-from splade.errors import ConfigError
+from splade.errors import ConfigError, ModelError
 from splade.evaluation.checks import Finding
+from splade.inverted_index import InvertedIndex
 from splade.models.load import load_for_inference
+from splade.retrieval.origin import read_origin
 
 DEFAULT_MODEL = "pkg://cognition/model"
 logger = logging.getLogger(__name__)
@@ -22,8 +24,12 @@ _QUERY_NAME = re.compile(r"([-_.](query|queries|q)|^query[-_]encoder)$", re.IGNO
 _DOCUMENT_NAME = re.compile(r"([-_.](doc|docs|document|documents|d)|^doc(ument)?[-_]encoder)$", re.IGNORECASE)
 
 
-def load_model(experiment: Experiment) -> tuple[SparseModel, list[Finding]]:
+def load_model(experiment: Experiment, length_is_known: bool = False) -> tuple[SparseModel, list[Finding]]:
     """Load the model that encodes documents and queries; return it with what looks wrong about it.
+
+    Args:
+        experiment: the settings.
+        length_is_known: `config.max_length` is that of an index, and needs no remark.
 
     Raises:
         ConfigError: `init_dict` names another model than the checkpoint was trained from, or query and document
@@ -33,9 +39,37 @@ def load_model(experiment: Experiment) -> tuple[SparseModel, list[Finding]]:
     name_default_model(experiment)
     findings = check_named_models(experiment)
     network = load_for_inference(experiment)
-    max_length = settle_max_length(experiment.config.max_length, network)
-    model = SparseModel(network, max_length, experiment.config.index_retrieve_batch_size)
+    if not length_is_known:
+        experiment.config.max_length = settle_max_length(experiment.config.max_length, network)
+    model = SparseModel(network, experiment.config.max_length, experiment.config.index_retrieve_batch_size)
     return model, findings + model.findings
+
+
+def load_model_of_index(experiment: Experiment) -> tuple[SparseModel, list[Finding]]:
+    """Load the model that is named or, where none is, the one that made the index in `config.index_dir`.
+
+    Raises:
+        ConfigError: the index does not say which one it was.
+        ModelError: it is not where it was.
+    """
+    init, run = experiment.init_dict, experiment.config
+    if run.pretrained_no_yamlconfig or run.checkpoint_dir is not None or init.model_type_or_dir is not None:
+        return load_model(experiment)
+    origin = read_origin(Path(str(run.index_dir)))
+    how = "init_dict.model_type_or_dir=NAME, or config.checkpoint_dir=FOLDER for one that was trained here"
+    if origin is None:
+        InvertedIndex.open(str(run.index_dir))
+        raise ConfigError(f"config.index_dir={run.index_dir} does not say which model made it; give {how}")
+    made = origin.experiment()
+    for full in (*origin.model, "config.max_length"):
+        section, _, name = full.partition(".")
+        setattr(getattr(experiment, section), name, getattr(getattr(made, section), name))
+    try:
+        return load_model(experiment, length_is_known=True)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}\n{run.index_dir} was made with this model; if it is elsewhere now, give {how}"
+        ) from error
 
 
 def name_default_model(experiment: Experiment) -> None:

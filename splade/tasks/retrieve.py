@@ -11,7 +11,7 @@ from splade.retrieval.collection_index import Index
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
 from splade.retrieval.sparse import SparseRetriever
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
-from splade.tasks.model_loading import load_model
+from splade.tasks.model_loading import load_model_of_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     require(experiment, "config.index_dir", "config.out_dir", "data.Q_COLLECTION_PATH", "config.retrieval_name")
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
     sets = open_evaluation_sets(experiment)
-    model, findings = load_model(experiment)
+    model, findings = load_model_of_index(experiment)
     index = Index.open(str(run.index_dir), model)
     retriever = SparseRetriever(model, index, run.threshold, run.search_effort, run.n_threads)
     runs = [

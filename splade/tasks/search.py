@@ -1,41 +1,61 @@
 """Task: one query, or a prompt, answered on the terminal."""
 
 import io
+import os
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Protocol
 
 from splade.config import Experiment, require
 from splade.config.command import report
 from splade.datasets.collections import open_collection
 from splade.datasets.text_collection import TextCollection
-from splade.errors import DataError
+from splade.errors import DataError, IndexFileError, printable
+from splade.inspection.matching import mark_words, matching_tokens
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
+from splade.retrieval.origin import DocumentTexts, read_origin
 from splade.retrieval.sparse import Hit, SparseRetriever
-from splade.tasks.model_loading import load_model
+from splade.storage.cache import user_cache
+from splade.tasks.model_loading import load_model_of_index
 
 SHOWN = 10
-_WIDTH = 110
+STANDARD_INPUT = "-"
+_WIDTH, _CHARACTERS = 110, 220
+_BOLD, _PLAIN, _STAR = "\x1b[1m", "\x1b[0m", "*"
+_HISTORY = "search_history"
+
+
+class Texts(Protocol):
+    """Where the texts of documents are found."""
+
+    def get(self, doc_id: str) -> str | None:
+        """Return the text of a document, or None."""
 
 
 def search(experiment: Experiment) -> TaskResult:
-    """Search config.index_dir for `query`, or for what is typed."""
+    """Search config.index_dir for `query`, for the lines of standard input (`-`), or for what is typed at a prompt."""
     require(experiment, "config.index_dir")
-    run = experiment.config
-    model, _ = load_model(experiment)
+    run, query = experiment.config, experiment.query
+    model, _ = load_model_of_index(experiment)
     retriever = SparseRetriever(
         model, Index.open(Path(str(run.index_dir)), model), run.threshold, run.search_effort, run.n_threads
     )
     texts = _texts_of(experiment, retriever)
     top_k = SHOWN if run.top_k == type(run)().top_k else run.top_k
     retriever.search("a first query", top_k)  # compiling and first allocations are in no measured query
-    if experiment.query is not None:
-        return TaskResult(text=_answer(retriever, texts, experiment.query, top_k))
-    for query in filter(None, _typed()):
-        report(_answer(retriever, texts, query, top_k))
+    if query is not None and query != STANDARD_INPUT:
+        report(_answer(retriever, texts, query, top_k), is_printable=True)
+        return TaskResult(text="")
+    prompting = query is None and sys.stdin is not None and sys.stdin.isatty()
+    with _history() if prompting else nullcontext():
+        for line in filter(None, _typed()):
+            heading = "" if prompting else f"{printable(line)}\n"
+            report(heading + _answer(retriever, texts, line, top_k), is_printable=True)
     return TaskResult(text="")
 
 
@@ -52,27 +72,66 @@ def _typed() -> Iterator[str]:
             return
 
 
-def _answer(retriever: SparseRetriever, texts: TextCollection | None, query: str, top_k: int) -> str:
+@contextmanager
+def _history() -> Iterator[None]:
+    """Let the prompt remember what was typed, now and at other times: the arrow keys bring it back."""
+    try:
+        import readline
+    except ImportError:  # not on every system
+        yield
+        return
+    file = user_cache() / _HISTORY
+    with suppress(OSError):
+        readline.read_history_file(file)
+    readline.set_history_length(1000)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(file)
+
+
+def _answer(retriever: SparseRetriever, texts: Texts | None, query: str, top_k: int) -> str:
     start = time.perf_counter()
     hits = retriever.search(query, top_k)
     milliseconds = 1e3 * (time.perf_counter() - start)
-    lines = [line for hit in hits for line in _lines(hit, texts)]
-    return "\n".join([*lines, f"{len(hits)} documents in {milliseconds:.1f} ms"])
+    lines = [line for hit in hits for line in _lines(hit, texts, retriever)]
+    count = f"{len(hits)} document{'' if len(hits) == 1 else 's'} in {milliseconds:.1f} ms"
+    return "\n".join([*lines, count, ""])
 
 
-def _lines(hit: Hit, texts: TextCollection | None) -> list[str]:
-    line = f"{hit.rank:>3}. {hit.score:8.3f}  {hit.doc_id}"
+def _lines(hit: Hit, texts: Texts | None, retriever: SparseRetriever) -> list[str]:
+    line = f"{hit.rank:>3}. {hit.score:8.3f}  {printable(hit.doc_id)}"
     text = None if texts is None else texts.get(hit.doc_id)
-    shortened = "" if text is None else textwrap.shorten(text, _WIDTH, placeholder=" ...")
-    return [line, f"     {shortened}"] if shortened else [line]
+    beginning = "" if text is None else textwrap.shorten(printable(text), _CHARACTERS, placeholder=" ...")
+    shown = [mark for part in textwrap.wrap(beginning, _WIDTH) for mark in [_marked(part, hit, retriever)]]
+    return [line, *(f"     {part}" for part in shown)]
 
 
-def _texts_of(experiment: Experiment, retriever: SparseRetriever) -> TextCollection | None:
-    """Return the collection that the configuration names, if the documents of the index come from it."""
-    if experiment.data.COLLECTION_PATH is None:
-        return None
-    try:
-        texts = open_collection(experiment.data.COLLECTION_PATH)
-        return texts if (texts.rows(retriever.known_doc_ids(())) >= 0).all() else None
-    except DataError:
-        return None  # searching needs no texts
+def _marked(text: str, hit: Hit, retriever: SparseRetriever) -> str:
+    """Mark the words that match: bold on a terminal, between stars elsewhere."""
+    terminal = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    before, after = (_BOLD, _PLAIN) if terminal else (_STAR, _STAR)
+    return mark_words(text, matching_tokens(hit.explain()), retriever.model.network.tokenizer, before, after)
+
+
+def _texts_of(experiment: Experiment, retriever: SparseRetriever) -> Texts | None:
+    """Return the collection that the configuration names, if the documents of the index come from it, or else theirs.
+
+    Searching needs no texts: where there are none, documents are shown without.
+    """
+    if experiment.data.COLLECTION_PATH is not None:
+        with suppress(DataError):
+            texts: TextCollection = open_collection(experiment.data.COLLECTION_PATH)
+            if (texts.rows(retriever.known_doc_ids(())) >= 0).all():
+                return texts
+    folder = retriever.index.folder
+    with suppress(IndexFileError):
+        origin = read_origin(folder)
+        if origin is not None and origin.collections:
+            found = DocumentTexts(folder, origin.collections)
+            for reason in found.missing:
+                report(f"texts are not shown: {reason}; data.COLLECTION_PATH says where they are now")
+            return found
+    return None

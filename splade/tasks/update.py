@@ -14,7 +14,7 @@ from splade.storage.locks import FolderLock
 from splade.storage.paths import resolve_path
 from splade.storage.text_files import iterate_lines
 from splade.tasks.index import check_index
-from splade.tasks.model_loading import load_model
+from splade.tasks.model_loading import load_model_of_index
 
 
 def update(experiment: Experiment) -> TaskResult:
@@ -28,7 +28,7 @@ def update(experiment: Experiment) -> TaskResult:
     findings: list[Finding] = []
     if experiment.add is not None:
         added = open_collection(experiment.add)
-        model, findings = load_model(experiment)
+        model, findings = load_model_of_index(experiment)
     Index.open(folder, model)
     with FolderLock(folder):
         index = Index.open(folder, model)  # as the last writer has left it

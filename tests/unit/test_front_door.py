@@ -15,7 +15,6 @@ from splade.config import compose_experiment
 from splade.errors import ConfigError, DataError, IndexFileError, ModelError
 from splade.retrieval.protocol import Retriever
 from splade.tasks.beir_eval import beir_eval
-from splade.tasks.search import search
 from splade.tasks.update import update
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,19 +181,6 @@ def made(model, tmp_path):
 
 def run(task, *overrides):
     return task(compose_experiment("config_default", [*overrides, "init_dict.model_type_or_dir=pkg://cognition/model"]))
-
-
-def test_one_query_on_the_terminal(made, monkeypatch, capsys):
-    answer = run(search, *made, "query='how do bees find flowers'", "config.top_k=3").text.splitlines()
-    assert answer[0].strip().startswith("1.") and len(answer) == 7 and answer[-1].startswith("3 documents in ")
-    typed = iter(["how do bees find flowers", ""])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(typed, None) or _end())
-    run(search, *made, "config.top_k=3")
-    assert capsys.readouterr().out.splitlines()[0] == answer[0]
-
-
-def _end():
-    raise EOFError
 
 
 def test_update_as_a_command(made, tmp_path):
