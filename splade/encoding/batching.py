@@ -6,14 +6,15 @@ similar length share a batch, so that little padding is computed; the vectors le
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from splade.encoding.tokens import Tokenizer, padded_batch, padding_id, token_ids
 from splade.errors import ConfigError
+from splade.models.threads import map_in_threads
 
 V = TypeVar("V")
 
@@ -21,8 +22,10 @@ V = TypeVar("V")
 WINDOW = 512
 # Tokens of a batch, padding included: more would only cost memory.
 TOKEN_BUDGET = 8192
-# Lengths of batches are multiples of this.
-LENGTH_STEP = 16
+# Lengths of batches are multiples of the first number, up to 64 tokens of the second.
+LENGTH_STEP, SHORT_LENGTH_STEP = 16, 8
+# Weights of a model whose products are too small to be shared out among threads.
+SMALL = 40_000_000
 
 
 class BatchEncoder(Protocol[V]):
@@ -65,11 +68,23 @@ def encode_batches(
         lengths = _rounded([len(row) for row in rows], max_length)
         # Longest first: if memory is short, it is so at once.
         order = np.argsort(-lengths, kind="stable")
-        vectors = [
-            encoder.encode(*padded_batch([rows[i] for i in batch], pad_id, length=lengths[batch[0]]))
-            for batch in _batches(order, lengths, batch_size, token_budget)
-        ]
+        batches = [(batch, lengths[batch[0]]) for batch in _batches(order, lengths, batch_size, token_budget)]
+
+        def encode(batch: tuple[Sequence[int], int], rows: list[list[int]] = rows) -> V:
+            numbers, length = batch
+            return encoder.encode(*padded_batch([rows[i] for i in numbers], pad_id, length=length))
+
+        vectors = map_in_threads(encode, batches) if is_small(encoder) else [encode(batch) for batch in batches]
         yield encoder.gather(vectors, np.argsort(order))
+
+
+def is_small(encoder: object) -> bool:
+    """Whether threads had better encode a batch each than share the products of one."""
+    if not isinstance(encoder, nn.Module) or encoder.training:  # in training mode, each would switch dropout off and on
+        return False
+    weights = list(chain(encoder.parameters(), encoder.buffers()))
+    on_cpu = all(weight.device.type == "cpu" for weight in weights)
+    return on_cpu and sum(weight.numel() for weight in weights) <= SMALL
 
 
 def _tokenised_ahead(
@@ -91,7 +106,9 @@ def _tokenised_ahead(
 
 def _rounded(lengths: Sequence[int], max_length: int) -> np.ndarray:
     """Round lengths up, so that batches have few different shapes: libraries keep memory for each shape they meet."""
-    return np.minimum(-(-np.array(lengths) // LENGTH_STEP) * LENGTH_STEP, max_length)
+    given = np.array(lengths)
+    steps = np.where(given <= 64, SHORT_LENGTH_STEP, LENGTH_STEP)
+    return np.minimum(-(-given // steps) * steps, max_length)
 
 
 def _batches(order: np.ndarray, lengths: np.ndarray, batch_size: int, token_budget: int) -> Iterator[Sequence[int]]:

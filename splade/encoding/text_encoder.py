@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import chain
 from threading import Lock
 
@@ -15,6 +15,7 @@ from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
 from splade.errors import DataError
 from splade.evaluation.checks import Finding
 from splade.models.encoder import NOTHING_SAID, EncoderSettings, SparseEncoder
+from splade.models.threads import one_thread
 from splade.vectors import SparseVectors
 
 _TRUNCATION_SAMPLE = 200
@@ -82,7 +83,7 @@ class TextEncoder:
         """Return the vector of one text, as fast as possible: no padding, no batching."""
         input_ids = torch.tensor([self._token_ids(self._prompted(text))], dtype=torch.int64)
         little = input_ids.numel() * self._n_weights <= _LITTLE_WORK
-        with self._lock, _one_thread() if little else nullcontext():
+        with self._lock, one_thread() if little else nullcontext():
             return self.encoder.encode(input_ids, torch.ones_like(input_ids))
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[SparseVectors]:
@@ -135,17 +136,6 @@ class TextEncoder:
 
     def _prompted(self, text: object) -> str:
         return self.settings.prompt + _checked(text)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let this thread alone multiply."""
-    restored = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(restored)
 
 
 def _checked(text: object) -> str:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -210,8 +211,11 @@ class Decoder:
     def inputs(self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the model up to the decoder and return the (batch, length, dim) states that the decoder is applied to."""
         captured: list[Tensor] = []
+        thread = get_ident()
 
-        def capture(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def capture(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            if get_ident() != thread:  # another thread encodes another batch
+                return None
             captured.append(args[0])
             # The decoder still runs, on no token at all: the model's own code stays whole and costs nothing.
             return (args[0][:, :0], *args[1:])

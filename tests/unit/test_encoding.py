@@ -11,8 +11,10 @@ from splade.encoding.batching import encode_batches
 from splade.encoding.lengths import settle_max_length
 from splade.encoding.text_encoder import TextEncoder
 from splade.encoding.tokens import padded_batch
-from splade.errors import ConfigError, DataError
+from splade.errors import ConfigError, DataError, ModelError
 from splade.models.encoder import EncoderSettings, SparseEncoder
+from splade.models.masked_lm import MaskedLMEncoder
+from splade.models.pretrained import load_masked_lm
 from splade.vectors import SparseVectors
 
 
@@ -94,8 +96,8 @@ def test_a_text_longer_than_the_budget_is_encoded_alone():
 
 def test_batches_have_few_shapes_and_never_exceed_the_maximum():
     encoder = CountingEncoder()
-    list(encode_batches(encoder, WordTokenizer(), texts_of(range(60)), 50, batch_size=1))
-    assert sorted({length for _, length in encoder.batches}) == [16, 32, 48, 50]
+    list(encode_batches(encoder, WordTokenizer(), texts_of(range(90)), 86, batch_size=1))
+    assert sorted({length for _, length in encoder.batches}) == [8, 16, 24, 32, 40, 48, 56, 64, 80, 86]
 
 
 def test_long_texts_are_cut():
@@ -219,3 +221,47 @@ def test_the_own_limit_of_a_model_is_followed_and_another_is_said_once(tiny_mode
     network.document_settings = EncoderSettings(max_length=32)  # by the folder: it is what counts, and a warning
     assert settle_max_length(None, network) == 32 and settle_max_length(100, network) == 100
     assert len(caplog.records) == 1
+
+
+def test_a_small_model_encodes_a_batch_in_each_thread_with_the_same_result(tiny_model, monkeypatch):
+    loaded = load_masked_lm(str(tiny_model()))
+    encoder = MaskedLMEncoder(loaded.model)
+    texts = [" ".join(["word"] * (1 + i % 23)) + f" {i}" for i in range(90)]
+    text_encoder = TextEncoder(encoder, loaded.tokenizer, 32, batch_size=4)
+    threads, encode = set(), encoder.encode
+
+    def seen(*batch):
+        threads.add((threading.get_ident(), torch.get_num_threads()))
+        return encode(*batch)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        monkeypatch.setattr(encoder, "encode", seen)
+        together = text_encoder.encode(texts)
+        assert len(threads) > 1 and {number for _, number in threads} == {1}
+        assert torch.get_num_threads() == 3
+        threads.clear()
+        monkeypatch.setattr("splade.encoding.batching.SMALL", 0)
+        torch.set_num_threads(1)
+        alone = text_encoder.encode(texts)
+    finally:
+        torch.set_num_threads(before)
+    assert len(threads) == 1
+    for name in ("indptr", "term_ids"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
+    np.testing.assert_allclose(together.weights, alone.weights, rtol=1e-5)
+
+
+def test_an_error_in_a_thread_reaches_the_caller_and_the_threads_are_as_before(tiny_model, monkeypatch):
+    loaded = load_masked_lm(str(tiny_model()))
+    encoder = MaskedLMEncoder(loaded.model)
+    monkeypatch.setattr(encoder, "encode", lambda *batch: (_ for _ in ()).throw(ModelError("not finite")))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ModelError, match="not finite"):
+            TextEncoder(encoder, loaded.tokenizer, 32, batch_size=1).encode(["a", "b", "c"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

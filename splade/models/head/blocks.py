@@ -9,8 +9,6 @@ as large as the device needs.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from splade.models.head.kernels import segment_argmax, segment_max, segment_sum
+from splade.models.threads import map_in_threads
 
 # Tokens of a CPU block: enough for one core's matrix product to run at full speed.
 CPU_BLOCK_TOKENS = 256
@@ -30,9 +29,6 @@ DEVICE_TILE_LOGITS = 2**26
 Result = TypeVar("Result")
 Block = TypeVar("Block", bound="TokenBlock")
 Packed = TypeVar("Packed", bound="PackedBlock")
-
-# Held while the number of threads is changed, so that two callers cannot restore each other's change.
-_matrix_threads = Lock()
 
 
 class TokenBlock(ABC):
@@ -274,24 +270,9 @@ def each_block(blocks: Iterable[Block], work: Callable[[Block], Result]) -> list
     one tile together wait for each other at every tile, and for the pooling after it.
     """
     todo = list(blocks)
-    threads = min(torch.get_num_threads(), len(todo))
-    if threads <= 1 or not isinstance(todo[0], PackedBlock):
-        return [work(block) for block in todo]
-
-    def without_autograd(block: Block) -> Result:
-        # Like the number of threads, this is a setting of each thread.
-        with torch.inference_mode():
-            return work(block)
-
-    with _matrix_threads:
-        restored = torch.get_num_threads()
-        # Set here as well, because the matrix library has one setting for all threads.
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(threads, "sparse-head", torch.set_num_threads, (1,)) as pool:
-                return list(pool.map(without_autograd, todo))
-        finally:
-            torch.set_num_threads(restored)
+    if todo and isinstance(todo[0], PackedBlock):
+        return map_in_threads(work, todo)
+    return [work(block) for block in todo]
 
 
 def packed_blocks(hidden: Tensor, mask: Tensor, kind: type[Packed]) -> Iterator[Packed]:
