@@ -122,7 +122,7 @@ def _finished(folder: Path, metadata: dict[str, object], overwrite: bool) -> Den
     raise IndexFileError(
         f"{folder} holds a finished dense index of {there.metadata.get('source')}, made with the model "
         f"'{there.metadata.get('model')}', max_length {there.metadata.get('max_length')}; this is another one. Give "
-        "another config.index_dir, or replace it with config.overwrite_final=true"
+        "another config.index_dir, or replace it with config.overwrite=true"
     )
 
 

@@ -130,7 +130,7 @@ class DenseSystem(System):
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Encode the documents, or open the vectors that are there."""
         run = self._experiment.config
-        index = DenseIndex.build(index_dir / self.folder_name, self._model, dataset.documents, run.overwrite_final)
+        index = DenseIndex.build(index_dir / self.folder_name, self._model, dataset.documents, run.overwrite)
         retriever = DenseRetriever(self._model, index, self._experiment.dense.engine, run.n_threads)
         return retriever, list(self._model.findings)
 

@@ -97,8 +97,7 @@ def test_names_from_elsewhere_in_a_file_and_in_the_table(tmp_path):
     rows = dict(re.findall(r"\| `([^`]+)`.*? \| `([^`]+)`", table))
     assert {name: now.split()[0].rstrip(",") for name, now in RENAMED_KEYS.items()}.items() <= rows.items()
     known = {key.name.replace(ENTRY, entry) for key in schema_keys() for entry in ("L1", "FLOPS")}
-    later = {"config.prompt_q", "config.prompt_d"}
-    assert {now.split()[0].partition("=")[0] for now in RENAMED_KEYS.values()} <= known | later
+    assert {now.split()[0].partition("=")[0] for now in RENAMED_KEYS.values()} <= known
     for group, now in RENAMED_GROUPS.items():
         folder, _, option = group.rpartition("/")
         assert not (conf_folder() / f"{group}.yaml").exists()

@@ -46,12 +46,14 @@ def test_a_key_changes_what_it_affects_and_nothing_else(name):
 def test_settings_that_identify():
     names = {flag: {name for name in settings_affecting(PLAIN, flag, names_files=False)} for flag in Affects}
     assert names[MODEL] == {
-        *("init_dict.agg", "init_dict.top_d", "init_dict.top_q", "init_dict.lexical_type", "config.matching_type")
+        *("init_dict.agg", "init_dict.top_d", "init_dict.top_q", "init_dict.lexical_type", "config.matching_type"),
+        *("init_dict.activation", "init_dict.attention", "init_dict.repeat_text", "config.prompt_q", "config.prompt_d"),
     }
     assert names[BM25] == {f"bm25.{leaf}" for leaf in ("k1", "b", "method", "stemmer", "stopwords")} | {
         *("config.top_k", "beir.split")
     }
-    assert names[INDEX] == names[MODEL] - {"init_dict.top_q"} | {"init_dict.fp16", "config.max_length"}
+    of_documents = names[MODEL] - {"init_dict.top_q", "config.prompt_q"}
+    assert names[INDEX] == of_documents | {"init_dict.fp16", "init_dict.precision", "config.max_length"}
     assert {"config.top_k", "config.threshold", "config.search_effort", "config.max_length"} < names[SEARCH]
     assert not {"config.lr", "config.out_dir", "beir.baseline"} & (names[SEARCH] | names[INDEX])
     assert {"config.lr", "config.regularizer.FLOPS.lambda_d", "data.TRAIN.DATASET_PATH"} < set(
