@@ -20,7 +20,7 @@ from splade.errors import ConfigError
 
 FREE_FORM_KEYS = ("config.loss", "config.regularizer")
 CONFIG_OPTIONS = {"--config-name": "-cn", "--config-path": "-cp", "--config-dir": "-cd"}
-POSITIONAL = {"search": ("config.index_dir", "query")}
+POSITIONAL = {"search": ("config.index_dir", "query"), "adapt": ("data.TRAIN_DATA_DIR", "config.out_dir")}
 """What the arguments of a command stand for that are no `key=value`."""
 
 _OVERRIDE = re.compile(r"(~|\+{0,2})([\w./@:<>-]+)=(.*)", re.DOTALL)
@@ -131,7 +131,8 @@ def _as_text(value: str) -> str:
 def _misplaced(argument: str, command: str) -> str:
     if command in POSITIONAL:
         most = " ".join(name.rpartition(".")[2].upper() for name in POSITIONAL[command])
-        return f"'{argument}': one argument too many; expected {most}, the question in quotation marks"
+        quoted = ", the question in quotation marks" if command == "search" else ""
+        return f"'{argument}': one argument too many; expected {most}{quoted}"
     return f"'{argument}': expected key=value, group=option, or an option such as --help"
 
 

@@ -26,6 +26,7 @@ from splade.storage.paths import resolve_path
 NAME_VARIABLE = "SPLADE_CONFIG_NAME"
 PATH_VARIABLE = "SPLADE_CONFIG_FULLPATH"
 DEFAULT_CONFIG, OWN_DATA_CONFIG = "config_default", "own_data"
+ADAPT_CONFIG = "config_domain_adaptation"
 ON_AN_INDEX = ("search", "update")
 """Commands whose data is an index, which says itself what made it: the toy pipeline is not meant."""
 ROOT, SCHEMA, HANDED_OVER = f"{INTERNAL}experiment", f"{INTERNAL}schema", f"{INTERNAL}handed_over"
@@ -89,6 +90,7 @@ def choose_config(
     folder = Path(option_folder).absolute() if option_folder else conf_folder()
     extra = _option(arguments, "--config-dir")
     default = OWN_DATA_CONFIG if command in ON_AN_INDEX or names_own_data(arguments) else DEFAULT_CONFIG
+    default = ADAPT_CONFIG if command == "adapt" else default
     if option_folder and not option_name:
         default = DEFAULT_CONFIG
     return _from_name(option_name or given.get(NAME_VARIABLE) or default, folder, extra)

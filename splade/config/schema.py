@@ -259,6 +259,23 @@ class BeirConfig:
 
 
 @dataclass
+class AdaptConfig:
+    """`adapt`: what splade.adapt makes of the number of judged queries."""
+
+    held_out: int | None = key(
+        "queries held out; null: a fifth, at least 10 or half of them, at most data.VALIDATION_SIZE_FOR_LOSS",
+        affects=NOTHING,  # training depends on what follows from it
+        minimum=1,
+    )
+    most_epochs: int | None = key(
+        "passes over the other queries after which training ends, or after config.nb_iterations; null: only then",
+        10,
+        affects=NOTHING,
+        minimum=1,
+    )
+
+
+@dataclass
 class Experiment:
     """A whole experiment, as composed from `conf/` and overrides."""
 
@@ -269,6 +286,7 @@ class Experiment:
     bm25: Bm25Config = field(default_factory=Bm25Config)
     dense: DenseConfig = field(default_factory=DenseConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     push: PushConfig = field(default_factory=PushConfig)
     retriever: str = key(

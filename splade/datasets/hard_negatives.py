@@ -98,6 +98,11 @@ class HardNegatives(TrainingSet):
         if not self._items:
             raise DataError(f"{scores.name}: no query can be used for training\n{self.report}")
 
+    @property
+    def query_ids(self) -> list[str]:
+        """The query of each example."""
+        return [query_id for query_id, _ in self._items]
+
     def __len__(self) -> int:
         return len(self._items)
 

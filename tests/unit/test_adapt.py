@@ -1,4 +1,4 @@
-"""Adapting a model to a BEIR folder: the script from beginning to end, its summary, and what it refuses."""
+"""Adapting a model to a collection: from beginning to end, with few judgements, and when it does not help."""
 
 import json
 import os
@@ -11,8 +11,10 @@ import pytest
 from splade.config import compose_experiment
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
-from splade.errors import DataError
-from splade.tasks.adapt import adapt
+from splade.errors import ConfigError, DataError
+from splade.models.load import load_checkpoint, load_for_inference
+from splade.tasks import adapt as task
+from splade.tasks.adaptation import open_judged, training_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "data" / "toy"
@@ -49,71 +51,154 @@ def write_beir(folder, n_docs):
     return folder
 
 
-def write_evaluation(folder, split="test", **values):
-    """Write what splade.beir_eval leaves behind, with recognisable numbers."""
-    folder.mkdir(parents=True)
-    stats = {"split": split, "flops": 2.0, "L0_q": 20.0, "L0_d": 90.0, "index_bytes": 1000}
-    (folder / "perf.json").write_text(json.dumps({"NDCG@10": values.get("ndcg", 0.5), "Recall@100": 0.9}))
-    (folder / "stats.json").write_text(json.dumps(stats | {"flops": values.get("flops", 2.0)}))
+def adapted(*overrides):
+    """Adapt as the command does."""
+    return task.adapt(compose_experiment("config_domain_adaptation", list(overrides)))
 
 
-def summarise(out_dir):
-    """Run the last step alone."""
-    return adapt(compose_experiment("config_domain_adaptation", [f"config.out_dir={out_dir}", "beir.dataset=mine"]))
+FAST = [
+    f"config.{setting}"
+    for setting in ("nb_iterations=4", "record_frequency=2", "warmup_steps=1", "train_batch_size=4", "max_length=24")
+]
 
 
-def test_script_from_beginning_to_end(tmp_path, tiny_model, fast_python):
-    data, out = write_beir(tmp_path / "mine", n_docs=60), tmp_path / "out"
-    overrides = ("nb_iterations=4", "record_frequency=2", "warmup_steps=1", "train_batch_size=4", "max_length=24")
-    done = run_script(
-        *(data, out, f"init_dict.model_type_or_dir={tiny_model()}", "data.VALIDATION_SIZE_FOR_LOSS=4"),
-        *(f"config.{override}" for override in overrides),
-        python=fast_python,
-    )
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A BEIR folder of 60 passages and the queries that they answer."""
+    return write_beir(tmp_path_factory.mktemp("data") / "mine", n_docs=60)
+
+
+def test_script_from_beginning_to_end(mine, tmp_path, tiny_model, fast_python):
+    out = tmp_path / "out"
+    done = run_script(mine, out, f"init_dict.model_type_or_dir={tiny_model()}", *FAST, python=fast_python)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
-    summary, models = json.loads((out / "summary.json").read_text()), set()
-    for when in ("before", "after"):
-        folder = out / when / "beir" / "mine"
-        assert summary["ndcg@10"][when] == json.loads((folder / "perf.json").read_text())["NDCG@10"]
-        stats = json.loads((folder / "stats.json").read_text())
-        assert summary["flops"][when] == stats["flops"] > 0
-        assert stats["split"] == "test"
-        models.add(stats["settings"]["model"]["document_encoder"])
-        assert f"{summary['ndcg@10'][when]:.4f}" in done.stdout
-    assert len(models) == 2  # digests of the weights
-    result = json.loads((out / "checkpoint" / "training_done.json").read_text())["result"]
+    summary = json.loads((out / "summary.json").read_text())
+    kept = summary["kept"]
+    assert kept in ("before", "after") and f"kept: the {'adapted' if kept == 'after' else 'model as it'}" in done.stdout
+    stats = json.loads((out / "before/beir/mine/stats.json").read_text())
+    assert stats["split"] == "test" and summary["flops"]["before"] == stats["flops"] > 0
+    assert f"{summary['ndcg@10']['before']:.4f}" in done.stdout
+    result = json.loads((out / "checkpoint/training_done.json").read_text())["result"]
     assert result["steps"] == 4 and result["monitored"] == "loss"
 
-    mined = json.loads((out / "mined" / "beir" / "mine" / "run.json").read_text())
-    assert set(mined) == set(read_qrels(data / "qrels" / "train.tsv"))
-    assert not set(mined) & set(read_qrels(data / "qrels" / "test.tsv"))
+    train = read_qrels(mine / "qrels/train.tsv")
+    mined = json.loads((out / "mined/beir/mine/run.json").read_text())
+    assert set(mined) == set(train) and not set(mined) & set(read_qrels(mine / "qrels/test.tsv"))
+    held_out = json.loads((out / "held_out/beir/mine/run.json").read_text())
+    assert set(held_out) < set(train) and len(held_out) == summary["held_out"]["n_queries"] == len(train) // 2
 
 
-def test_summary_has_the_figures_of_both_evaluations(tmp_path):
-    write_evaluation(tmp_path / "before" / "beir" / "mine", ndcg=0.5, flops=10.0)
-    write_evaluation(tmp_path / "after" / "beir" / "mine", ndcg=0.75, flops=2.5)
-    result = summarise(tmp_path)
-    figures = json.loads((tmp_path / "summary.json").read_text())
-    assert figures["ndcg@10"] == {"before": 0.5, "after": 0.75}
-    assert figures["flops"] == {"before": 10.0, "after": 2.5}
-    assert set(figures) == {"ndcg@10", "recall@100", "flops", "L0_q", "L0_d", "index_bytes"}
-    lines = [line.split() for line in result.summary().splitlines()]
-    assert ["NDCG@10", "0.5000", "0.7500"] in lines and ["flops", "10.000", "2.500"] in lines
+def verdict(before, after):
+    """Return a function that judges so, whatever the models do."""
+    return lambda *_: task.Verdict(
+        7, {"NDCG@10": before, "Recall@100": 0.9}, {"NDCG@10": after, "Recall@100": 0.9}, 0.2
+    )
 
 
-def test_summary_of_one_evaluation_names_the_missing_file(tmp_path):
-    write_evaluation(tmp_path / "before" / "beir" / "mine")
-    with pytest.raises(DataError, match="after/beir/mine/perf.json: no such file"):
-        summarise(tmp_path)
-    assert not (tmp_path / "summary.json").exists()
+def weights(folder):
+    """Return the weights that the other commands would load from a checkpoint folder."""
+    experiment = compose_experiment("config_domain_adaptation", ["config.max_length=24"])
+    return load_checkpoint(folder, experiment).document_encoder.state_dict()
 
 
-def test_summary_of_different_splits_is_refused(tmp_path):
-    write_evaluation(tmp_path / "before" / "beir" / "mine", split="test")
-    write_evaluation(tmp_path / "after" / "beir" / "mine", split="dev")
-    with pytest.raises(DataError, match="'test'.*'dev'"):
-        summarise(tmp_path)
+@pytest.mark.parametrize(("after", "kept"), [(0.5, "before"), (0.4, "before"), (0.6, "after")])
+def test_the_old_model_stays_unless_the_new_one_is_better(mine, tmp_path, tiny_model, monkeypatch, after, kept):
+    monkeypatch.setattr(task, "_judge", verdict(0.5, after))
+    model, out = tiny_model(), tmp_path / "out"
+    given = [f"init_dict.model_type_or_dir={model}", f"data.TRAIN_DATA_DIR={mine}", f"config.out_dir={out}", *FAST]
+    result = adapted(*given)
+    text = result.summary()
+    assert ("did not help" in text) == (kept == "before") and f"0.5000 before, {after:.4f} after" in text
+    assert json.loads((out / "summary.json").read_text())["kept"] == kept
+    assert ("after" in result.test) == (kept == "after")
+    old, now = weights_of_folder(model), weights(out / "checkpoint")
+    assert all((old[name] == value).all() for name, value in now.items() if name in old) == (kept == "before")
+    assert (out / "not_kept/model/config.json").is_file() == (kept == "before")
+    monkeypatch.setattr(task, "_judge", verdict(0.5, after) if kept == "after" else None)
+    assert adapted(*given).summary() == text  # the same command again does nothing again
+
+
+def weights_of_folder(folder):
+    """Return the weights of a plain model under the names that a checkpoint's have."""
+    experiment = compose_experiment(
+        "config_domain_adaptation", [f"init_dict.model_type_or_dir={folder}", "config.pretrained_no_yamlconfig=true"]
+    )
+    return load_for_inference(experiment).document_encoder.state_dict()
+
+
+def test_files_in_place_of_a_beir_folder(mine, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr(task, "_judge", verdict(0.5, 0.6))
+    collection, queries = TOY / "collection", TOY / "queries/train"
+    result = adapted(
+        *(f"init_dict.model_type_or_dir={tiny_model()}", f"config.out_dir={tmp_path}", "config.nb_iterations=1"),
+        *("config.record_frequency=1", "config.train_batch_size=2", "config.max_length=8", "config.warmup_steps=0"),
+        *(f"data.COLLECTION_PATH={collection}", f"data.TRAIN.Q_COLLECTION_PATH={queries}"),
+        f"data.TRAIN.QREL_PATH={TOY / 'qrels/train.json'}",
+    )
+    assert result.test == {} and "48 judged queries are trained on, 12 held out" in result.summary()
+    assert set(json.loads((tmp_path / "summary.json").read_text())) == {"kept", "held_out"}
+
+
+def open_own(*overrides):
+    """Open one's own files as the task would."""
+    files = [
+        f"data.TRAIN.Q_COLLECTION_PATH={TOY / 'queries/train'}",
+        f"data.TRAIN.QREL_PATH={TOY / 'qrels/train.json'}",
+    ]
+    return open_judged(compose_experiment("config_domain_adaptation", [*files, *overrides]))
+
+
+def test_test_queries_are_those_that_are_named(mine):
+    corpus = f"data.COLLECTION_PATH={TOY / 'collection'}"
+    assert open_own(corpus)[1] is None  # not those of the folder that the configuration names
+    files = [
+        f"data.Q_COLLECTION_PATH=[{TOY / 'queries/heldout'}]",
+        f"data.EVAL_QREL_PATH=[{TOY / 'qrels/heldout.json'}]",
+    ]
+    train, test = open_own(corpus, *files)
+    assert len(train.queries) > len(test.queries) == 25 and len(test.documents) == 240
+    with pytest.raises(ConfigError, match="no value for data.COLLECTION_PATH"):
+        open_own()
+    train, test = open_judged(compose_experiment("config_domain_adaptation", [f"data.TRAIN_DATA_DIR={mine}"]))
+    assert (train.split, test.split, train.name) == ("train", "test", "mine")
+    with pytest.raises(DataError, match="no judgements of the split 'dev'"):
+        open_judged(compose_experiment("config_domain_adaptation", [f"data.TRAIN_DATA_DIR={mine}", "beir.split=dev"]))
+
+
+def planned(tmp_path, n_queries, *overrides):
+    """Return the experiment that trains on a run of some toy queries, and the held-out ones."""
+    qrels = dict(list(read_qrels(TOY / "qrels/train.json").items())[:n_queries])
+    (tmp_path / "qrels.json").write_text(json.dumps(qrels))
+    some = [doc_id for doc_id, _ in open_collection(TOY / "collection")][:9]
+    (tmp_path / "run.json").write_text(json.dumps({query_id: dict.fromkeys(some, 1.0) for query_id in qrels}))
+    files = [f"data.TRAIN.Q_COLLECTION_PATH={TOY / 'queries/train'}", f"data.TRAIN.QREL_PATH={tmp_path / 'qrels.json'}"]
+    files += [f"data.COLLECTION_PATH={TOY / 'collection'}", *overrides]
+    given = compose_experiment("config_domain_adaptation", files)
+    return training_experiment(given, tmp_path / "run.json", tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(("n_queries", "n_held_out"), [(60, 12), (30, 10), (12, 6)])
+def test_what_is_held_out_follows_from_what_there_is(tmp_path, n_queries, n_held_out):
+    training, held_out = planned(tmp_path, n_queries)
+    run = training.config
+    assert len(held_out) == training.data.VALIDATION_SIZE_FOR_LOSS == n_held_out
+    assert run.nb_iterations == -(-10 * (n_queries - n_held_out) // 16)
+    assert run.record_frequency <= -(-run.nb_iterations // 4) and run.warmup_steps <= 20
+
+
+def test_what_is_given_stays(tmp_path):
+    given = ["adapt.held_out=3", "adapt.most_epochs=null", "config.nb_iterations=300", "config.warmup_steps=7"]
+    training, held_out = planned(tmp_path, 30, *given)
+    assert (len(held_out), training.config.nb_iterations, training.config.warmup_steps) == (3, 300, 7)
+    assert training.config.record_frequency == 100
+    with pytest.raises(ConfigError, match="more than half of the 30"):
+        planned(tmp_path, 30, "adapt.held_out=16")
+
+
+def test_one_judged_query_is_too_few(tmp_path):
+    with pytest.raises(DataError, match="1 judged queries can be used: too few"):
+        planned(tmp_path, 1)
 
 
 def test_script_says_how_it_is_called():
@@ -122,10 +207,9 @@ def test_script_says_how_it_is_called():
     assert done.stderr.startswith("usage: bash scripts/adapt.sh BEIR_FOLDER OUT_FOLDER")
 
 
-def test_script_needs_a_train_split(tmp_path, tiny_model):
+def test_a_train_split_is_needed(tmp_path):
     data = write_beir(tmp_path / "mine", n_docs=30)
     (data / "qrels" / "train.tsv").unlink()
-    done = run_script(data, tmp_path / "out")
-    assert done.returncode == 1
-    assert "qrels/train.tsv: no such file" in done.stderr
+    with pytest.raises(DataError, match="no judgements of the split 'train'; splits: test"):
+        adapted(f"data.TRAIN_DATA_DIR={data}", f"config.out_dir={tmp_path / 'out'}")
     assert not (tmp_path / "out").exists()
