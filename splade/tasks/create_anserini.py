@@ -2,18 +2,22 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from splade.config import Experiment, require
+from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection, open_queries
-from splade.encoding.text_encoder import TextEncoder
+from splade.distributed import held_by_first_process, process_rank
+from splade.encoding.shared import encode_shared
 from splade.errors import ConfigError
 from splade.interop.anserini import SparseVector, write_documents, write_queries
 from splade.reports.summaries import TaskResult
 from splade.storage.locks import FolderLock
 from splade.tasks.evaluation_sets import check_names
 from splade.tasks.model_loading import load_model
+from splade.vectors import SparseVectors
 
 
 def create_anserini(experiment: Experiment) -> TaskResult:
@@ -27,20 +31,29 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     documents = open_collection(str(experiment.data.COLLECTION_PATH))
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
     model, _ = load_model(experiment)
-    with FolderLock(out_dir):
-        factor = float(experiment.quantization_factor_document or 0)
-        vectors = _with_vectors(documents, model.documents)
-        exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, factor)]
-        factor = float(experiment.quantization_factor_query or 0)
+    document_factor = float(experiment.quantization_factor_document or 0)
+    query_factor = float(experiment.quantization_factor_query or 0)
+    with held_by_first_process(lambda: FolderLock(out_dir)):
+        encoded = encode_shared(model.documents, documents)
+        if process_rank() > 0:
+            deque(chain(encoded, *(encode_shared(model.queries, collection) for collection in queries)), maxlen=0)
+            return TaskResult(text="")
+        vectors = _with_texts(documents, encoded)
+        exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, document_factor)]
         for name, collection in zip(names, queries, strict=True):
-            pairs = ((query_id, vector) for query_id, _, vector in _with_vectors(collection, model.queries))
-            exported.append(write_queries(out_dir / name, pairs, model.tokens, factor))
+            pairs = _one_by_one(encode_shared(model.queries, collection))
+            exported.append(write_queries(out_dir / name, pairs, model.tokens, query_factor))
         save_record(experiment, out_dir, "create_anserini")
     lines = [
         f"{item.n_written} vectors, {item.mean_terms:.1f} terms each, {item.n_empty} empty\n  in {item.path}"
         for item in exported
     ]
     return TaskResult(text="\n".join(lines))
+
+
+def processes_wanted(experiment: Experiment) -> int:
+    """Return how many processes share the encoding."""
+    return processes_to_start(experiment, trains=False)
 
 
 def _file_names(experiment: Experiment) -> list[str]:
@@ -59,15 +72,14 @@ def _file_names(experiment: Experiment) -> list[str]:
     return [f"queries_anserini.{name}.tsv" for name in names]
 
 
-def _with_vectors(pairs: Iterable[tuple[str, str]], encoder: TextEncoder) -> Iterator[tuple[str, str, SparseVector]]:
+def _one_by_one(encoded: Iterable[tuple[list[str], SparseVectors]]) -> Iterator[tuple[str, SparseVector]]:
+    for ids, vectors in encoded:
+        yield from zip(ids, vectors, strict=True)
+
+
+def _with_texts(
+    pairs: Iterable[tuple[str, str]], encoded: Iterable[tuple[list[str], SparseVectors]]
+) -> Iterator[tuple[str, str, SparseVector]]:
     """Yield (id, text, (term_ids, weights)) of every (id, text)."""
-    texts: deque[str] = deque()
-
-    def noted() -> Iterator[tuple[str, str]]:
-        for text_id, text in pairs:
-            texts.append(text)  # read ahead of the vectors
-            yield text_id, text
-
-    for ids, vectors in encoder.encode_pairs(noted()):
-        for text_id, vector in zip(ids, vectors, strict=True):
-            yield text_id, texts.popleft(), vector
+    for (text_id, text), (_, vector) in zip(pairs, _one_by_one(encoded), strict=True):
+        yield text_id, text, vector

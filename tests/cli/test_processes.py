@@ -9,7 +9,9 @@ from pathlib import Path
 import forked
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+
+TOY = Path(__file__).resolve().parents[2] / "data" / "toy"
 
 RANKING = "{D_COLLECTION_PATH: T/collection, Q_COLLECTION_PATH: T/queries/heldout, QREL_PATH: T/qrels/heldout.json}"
 
@@ -116,6 +118,48 @@ def test_two_processes_do_what_one_does(work, arguments):
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(two)[name], value, rtol=1e-4, atol=2e-5)
     assert all(torch.equal(weights(other)[name], value) for name, value in weights(two).items())
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """1100 documents, three windows of the encoder."""
+    texts = [line.split("\t")[1] for line in (TOY / "collection" / "raw.tsv").read_text("utf-8").splitlines()]
+    path = tmp_path_factory.mktemp("collection") / "raw.tsv"
+    path.write_text("".join(f"d{i}\t{texts[i % len(texts)]} {i}\n" for i in range(1100)))
+    return path
+
+
+def encoding(model, collection):
+    return [
+        f"init_dict.model_type_or_dir={model}",
+        "config.pretrained_no_yamlconfig=true",
+        f"data.COLLECTION_PATH={collection}",
+        "data.Q_COLLECTION_PATH=[pkg://splade/data/toy/queries/heldout]",
+        "+quantization_factor_document=100",
+        "+quantization_factor_query=100",
+    ]
+
+
+def test_what_several_processes_encode_is_equal_byte_for_byte(tmp_path, tiny_model, collection):
+    model = tiny_model()
+    network = load_file(model / "model.safetensors")
+    network["cls.predictions.bias"][::2] = -10  # half of the terms, as a trained model
+    save_file(network, model / "model.safetensors", {"format": "pt"})
+    files = ("index/index.h5", "out/docs_anserini.jsonl", "out/queries_anserini.tsv")
+    found = []
+    for n in (1, 2, 4):  # the last one has less windows than processes
+        for task in ("index", "create_anserini"):
+            command = [*encoding(model, collection), *places(n), f"config.n_processes={n}"]
+            assert run(task, command, tmp_path) == 0
+        found.append(digests(*(tmp_path / str(n) / file for file in files)))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_collapse_that_one_process_sees_is_an_error_of_all(tmp_path, tiny_model, collection):
+    command = [*encoding(tiny_model(), collection), *places("all_terms"), "config.n_processes=2"]
+    assert run("index", command, tmp_path, errors=tmp_path / "errors.txt") == 1
+    text = (tmp_path / "errors.txt").read_text()
+    assert text.count("error: ") == 1 and "(nearly) all of its 400 terms" in text
 
 
 def test_each_process_draws_dropout_of_its_own(tmp_path, arguments, tiny_model):

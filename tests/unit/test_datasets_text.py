@@ -299,6 +299,25 @@ def test_collection_survives_pickling(tmp_path, monkeypatch, cache_from):
     assert pickle.loads(pickle.dumps(collection)).text("d4") == "text 4"
 
 
+@pytest.mark.parametrize("cache_from", [0, 1 << 20])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_share_of_a_collection_is_read_without_what_is_before(tmp_path, monkeypatch, cache_from, packed):
+    monkeypatch.setattr(line_index, "CACHE_FROM_BYTES", cache_from)
+    monkeypatch.setattr(line_index, "_PIECE_BYTES", 20)
+    text = "\ufeffd0\tz\u00e9ro\r\n\n\nd1\t" + "long " * 30 + "\nd2\t\u2028\r\n\nd3\tlast"
+    path = tmp_path / ("raw.tsv.gz" if packed else "raw.tsv")
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    collection = open_collection(path)
+    every = list(collection)
+    assert len(every) == len(collection) == 4
+    monkeypatch.setattr(line_index.LineSource, "records", None)  # what parses from the beginning
+    for start in range(5):
+        for stop in range(start, 5):
+            assert list(collection.between(start, stop)) == every[start:stop]
+    with pytest.raises(IndexError):
+        list(collection.between(2, 5))
+
+
 def test_equal_hashes_of_different_ids_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(line_index, "_hash_id", lambda record_id: len(record_id))
     write_tsv(tmp_path / "raw.tsv", [("a", "1"), ("b", "2"), ("cc", "3"), ("d", "4")])
