@@ -13,6 +13,7 @@ EXTRAS = {
     "sentence-transformers": ["sentence-transformers>=5.0,<7"],
     "ir-datasets": ["ir_datasets>=0.5.6"],
     "peft": ["peft>=0.17,<1"],
+    "onnx": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
     "parquet": ["pyarrow>=15"],
     "notebook": ["jupyter"],
     "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"],
@@ -22,7 +23,7 @@ EXTRAS["dev"] = [
     *("ir_measures>=0.3.6", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
     *(
         requirement
-        for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets", "peft")
+        for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets", "peft", "onnx")
         for requirement in EXTRAS[name]
     ),
 ]

@@ -28,7 +28,7 @@ READS: Mapping[str, tuple[str, ...]] = {
 }
 """Task to keys whose files must be there when it starts."""
 
-_LOADS_A_MODEL = ("index", "retrieve", "flops", "create_anserini", "beir_eval", "search", "push")
+_LOADS_A_MODEL = ("index", "retrieve", "flops", "create_anserini", "beir_eval", "search", "push", "export")
 
 
 def check_inputs(experiment: Experiment, task: str) -> None:

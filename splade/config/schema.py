@@ -303,6 +303,7 @@ class Experiment:
     )
     metrics: list[str] | None = key("compare, fuse: metrics; null: the first of config.eval_metric", affects=NOTHING)
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
+    target: Literal["onnx"] | None = key("export: what is written", affects=NOTHING)
     query: str | None = key("search: one query; null: a prompt", affects=NOTHING)
     add: str | None = key("update: collection of documents to add", affects=NOTHING, names_files=True)
     delete: list[str] | None = key(

@@ -17,8 +17,10 @@ from splade.models.adapters import ADAPTER_CONFIG
 from splade.models.causal_lm import CausalLMEncoder, is_causal_lm
 from splade.models.encoder import SparseEncoder
 from splade.models.head.pooling import Activation, Aggregation
+from splade.models.hub import model_folder
 from splade.models.low_precision import check_precision
 from splade.models.masked_lm import MaskedLMEncoder
+from splade.models.onnx_folder import is_onnx_folder, load_onnx
 from splade.models.original_checkpoint import is_original_checkpoint, load_original
 from splade.models.pretrained import (
     LoadedLookup,
@@ -117,6 +119,9 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
     check_model_settings(init, run)
     if init.model_type_or_dir is None:
         raise ConfigError("no value for init_dict.model_type_or_dir: a hub name, a folder, or pkg://package/path")
+    folder = model_folder(init.model_type_or_dir)
+    if is_onnx_folder(folder):
+        return load_onnx(folder, init.model_type_or_dir, init, run)
     document = load_masked_lm(init.model_type_or_dir, run.tokenizer_type, init.agg)
     if init.model_type_or_dir_q is not None:
         query = load_side(init.model_type_or_dir_q, "query", run.tokenizer_type, init.agg)

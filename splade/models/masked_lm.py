@@ -114,7 +114,7 @@ class MaskedLMEncoder(SparseEncoder):
         input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
 
         def sparse(passages: slice, weights: Tensor) -> SparseVectors:
-            return _positive_entries(self._keep(weights, input_ids[passages], attention_mask[passages]))
+            return positive_entries(self._keep(weights, input_ids[passages], attention_mask[passages]))
 
         autocast = torch.autocast(input_ids.device.type, dtype=self.precision, enabled=self.precision is not None)
         with _evaluating(self), autocast:
@@ -306,7 +306,7 @@ def _vocab_size(model: nn.Module, decoder: Decoder | None) -> int:
     return vocab_size
 
 
-def _positive_entries(weights: Tensor) -> SparseVectors:
+def positive_entries(weights: Tensor) -> SparseVectors:
     """Return the positive entries of (passages, vocabulary) weights as arrays."""
     # Not "weights > 0": NaN must be seen, not dropped.
     rows, terms = (~(weights <= 0)).nonzero(as_tuple=True)

@@ -72,6 +72,7 @@ class Splade(nn.Module):
         self.document_settings = document_settings
         self.query_settings = query_settings
         self._fingerprint: Fingerprint | None = None
+        self._query_digest: str | None = None
         self.loaded_from: dict[str, object] = {}
 
     @property
@@ -151,6 +152,10 @@ class Splade(nn.Module):
                 encoder.lower_precision(precision)
                 models.add(id(encoder.model))
 
+    def take_fingerprint(self, fingerprint: Fingerprint, query_digest: str) -> None:
+        """Stand for another model: this one is that model in another form, and its vectors are the same."""
+        self._fingerprint, self._query_digest = fingerprint, query_digest
+
     def _digest(self) -> Fingerprint:
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         settings = {name: getattr(self.document_encoder, name, None) for name in ("top_k", "own_tokens_only")}
@@ -165,6 +170,8 @@ class Splade(nn.Module):
 
     def query_digest(self) -> str:
         """Digest what the vectors of queries depend on besides the configuration."""
+        if self._query_digest is not None:
+            return self._query_digest
         settings = _said(self.query_encoder, self.query_settings)
         settings |= {"top_k": self.query_settings.top_k, "max_length": self.query_settings.max_length}
         settings = {name: value for name, value in settings.items() if value is not None}

@@ -57,14 +57,14 @@ def push(experiment: Experiment) -> TaskResult:
 def _make_folder(experiment: Experiment, model: Splade, folder: Path) -> bool:
     """Make the folder, or return False where it was made from this model before: its card may have been edited."""
     made_from = {"fingerprint": model.fingerprint().as_dict(), "queries": model.query_digest()}
-    if folder.exists() and not experiment.config.overwrite_final:
+    if folder.exists() and not experiment.config.overwrite:
         known = read_json_object(folder / _MADE_FROM) if (folder / _MADE_FROM).is_file() else None
         if known == made_from and experiment.push.repo_id is not None:
             return False
         what = "was not made from this model"
         if known == made_from:
             what = "is there already, with a card that may be edited"
-        raise ConfigError(f"{folder} {what}; give another push.folder, or replace it with config.overwrite_final=true")
+        raise ConfigError(f"{folder} {what}; give another push.folder, or replace it with config.overwrite=true")
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     save_splade(model, part, settle_max_length(experiment.config.max_length, model))

@@ -200,7 +200,7 @@ def test_a_folder_that_is_there_is_not_replaced(tmp_path, results, tiny_model):
     (tmp_path / "pushed" / "pushed_model.json").unlink()
     with pytest.raises(ConfigError, match="was not made from this model"):
         push(experiment(tmp_path, results))
-    push(experiment(tmp_path, results, "config.overwrite_final=true"))
+    push(experiment(tmp_path, results, "config.overwrite=true"))
     assert not list(tmp_path.glob(".*.part"))
 
 
