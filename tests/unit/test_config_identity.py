@@ -52,8 +52,9 @@ def test_settings_that_identify():
     assert names[BM25] == {f"bm25.{leaf}" for leaf in ("k1", "b", "method", "stemmer", "stopwords")} | {
         *("config.top_k", "beir.split")
     }
-    of_documents = names[MODEL] - {"init_dict.top_q", "config.prompt_q"}
-    assert names[INDEX] == of_documents | {"init_dict.fp16", "init_dict.precision", "config.max_length"}
+    assert names[INDEX] == names[MODEL] - {"init_dict.top_q", "config.prompt_q"} | {
+        *("init_dict.fp16", "init_dict.precision", "init_dict.head_divisor", "config.max_length")
+    }
     assert {"config.top_k", "config.threshold", "config.search_effort", "config.max_length"} < names[SEARCH]
     assert not {"config.lr", "config.out_dir", "beir.baseline"} & (names[SEARCH] | names[INDEX])
     assert {"config.lr", "config.regularizer.FLOPS.lambda_d", "data.TRAIN.DATASET_PATH"} < set(
