@@ -24,6 +24,7 @@ class Affects(Flag):
         BM25: the results of BM25.
         DENSE: the vectors and results of a dense model.
         FUSION: how rankings are fused.
+        RERANKING: the scores of a reranker.
     """
 
     NOTHING = 0
@@ -34,10 +35,11 @@ class Affects(Flag):
     BM25 = auto()
     DENSE = auto()
     FUSION = auto()
+    RERANKING = auto()
 
 
 NOTHING, TRAIN, INDEX, SEARCH, BM25 = Affects.NOTHING, Affects.TRAIN, Affects.INDEX, Affects.SEARCH, Affects.BM25
-DENSE, FUSION = Affects.DENSE, Affects.FUSION
+DENSE, FUSION, RERANKING = Affects.DENSE, Affects.FUSION, Affects.RERANKING
 MODEL = TRAIN | Affects.MODEL  # a model is trained as what it is
 VECTORS = INDEX | SEARCH
 

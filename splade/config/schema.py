@@ -13,6 +13,7 @@ from splade.config.declare import (
     LARGEST_INT,
     MODEL,
     NOTHING,
+    RERANKING,
     SEARCH,
     TRAIN,
     VECTORS,
@@ -124,8 +125,14 @@ class RunConfig:
         "how queries and documents are encoded", "splade", affects=MODEL | VECTORS
     )
     tokenizer_type: str | None = files_key("hub name or folder; null: the model's own", affects=TRAIN | VECTORS)
-    prompt_q: str | None = key("put before every query; null: what the model's folder says", affects=MODEL | SEARCH)
-    prompt_d: str | None = key("put before every document; null: what the model's folder says", affects=MODEL | VECTORS)
+    prompt_q: str | None = key(
+        "put before every query; null: what the model's folder says; of a reranker: template, {} is the text",
+        affects=MODEL | SEARCH | RERANKING,
+    )
+    prompt_d: str | None = key(
+        "put before every document; null: what the model's folder says; of a reranker: template",
+        affects=MODEL | VECTORS | RERANKING,
+    )
     max_length: int | None = key(
         "tokens per text, longer ones are cut; null: the model's own limit", 256, affects=TRAIN | VECTORS, minimum=2
     )
@@ -188,6 +195,9 @@ class RunConfig:
     )
     patience: int = key("validations without improvement before early stopping", 3, affects=TRAIN, minimum=1)
 
+    reranker_type: Literal["cross-encoder", "rankT5", "monoT5", "duoT5", "PairwisePrompt"] = key(
+        "train_reranker, rerank: kind of model", "cross-encoder", affects=TRAIN | RERANKING
+    )
     eval_batch_size: int = key("queries or documents per batch in validation", 32, affects=TRAIN, minimum=1)
     index_retrieve_batch_size: int = key("upper bound of texts per batch in encoding", 64, affects=NOTHING, minimum=1)
     top_k: int = key("documents returned per query", 1000, affects=SEARCH | BM25, minimum=1)
@@ -238,6 +248,11 @@ class DataConfig:
     COLLECTION_PATH: str | None = files_key("documents to index", affects=INDEX | BM25)
     Q_COLLECTION_PATH: list[str] = files_key("query collections to retrieve for", [], affects=SEARCH | BM25)
     EVAL_QREL_PATH: list[str | None] = key("qrels per query collection; null: none", [], affects=NOTHING)
+    path_run: str | list[str] | None = key("rerank: one run or several, JSON or TREC", affects=NOTHING)
+    run_name: str | list[str] | None = key("rerank: names of the runs, for folders", affects=NOTHING)
+    dataset_name: str | list[str] | None = key("rerank: data set of each run, for folders", affects=NOTHING)
+    document_dir: str | list[str] | None = key("rerank: documents of each run, or one for all", affects=NOTHING)
+    query_dir: str | list[str] | None = key("rerank: queries of each run, or one for all", affects=NOTHING)
     flops_queries: str | None = key("queries from which splade.flops estimates term frequencies", affects=NOTHING)
     TRAIN: TrainFiles = field(default_factory=TrainFiles)  # last: it hides the flag TRAIN
 

@@ -68,7 +68,7 @@ def encode_batches(
         lengths = _rounded([len(row) for row in rows], max_length)
         # Longest first: if memory is short, it is so at once.
         order = np.argsort(-lengths, kind="stable")
-        batches = [(batch, lengths[batch[0]]) for batch in _batches(order, lengths, batch_size, token_budget)]
+        batches = [(batch, lengths[batch[0]]) for batch in batches_by_length(order, lengths, batch_size, token_budget)]
 
         def encode(batch: tuple[Sequence[int], int], rows: list[list[int]] = rows) -> V:
             numbers, length = batch
@@ -111,7 +111,9 @@ def _rounded(lengths: Sequence[int], max_length: int) -> np.ndarray:
     return np.minimum(-(-given // steps) * steps, max_length)
 
 
-def _batches(order: np.ndarray, lengths: np.ndarray, batch_size: int, token_budget: int) -> Iterator[Sequence[int]]:
+def batches_by_length(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, token_budget: int
+) -> Iterator[Sequence[int]]:
     """Cut texts, longest first, into batches within both limits, never empty."""
     start = 0
     while start < len(order):

@@ -26,6 +26,9 @@ class Costs:
         top_k: documents asked for per query.
         n_empty_queries: queries without any term, for which nothing can be found.
         n_empty_results: queries for which nothing was found.
+        pairs_per_query: rows that a reranker read per query: documents, or pairs of them where it compares.
+        reranking_ms_per_query: wall-clock milliseconds of that.
+        n_parameters: weights of the reranker.
 
     Example:
         >>> Costs(model="bm25", L0_q=3.5).to_json()
@@ -47,6 +50,9 @@ class Costs:
     top_k: int | None = None
     n_empty_queries: int | None = None
     n_empty_results: int | None = None
+    pairs_per_query: float | None = None
+    reranking_ms_per_query: float | None = None
+    n_parameters: int | None = None
 
     def to_json(self) -> dict[str, str | Number]:
         """Return the known costs as JSON values."""

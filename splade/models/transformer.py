@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging as transformers_logging
 
@@ -16,7 +16,12 @@ _NOT_NEEDED = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq)(\
 
 
 def load_transformer(
-    auto_class: "type[_BaseAutoModelClass]", folder: Path, name: str, what: str, new: str = "^$"
+    auto_class: type[_BaseAutoModelClass],
+    folder: Path,
+    name: str,
+    what: str,
+    new: str = "^$",
+    config: PreTrainedConfig | None = None,
 ) -> PreTrainedModel:
     """Load weights in float32, in evaluation mode.
 
@@ -26,6 +31,7 @@ def load_transformer(
         name: what the user gave, for messages.
         what: what it should be, for messages, such as "an encoder".
         new: pattern of weights that may be missing, since training makes them.
+        config: in place of the folder's config.json.
 
     Raises:
         ModelError: it does not load as what it should be, weights are missing or of another shape, or its folder names
@@ -35,9 +41,16 @@ def load_transformer(
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
     transformers_logging.disable_progress_bar()
-    settings = {"local_files_only": True, "dtype": torch.float32, "trust_remote_code": False, "weights_only": True}
     try:
-        model, info = auto_class.from_pretrained(str(folder), output_loading_info=True, **settings)
+        model, info = auto_class.from_pretrained(
+            str(folder),
+            config=config if config is not None else AutoConfig.from_pretrained(str(folder), local_files_only=True),
+            output_loading_info=True,
+            local_files_only=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            weights_only=True,
+        )
     except Exception as error:  # a wrong file can end in any error there
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise ModelError(f"model '{name}' in {folder} does not load as {what}: {reason}") from error

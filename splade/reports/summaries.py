@@ -17,6 +17,9 @@ COST_COLUMNS = (
     Column("encode ms /query", digits=2),
     Column("search ms /query", digits=2),
     Column("threads"),
+    Column("pairs /query", digits=0),
+    Column("rerank ms /query", digits=1),
+    Column("reranker M", digits=1),
 )
 
 
@@ -67,6 +70,9 @@ def cost_line(costs: Costs) -> str:
         (_megabytes(costs), "index {:.1f} MB"),
         (costs.encoding_ms_per_query, "{:.2f} ms encoding per query"),
         (costs.search_ms_per_query, f"{{:.2f}} ms search per query{_threads(costs)}"),
+        (costs.pairs_per_query, "{:.0f} pairs per query"),
+        (costs.reranking_ms_per_query, "{:.1f} ms reranking per query"),
+        (_millions(costs.n_parameters), "reranker of {:.1f} M parameters"),
         (costs.n_empty_queries or None, "queries without any term, which find nothing: {}"),
     ]
     return ", ".join(text.format(value) for value, text in known if value is not None)
@@ -81,6 +87,9 @@ def cost_figures(costs: Costs) -> dict[str, str]:
         "index, MB": (_megabytes(costs), 2),
         "encoding, ms per query": (costs.encoding_ms_per_query, 2),
         f"search, ms per query{_threads(costs)}": (costs.search_ms_per_query, 3),
+        "pairs per query": (costs.pairs_per_query, 1),
+        "reranking, ms per query": (costs.reranking_ms_per_query, 2),
+        "reranker, M parameters": (_millions(costs.n_parameters), 2),
     }
     return {name: f"{value:.{digits}f}" for name, (value, digits) in known.items() if value is not None}
 
@@ -118,7 +127,8 @@ def costs_table(systems: Mapping[str, Costs]) -> Table:
 def cost_cells(costs: Costs) -> tuple[Cell, ...]:
     """Return the cells under `COST_COLUMNS`."""
     terms = (costs.L0_d, costs.L0_q, costs.flops, _megabytes(costs))
-    return (*terms, costs.encoding_ms_per_query, costs.search_ms_per_query, costs.n_threads)
+    own = (*terms, costs.encoding_ms_per_query, costs.search_ms_per_query, costs.n_threads)
+    return (*own, costs.pairs_per_query, costs.reranking_ms_per_query, _millions(costs.n_parameters))
 
 
 def warning_block(findings: Sequence[Finding]) -> list[str]:
@@ -129,6 +139,10 @@ def warning_block(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         lines += textwrap.wrap(finding.message, 110, initial_indent="  - ", subsequent_indent="    ")
     return lines
+
+
+def _millions(number: int | None) -> float | None:
+    return None if number is None else number / 1e6
 
 
 def _megabytes(costs: Costs) -> float | None:

@@ -1,5 +1,6 @@
 """A run that exists, of whatever system, as a retriever: it can be fused, re-ranked and evaluated like any other."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -32,6 +33,11 @@ class StoredRun(Retriever):
         """
         file = Path(path) / RUN_FILE if (Path(path) / RUN_FILE).is_file() else Path(path)
         return cls(name, read_run(file), stored_costs(file.parent))
+
+    def digest(self) -> str:
+        """Return what tells this run from others."""
+        lines = (f"{query_id} {list(ranking.items())}" for query_id, ranking in self.run.items())
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
         """Yield (query_id, {doc_id: score}) for every query, the `top_k` best documents of the run."""

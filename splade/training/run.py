@@ -1,6 +1,7 @@
 """One training run: what the configuration names is put together, trained, and saved as a model."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,6 +68,27 @@ def train_model(experiment: Experiment) -> TrainResult:
 
     An interrupted run resumes from its last complete checkpoint and ends with the weights of an uninterrupted one.
     """
+
+    def check(trainer: SpladeTrainer) -> None:
+        check_trained(trainer.splade, trainer.sampler, experiment.config, trainer.state.global_step)
+
+    def save(trainer: SpladeTrainer, folder: Path) -> None:
+        if experiment.init_dict.lora.rank is not None and experiment.init_dict.lora.save == "merged":
+            for language_model in trainer.splade.trained_language_models():
+                merge_adapters(language_model)
+        save_splade(trainer.splade, folder, trainer.collator.max_length)
+
+    return run_training(experiment, "train", prepare_training, check, save)
+
+
+def run_training(
+    experiment: Experiment,
+    task: str,
+    prepare: Callable[[Experiment], tuple[SpladeTrainer, TrainingData]],
+    check: Callable[[SpladeTrainer], None],
+    save: Callable[[SpladeTrainer, Path], None],
+) -> TrainResult:
+    """Train what `prepare` puts together, resuming where an earlier run was; `check` it, `save` it in the folder."""
     experiment = with_global_batch(experiment)
     folder = RunFolder(experiment)
     finished = on_first_process(folder.outcome)
@@ -78,37 +100,30 @@ def train_model(experiment: Experiment) -> TrainResult:
             raise ModelError(
                 f"{folder.path / DONE_FILE}: not what training writes ({error}); remove this file"
             ) from error
-    trainer, data = prepare_training(experiment)
-    max_length = trainer.collator.max_length
-    logger.info("%s", describe_training(experiment, data, max_length))
+    trainer, data = prepare(experiment)
+    logger.info("%s", describe_training(experiment, data, trainer.collator.max_length))
     step = on_first_process(folder.start)
     if process_rank() == 0:
         save_config(experiment, folder.path)
-        save_record(experiment, folder.path, "train")
+        save_record(experiment, folder.path, task)
     if step is not None:
         logger.info("resuming from step %d", step)
     trainer.train_from(step)
-    on_first_process(
-        lambda: check_trained(trainer.splade, trainer.sampler, experiment.config, trainer.state.global_step)
-    )
+    on_first_process(lambda: check(trainer))
     result = TrainResult(
         folder=folder.path,
         steps=trainer.state.global_step,
-        best_step=trainer.kept_step,
-        best=trainer.kept_value,
-        kept="last" if experiment.config.overwrite_final else "best",
+        best_step=trainer.best_step,
+        best=trainer.state.best_metric,
         monitored=experiment.config.monitoring_ckpt,
         report=data.report,
     )
 
-    def save() -> None:
-        if experiment.init_dict.lora.rank is not None and experiment.init_dict.lora.save == "merged":
-            for language_model in trainer.splade.trained_language_models():
-                merge_adapters(language_model)
-        save_splade(trainer.splade, folder.path, max_length)
+    def finish() -> None:
+        save(trainer, folder.path)
         folder.finish({name: value for name, value in asdict(result).items() if name != "folder"})
 
-    on_first_process(save)
+    on_first_process(finish)
     return result
 
 

@@ -121,6 +121,8 @@ def act(program: str, arguments: list[str], folder: str, environment: dict[str, 
         command.sweep_summary = lambda task, sweep: ""
     if arguments[0] == "-m":
         small = environment.get("SMALL_SETTINGS", "").split() if has_settings(arguments) else []
+        if arguments[1].endswith("rerank") or arguments[1].endswith("reranker"):  # a query and its document share a row
+            small = ["config.max_length=48" if "max_length" in one else one for one in small]
         sys.argv = ["-m", *arguments[2:], *small]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     elif arguments[0] == "-c":
