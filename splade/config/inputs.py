@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from splade.config.schema import Experiment
-from splade.errors import DataError, ModelError, nearest
+from splade.errors import ConfigError, DataError, ModelError, nearest
 from splade.storage.paths import IR_DATASETS_SCHEME, PACKAGE_SCHEME, resolve_path
 
 _TRAINING = tuple(
@@ -29,6 +29,8 @@ READS: Mapping[str, tuple[str, ...]] = {
 """Task to keys whose files must be there when it starts."""
 
 _LOADS_A_MODEL = ("index", "retrieve", "flops", "create_anserini", "beir_eval", "search", "push", "export")
+# An index may be named by its file.
+_TAKES_A_FILE = [("index_dir", task) for task in ("search", "retrieve", "flops", "update", "index_info", "export")]
 
 
 def check_inputs(experiment: Experiment, task: str) -> None:
@@ -37,6 +39,7 @@ def check_inputs(experiment: Experiment, task: str) -> None:
     Raises:
         DataError: one is not; the message gives the absolute path and what is near it.
         ModelError: a model's folder is not.
+        ConfigError: a file is given where a folder is needed.
     """
     trains = task in ("train", "run_all") and not experiment.config.pretrained_no_yamlconfig
     for key in READS.get(task, ()):
@@ -45,12 +48,16 @@ def check_inputs(experiment: Experiment, task: str) -> None:
                 if not path.startswith(IR_DATASETS_SCHEME):
                     _check_path(path, key)
     run = experiment.config
+    for name in ("checkpoint_dir", "index_dir", "out_dir"):
+        folder = getattr(run, name)
+        if folder is not None and Path(folder).expanduser().is_file() and (name, task) not in _TAKES_A_FILE:
+            raise ConfigError(f"config.{name}={folder}: that is a file; give a folder")
     if task in _LOADS_A_MODEL and not run.pretrained_no_yamlconfig and run.checkpoint_dir is not None:
         check_checkpoint_folder(Path(run.checkpoint_dir))
     elif task in _LOADS_A_MODEL or trains:
-        for name in (experiment.init_dict.model_type_or_dir, experiment.init_dict.model_type_or_dir_q):
-            if name is not None:
-                check_model_name(name)
+        for model in (experiment.init_dict.model_type_or_dir, experiment.init_dict.model_type_or_dir_q):
+            if model is not None:
+                check_model_name(model)
 
 
 def check_checkpoint_folder(folder: Path) -> None:
@@ -93,6 +100,7 @@ def _check_path(path: str, key: str) -> None:
         resolve_path(path)
     except DataError as error:
         hint = "; without one: data.VALIDATION_FULL_RANKING=null" if key in _VALIDATION else ""
+        hint = "; build the index first (python -m splade.index)" if key == "config.index_dir" else hint
         raise DataError(f"{key}: {error}{hint}") from error
 
 

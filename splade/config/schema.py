@@ -324,9 +324,9 @@ class Experiment:
     delete: list[str] | None = key(
         "update: documents to delete: [id, id, ...]; a file among them stands for its lines", affects=NOTHING
     )
-    quantization_factor_document: int | None = key(
-        "create_anserini: document impact = round(factor * weight)", affects=NOTHING, minimum=1
+    quantization_factor_document: int = key(
+        "create_anserini: document impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
     )
-    quantization_factor_query: int | None = key(
-        "create_anserini: query impact = round(factor * weight)", affects=NOTHING, minimum=1
+    quantization_factor_query: int = key(
+        "create_anserini: query impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
     )

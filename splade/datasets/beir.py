@@ -7,13 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from splade.datasets.dataset import Dataset
-from splade.errors import DataError
+from splade.errors import DataError, nearest
 from splade.storage.archives import unzip
 from splade.storage.download import HEADERS, TIMEOUT_SECONDS, receive
 from splade.storage.locks import LOCK_FILE, FolderLock
 from splade.storage.paths import check_folder_name, folder_content, resolve_path
 
 URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"
+PUBLIC = tuple(
+    "msmarco trec-covid nfcorpus nq hotpotqa fiqa arguana webis-touche2020 cqadupstack quora dbpedia-entity scidocs "
+    "fever climate-fever scifact".split()
+)
+"""Data sets that BEIR's server has."""
 CQADUPSTACK_FORUMS = tuple(
     "android english gaming gis mathematica physics programmers stats tex unix webmasters wordpress".split()
 )
@@ -93,6 +98,8 @@ def find_or_download(name: str, folder: str | Path, url: str = URL, split: str =
         raise DataError(
             f"{wanted.absolute()}: no such folder; {place / archive_name} {folder_content(place / archive_name)}"
         )
+    if url == URL and archive_name not in PUBLIC:
+        _check_name(archive_name, place)
     address = url.replace("{name}", archive_name)
     scratch = place / f".{archive_name}.download"
     with FolderLock(scratch):
@@ -107,6 +114,21 @@ def find_or_download(name: str, folder: str | Path, url: str = URL, split: str =
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return wanted
+
+
+def _check_name(name: str, place: Path) -> None:
+    """Refuse a name that is near that of a folder or a public data set, instead of asking a server for it."""
+    there = (
+        sorted(entry.name for entry in place.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        if place.is_dir()
+        else []
+    )
+    if meant := nearest(name, [*there, *PUBLIC]):
+        holds = f"{place.absolute()} holds {', '.join(there)}" if there else f"{place.absolute()} holds no data set"
+        raise DataError(
+            f"beir.dataset={name}: no such folder, and no public data set of BEIR{meant} ({holds}; the public ones are "
+            f"{', '.join(PUBLIC)}; from elsewhere: beir.url)"
+        )
 
 
 def _fetch(url: str, scratch: Path, name: str) -> Path:

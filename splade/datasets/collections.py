@@ -45,7 +45,9 @@ def _find_source(found: Path, role: str) -> LineSource:
             if candidate.is_file():
                 return LineSource.of_file(candidate)
     # In a folder of all roles only the shards named after this one count: queries are no collection.
-    stem = "" if found.name == role else role
+    names = [entry.name for entry in found.iterdir()]
+    only_documents = role == "corpus" and not any(name.startswith(("queries", "qrels")) for name in names)
+    stem = "" if found.name == role or only_documents else role
     for folder, files in ((found / role, shard_files(found / role)), (found, shard_files(found, stem))):
         if files:
             return shards_source(folder, files)

@@ -225,6 +225,8 @@ def parse_tsv(line: str, file: Path, line_number: int) -> tuple[str, str]:
 def parse_jsonl(line: str, file: Path, line_number: int) -> tuple[str, str]:
     """Read `{"_id": ..., "title": ..., "text": ...}`; the text is the title, a space and the text.
 
+    Anserini's names are read, too: `id` and `contents`, where there is no `_id` and no `text`.
+
     Raises:
         DataError: not a JSON object, no `_id` or `text` in it, or an impossible id.
     """
@@ -234,11 +236,13 @@ def parse_jsonl(line: str, file: Path, line_number: int) -> tuple[str, str]:
     if not isinstance(record, dict):
         raise DataError(f"{place}: expected a JSON object, got {shown(line)}")
     text_id = record.get("_id", record.get("id"))
-    title, text = record.get("title") or "", record.get("text")
+    title, text = record.get("title") or "", record.get("text", record.get("contents"))
     if isinstance(text_id, bool) or not isinstance(text_id, str | int):
-        raise DataError(f"{place}: no '_id' (text or integer); the keys are {shown(', '.join(record))}")
+        raise DataError(f"{place}: no '_id' or 'id' (text or integer); the keys are {shown(', '.join(record))}")
     if not isinstance(text, str) or not isinstance(title, str):
-        raise DataError(f"{place}: 'text' (and 'title', if any) must be text")
+        raise DataError(
+            f"{place}: 'text' or 'contents' (and 'title', if any) must be text; the keys are {shown(', '.join(record))}"
+        )
     joined = f"{title} {text}" if title and text else title or text
     return id_text(text_id, place), _without_lone_surrogates(joined) if "\\u" in line else joined
 

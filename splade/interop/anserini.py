@@ -10,6 +10,9 @@ are written as `[term-<id>]`, in documents and queries alike, so that scores sta
 
 import json
 import logging
+import os
+import shlex
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -106,6 +109,40 @@ def write_queries(
                 words = (" ".join([name] * n) for name, n in zip(_names(terms, names), impacts.tolist(), strict=True))
                 lines.write(f"{query_id}\t{' '.join(words)}\n")
     return _exported(path, lengths, n_written=int(np.count_nonzero(lengths)))
+
+
+def link_alone(path: Path, folder: Path) -> None:
+    """Give a file a second name in a folder in which it is alone; a copy where the file system has no links.
+
+    Raises:
+        WriteError: the folder cannot be written to.
+    """
+    with replacing(folder / path.name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+    for other in folder.iterdir():
+        if other.name != path.name:
+            other.unlink()
+
+
+def anserini_commands(collection: Path, queries: Sequence[Path], out_dir: Path) -> list[str]:
+    """Return the command lines of Anserini that index the documents and search them for the queries."""
+    index = shlex.quote(str(out_dir.absolute() / "anserini_index"))
+    lines = [
+        "bin/run.sh io.anserini.index.IndexCollection -collection JsonVectorCollection \\",
+        f"    -input {shlex.quote(str(collection.absolute()))} -index {index} \\",
+        "    -generator DefaultLuceneDocumentGenerator -impact -pretokenized -threads 8",
+    ]
+    for path in queries:
+        run = path.absolute().with_name(f"run.{path.stem}.txt")
+        lines += [
+            f"bin/run.sh io.anserini.search.SearchCollection -index {index} \\",
+            f"    -topics {shlex.quote(str(path.absolute()))} -topicReader TsvString \\",
+            f"    -output {shlex.quote(str(run))} -impact -pretokenized -hits 1000",
+        ]
+    return lines
 
 
 def quantise(vector: SparseVector, factor: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,27 +12,30 @@ from splade.datasets.collections import open_collection, open_queries
 from splade.distributed import held_by_first_process, process_rank
 from splade.encoding.shared import encode_shared
 from splade.errors import ConfigError
-from splade.interop.anserini import SparseVector, write_documents, write_queries
+from splade.interop.anserini import SparseVector, anserini_commands, link_alone, write_documents, write_queries
 from splade.reports.summaries import TaskResult
 from splade.storage.locks import FolderLock
 from splade.tasks.evaluation_sets import check_names
 from splade.tasks.model_loading import load_model
 from splade.vectors import SparseVectors
 
+COLLECTION_FOLDER = "anserini_collection"
+
 
 def create_anserini(experiment: Experiment) -> TaskResult:
     """Write out_dir/docs_anserini.jsonl and out_dir/queries_anserini.tsv with integer weights round(factor * weight).
 
-    Several query collections give one file each, queries_anserini.<name>.tsv.
+    Several query collections give one file each, queries_anserini.<name>.tsv. Anserini indexes all files of a folder:
+    out_dir/anserini_collection holds the documents, and nothing else, by a second name of the same file.
     """
     inputs = ("config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH")
-    require(experiment, *inputs, "quantization_factor_document", "quantization_factor_query")
+    require(experiment, *inputs)
     out_dir, names = Path(str(experiment.config.out_dir)), _file_names(experiment)
     documents = open_collection(str(experiment.data.COLLECTION_PATH))
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
     model, _ = load_model(experiment)
-    document_factor = float(experiment.quantization_factor_document or 0)
-    query_factor = float(experiment.quantization_factor_query or 0)
+    document_factor = float(experiment.quantization_factor_document)
+    query_factor = float(experiment.quantization_factor_query)
     with held_by_first_process(lambda: FolderLock(out_dir)):
         encoded = encode_shared(model.documents, documents)
         if process_rank() > 0:
@@ -43,12 +46,15 @@ def create_anserini(experiment: Experiment) -> TaskResult:
         for name, collection in zip(names, queries, strict=True):
             pairs = _one_by_one(encode_shared(model.queries, collection))
             exported.append(write_queries(out_dir / name, pairs, model.tokens, query_factor))
+        collection_dir = out_dir / COLLECTION_FOLDER
+        link_alone(exported[0].path, collection_dir)
         save_record(experiment, out_dir, "create_anserini")
     lines = [
         f"{item.n_written} vectors, {item.mean_terms:.1f} terms each, {item.n_empty} empty\n  in {item.path}"
         for item in exported
     ]
-    return TaskResult(text="\n".join(lines))
+    commands = anserini_commands(collection_dir, [item.path for item in exported[1:]], out_dir)
+    return TaskResult(text="\n".join([*lines, "", "In Anserini's folder:", *commands]))
 
 
 def processes_wanted(experiment: Experiment) -> int:

@@ -21,7 +21,7 @@ from splade.storage.atomic import write_json
 from splade.storage.paths import IR_DATASETS_SCHEME, check_folder_name
 
 ALL_METRICS_FILE = "perf_all_datasets.json"
-_TAKEN = ("before", RECORD_FOLDER, JOBS_FOLDER)
+_TAKEN = ("before", RECORD_FOLDER, JOBS_FOLDER, "anserini_collection", "anserini_index")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def load_model_of_index(experiment: Experiment) -> tuple[SparseModel, list[Findi
     init, run = experiment.init_dict, experiment.config
     if run.pretrained_no_yamlconfig or run.checkpoint_dir is not None or init.model_type_or_dir is not None:
         return load_model(experiment)
-    origin = read_origin(Path(str(run.index_dir)))
+    place = Path(str(run.index_dir))
+    origin = read_origin(place.parent if place.is_file() else place)
     how = "init_dict.model_type_or_dir=NAME, or config.checkpoint_dir=FOLDER for one that was trained here"
     if origin is None:
         InvertedIndex.open(str(run.index_dir))

@@ -86,8 +86,10 @@ def test_saved_config_runs_the_other_tasks(everything, work):
     for task in ("train", "index", "retrieve", "evaluate", "flops"):
         run(task, cwd=work, **config)
     assert json.loads((work / "experiments/debug/out/flops.json").read_text()) == flops
-    factors = ["+quantization_factor_document=100", "+quantization_factor_query=100"]
-    run("create_anserini", *factors, cwd=work, **config)
+    printed = run("create_anserini", "+quantization_factor_document=100", cwd=work, **config).stdout
+    alone = work / "experiments/debug/out/anserini_collection"
+    assert [path.name for path in alone.iterdir()] == ["docs_anserini.jsonl"]
+    assert f"-input {alone} -index" in printed and "-topicReader TsvString" in printed
     documents = [json.loads(line) for line in (work / "experiments/debug/out/docs_anserini.jsonl").open()]
     assert len(documents) == 240 and all(isinstance(w, int) for w in documents[0]["vector"].values())
     queries = (work / "experiments/debug/out/queries_anserini.tsv").read_text().splitlines()
@@ -148,10 +150,10 @@ def test_evaluation_only_command_is_quick_and_helps(work):
         ("index", ["config.checkpoint_dir=/no/such/checkpoint"], ["/no/such/checkpoint"]),
         ("index", [*PRETRAINED, "data.COLLECTION_PATH=/no/such/file"], ["/no/such/file"]),
         ("retrieve", [*PRETRAINED, "config.index_dir=/no/such/index"], ["/no/such/index"]),
-        ("evaluate", ["config.out_dir=/no/such/runs"], ["/no/such/runs/TOY/run.json"]),
-        ("retrieve", [*PRETRAINED, "config.top_k=5"], ["config.top_k=5", "recall_100"]),
+        ("evaluate", ["config.out_dir=/no/such/runs"], ["config.out_dir: /no/such/runs: no such file or folder"]),
+        ("retrieve", [*PRETRAINED, "config.top_k=5", "config.eval_metric=R@100"], ["config.top_k=5", "R@100"]),
         ("beir_eval", PRETRAINED, ["beir.dataset"]),
-        ("create_anserini", PRETRAINED, ["quantization_factor_document"]),
+        ("create_anserini", [*PRETRAINED, "quantization_factor_query=0"], ["quantization_factor_query=0"]),
     ],
 )
 def test_mistakes_are_one_paragraph_and_no_traceback(work, task, arguments, parts):

@@ -160,3 +160,29 @@ def test_failed_downloads_leave_nothing_behind(tmp_path, server, answer, message
 def test_unreachable_server(tmp_path):
     with pytest.raises(DataError, match="download failed"):
         find_or_download("tiny", tmp_path, "http://127.0.0.1:9/{name}.zip")
+
+
+def test_a_misspelt_folder_names_the_near_one_and_asks_no_server(tmp_path, monkeypatch):
+    monkeypatch.setattr("splade.datasets.beir._fetch", lambda *_: pytest.fail("asked a server"))
+    (tmp_path / "my-laws").mkdir()
+    for wrong, meant in (("my-law", "my-laws"), ("scifacts", "scifact")):
+        with pytest.raises(DataError, match=f"did you mean '{meant}'.*holds my-laws"):
+            find_or_download(wrong, tmp_path)
+    with pytest.raises(DataError, match="holds no data set"):
+        find_or_download("nfcorpu", tmp_path / "none")
+    assert [path.name for path in tmp_path.iterdir()] == ["my-laws"]
+
+
+@pytest.mark.parametrize(("name", "near"), [("fever", "climate-fever"), ("something-else", "my-laws")])
+def test_public_names_and_names_far_from_all_are_fetched(tmp_path, monkeypatch, name, near):
+    asked = []
+    monkeypatch.setattr("splade.datasets.beir._fetch", lambda url, scratch, name: asked.append(url) or scratch / name)
+    monkeypatch.setattr("splade.datasets.beir._check_content", lambda *_: _stop())
+    (tmp_path / near).mkdir()
+    with pytest.raises(DataError, match="stopped"):
+        find_or_download(name, tmp_path)
+    assert asked == [f"https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{name}.zip"]
+
+
+def _stop():
+    raise DataError("stopped")

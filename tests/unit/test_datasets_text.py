@@ -327,3 +327,15 @@ def test_equal_hashes_of_different_ids_are_told_apart(tmp_path, monkeypatch):
     write_tsv(tmp_path / "raw.tsv", [("a", "1"), ("b", "2"), ("c", "3"), ("a", "4")])
     with pytest.raises(DataError, match="'a' occurs twice: line 1 and line 4"):
         len(open_collection(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl", "collection/docs00.jsonl"])
+def test_collections_with_the_names_of_anserini(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"id": "d1", "contents": "one"}\n{"id": 2, "title": "T", "text": "two"}\n')
+    where = path if name == "docs.jsonl" else path.parent
+    assert list(open_collection(where)) == [("d1", "one"), ("2", "T two")]
+    path.write_text('{"id": "d1", "body": "one"}\n')
+    with pytest.raises(DataError, match="'text' or 'contents'.*the keys are 'id, body'"):
+        list(open_collection(where))

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from splade.errors import ConfigError, DataError
-from splade.interop.anserini import quantise, unambiguous_tokens, write_documents, write_queries
+from splade.interop.anserini import (
+    anserini_commands,
+    link_alone,
+    quantise,
+    unambiguous_tokens,
+    write_documents,
+    write_queries,
+)
 from splade.vectors import SparseVectors
 
 TOKENS = ["cat", "a b", "dog", "dog", "##s", "\u2028", ""]
@@ -64,3 +71,23 @@ def test_wrong_input_leaves_no_file(tmp_path) -> None:
         with pytest.raises(DataError, match="cannot be written to a TSV"):
             write_queries(tmp_path / "q", [(query_id, vector)], TOKENS)
     assert not list(tmp_path.iterdir())
+
+
+def test_documents_are_alone_in_a_folder_of_their_own(tmp_path):
+    documents = tmp_path / "out" / "docs_anserini.jsonl"
+    for text in ("one\n", "two\n"):
+        documents.parent.mkdir(exist_ok=True)
+        documents.unlink(missing_ok=True)
+        documents.write_text(text)
+        link_alone(documents, tmp_path / "out" / "anserini_collection")
+        (alone,) = (tmp_path / "out" / "anserini_collection").iterdir()
+        assert alone.read_text() == text and alone.samefile(documents)
+        (alone.parent / "old.json").write_text("{}")
+
+
+def test_the_commands_of_anserini(tmp_path):
+    queries = [tmp_path / "my out" / f"queries_anserini{name}.tsv" for name in ("", ".DEV")]
+    text = "\n".join(anserini_commands(tmp_path / "docs", queries, tmp_path / "my out"))
+    assert text.count("IndexCollection") == 1 and text.count("SearchCollection") == 2
+    assert f"-topics '{queries[1]}' -topicReader TsvString" in text
+    assert f"-output '{tmp_path}/my out/run.queries_anserini.DEV.txt' -impact -pretokenized" in text

@@ -6,7 +6,7 @@ import pytest
 
 from splade.config import compose_experiment
 from splade.config.inputs import check_inputs
-from splade.errors import DataError, ModelError
+from splade.errors import ConfigError, DataError, ModelError
 from splade.tasks.evaluation_sets import check_evaluation_settings
 from splade.tasks.model_loading import DEFAULT_MODEL, name_default_model
 
@@ -85,6 +85,16 @@ def test_wrong_paths_show_before_libraries_are_loaded(tmp_path, monkeypatch, tas
     settings = ["init_dict.model_type_or_dir=model", "config.checkpoint_dir=checkpoint", "config.index_dir=idx"]
     with pytest.raises(kind, match=message):
         check_inputs(compose_experiment("own_data", [*settings, *overrides]), task)
+
+
+@pytest.mark.parametrize(
+    ("task", "key"), [("index", "index_dir"), ("retrieve", "out_dir"), ("train", "checkpoint_dir")]
+)
+def test_a_file_where_a_folder_is_needed(tmp_path, task, key):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"config.{key}=.*: that is a file; give a folder"):
+        check_inputs(compose_experiment("own_data", [f"config.{key}={tmp_path}/file"]), task)
+    check_inputs(compose_experiment("own_data", [f"config.index_dir={tmp_path}/file"]), "search")
 
 
 def test_a_task_needs_only_what_it_reads(tmp_path, monkeypatch):
