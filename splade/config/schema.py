@@ -85,6 +85,14 @@ class ModelConfig:
     idf_path: str | None = files_key(
         "splade_idf: JSON {token: weight} of initial query weights; null: 1 each", affects=TRAIN | SEARCH
     )
+    idf_collection: str | None = files_key(
+        "collection whose document frequencies give IDF weights to tokens, in place of idf_path", affects=TRAIN | SEARCH
+    )
+    query_weights: Literal["learned", "fixed", "projected"] = key(
+        "splade_idf: weights of tokens as trained; projected: log(1 + ReLU(w . embedding + b))",
+        "learned",
+        affects=TRAIN,
+    )
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 
@@ -92,7 +100,7 @@ class ModelConfig:
 class RegularizerConfig:
     """`config.regularizer.<NAME>`: one sparsity term of the loss."""
 
-    reg: Literal["FLOPS", "L1", "anti_zero", "DF_FLOPS", "joint_FLOPS"] | None = key(
+    reg: Literal["FLOPS", "L1", "anti_zero", "DF_FLOPS", "IDF_FLOPS", "joint_FLOPS"] | None = key(
         "null: the name of the entry", affects=TRAIN
     )
     lambda_q: float | None = key("weight on query vectors, or absent", affects=TRAIN, minimum=0)
@@ -151,6 +159,9 @@ class RunConfig:
     )
 
     lr: float = key("peak learning rate", 2e-5, affects=TRAIN, minimum=0)
+    token_weights_lr: float = key(
+        "peak learning rate of query_weights, which have no weight decay", 1e-3, affects=TRAIN, minimum=0
+    )
     weight_decay: float = key("AdamW weight decay", 0.01, affects=TRAIN, minimum=0)
     warmup_steps: int | None = key(
         "linear warm-up, in optimiser steps; null: warmup_ratio", 6000, affects=TRAIN, minimum=0

@@ -16,6 +16,7 @@ from splade.errors import DataError
 from splade.evaluation.checks import Finding
 from splade.models.encoder import NOTHING_SAID, EncoderSettings, SparseEncoder
 from splade.models.threads import one_thread
+from splade.models.token_lookup import TokenLookupEncoder
 from splade.vectors import SparseVectors
 
 _TRUNCATION_SAMPLE = 200
@@ -81,7 +82,10 @@ class TextEncoder:
 
     def encode_one(self, text: str) -> SparseVectors:
         """Return the vector of one text, as fast as possible: no padding, no batching."""
-        input_ids = torch.tensor([self._token_ids(self._prompted(text))], dtype=torch.int64)
+        token_ids = self._token_ids(self._prompted(text))
+        if isinstance(self.encoder, TokenLookupEncoder):
+            return self.encoder.encode_tokens(token_ids)
+        input_ids = torch.tensor([token_ids], dtype=torch.int64)
         little = input_ids.numel() * self._n_weights <= _LITTLE_WORK
         with self._lock, one_thread() if little else nullcontext():
             return self.encoder.encode(input_ids, torch.ones_like(input_ids))

@@ -2,7 +2,7 @@
 
 from splade.losses.batch_scores import BatchScores, score_batch
 from splade.losses.registry import LOSSES, WeightedLoss
-from splade.losses.regularization import Regularizer, parse_regularizers, regularization
+from splade.losses.regularization import Regularizer, needs_idf, parse_regularizers, regularization
 from splade.losses.regularizers import flops_loss, l1_loss, mean_terms, sparsity
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "flops_loss",
     "l1_loss",
     "mean_terms",
+    "needs_idf",
     "parse_regularizers",
     "regularization",
     "score_batch",

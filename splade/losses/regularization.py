@@ -20,6 +20,7 @@ from splade.losses.regularizers import (
     joint_flops_loss,
     l0_mask,
     l1_loss,
+    rarity_weight,
 )
 
 REGULARIZERS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,8 +28,8 @@ REGULARIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "L1": l1_loss,
     "anti_zero": anti_zero_loss,
 }
-DF_FLOPS, JOINT_FLOPS = "DF_FLOPS", "joint_FLOPS"
-NAMES = (*REGULARIZERS, DF_FLOPS, JOINT_FLOPS)
+DF_FLOPS, IDF_FLOPS, JOINT_FLOPS = "DF_FLOPS", "IDF_FLOPS", "joint_FLOPS"
+NAMES = (*REGULARIZERS, DF_FLOPS, IDF_FLOPS, JOINT_FLOPS)
 ALPHA, BETA = 0.1, 10.0  # of DF-FLOPS
 
 Pool = Literal["sides", "all"]
@@ -135,17 +136,29 @@ class Regularizer:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def parse_regularizers(value: Mapping[str, RegularizerConfig] | str | None) -> list[Regularizer]:
+def parse_regularizers(
+    value: Mapping[str, RegularizerConfig] | str | None, idf: Tensor | None = None
+) -> list[Regularizer]:
     """Build the regularisers of `config.regularizer`; `eval_only` and None give none.
+
+    Args:
+        value: the entries.
+        idf: (V,) inverse document frequencies; IDF_FLOPS cannot be computed without.
 
     Raises:
         ConfigError: an unknown regulariser, one without any lambda, or keys that do not fit it.
     """
     entries = value if isinstance(value, Mapping) else {}
-    return [_parse(name, entry) for name, entry in entries.items()]
+    return [_parse(name, entry, idf) for name, entry in entries.items()]
 
 
-def _parse(name: str, entry: RegularizerConfig) -> Regularizer:
+def needs_idf(value: Mapping[str, RegularizerConfig] | str | None) -> bool:
+    """Return whether a regulariser of `config.regularizer` weighs terms by their inverse document frequencies."""
+    entries = value if isinstance(value, Mapping) else {}
+    return any((entry.reg or name) == IDF_FLOPS for name, entry in entries.items())
+
+
+def _parse(name: str, entry: RegularizerConfig, idf: Tensor | None) -> Regularizer:
     full, reg = f"config.regularizer.{name}", entry.reg or name
     if reg not in NAMES:
         raise ConfigError(f"{full}.reg={reg}{nearest(reg, NAMES)}; allowed are {', '.join(NAMES)}")
@@ -157,14 +170,12 @@ def _parse(name: str, entry: RegularizerConfig) -> Regularizer:
         raise ConfigError(f"{full}.lambda_q: {reg} has one weight, lambda_d; remove lambda_q")
     if reg != DF_FLOPS and (entry.alpha is not None or entry.beta is not None):
         raise ConfigError(f"{full}: alpha and beta are for reg={DF_FLOPS}, which is {reg} here; remove them")
-    frequencies = RunningFrequencies() if reg == DF_FLOPS else None
-    compute = REGULARIZERS.get(reg)
-    if frequencies is not None:
-        alpha, beta = entry.alpha or ALPHA, entry.beta or BETA
-
-        def compute(vectors: Tensor) -> Tensor:
-            return flops_loss(vectors, frequency_weight(frequencies.shares(vectors), alpha, beta))
-
+    compute, frequencies = REGULARIZERS.get(reg), None
+    if reg == DF_FLOPS:
+        frequencies = RunningFrequencies()
+        compute = partial(_df_flops, frequencies, entry.alpha or ALPHA, entry.beta or BETA)
+    elif reg == IDF_FLOPS:
+        compute = partial(_idf_flops, idf)
     return Regularizer(
         name,
         compute,
@@ -176,6 +187,16 @@ def _parse(name: str, entry: RegularizerConfig) -> Regularizer:
         frequencies=frequencies,
         controller=_controller(full, entry, lambda_q, lambda_d),
     )
+
+
+def _df_flops(frequencies: RunningFrequencies, alpha: float, beta: float, vectors: Tensor) -> Tensor:
+    return flops_loss(vectors, frequency_weight(frequencies.shares(vectors), alpha, beta))
+
+
+def _idf_flops(idf: Tensor | None, vectors: Tensor) -> Tensor:
+    if idf is None:
+        raise ValueError(f"{IDF_FLOPS} needs inverse document frequencies")
+    return flops_loss(vectors, rarity_weight(idf.to(vectors.device)))
 
 
 def _selections(entry: RegularizerConfig) -> tuple[Select, ...]:

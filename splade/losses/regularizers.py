@@ -13,6 +13,18 @@ def flops_loss(vectors: Tensor, term_weights: Tensor | None = None) -> Tensor:
     return (means if term_weights is None else means * term_weights).square().sum()
 
 
+def rarity_weight(idf: Tensor) -> Tensor:
+    """Return how much terms are penalised by their rarity: `1 / r_j` of `r_j = IDF_j / mean IDF`, 10 at most.
+
+    FLOPS with these weights is what the IDF-aware score of arXiv 2411.04403 comes to where the score is a plain dot
+    product: with `s = sum_j IDF_j w_j` a term adds `u_j = IDF_j w_j`, and FLOPS of w is FLOPS of `u_j / IDF_j`.
+
+    Args:
+        idf: (vocab,) inverse document frequencies, of which some are above zero.
+    """
+    return 1 / (idf / idf[idf > 0].mean()).clamp_min(0.1)
+
+
 def l1_loss(vectors: Tensor) -> Tensor:
     """Mean over the batch of the sum of the absolute weights."""
     return vectors.abs().sum(1).mean()

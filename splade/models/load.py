@@ -12,7 +12,7 @@ from splade.config.identity import recorded_settings, settings_affecting
 from splade.config.inputs import check_checkpoint_folder
 from splade.config.schema import Affects, Experiment, ModelConfig, RunConfig
 from splade.distributed import pick_device
-from splade.errors import ConfigError, DataError, ModelError
+from splade.errors import ConfigError, ModelError
 from splade.models.adapters import ADAPTER_CONFIG
 from splade.models.causal_lm import CausalLMEncoder, is_causal_lm
 from splade.models.encoder import SparseEncoder
@@ -41,8 +41,8 @@ from splade.models.save import (
     read_done,
 )
 from splade.models.splade import Splade
-from splade.models.token_lookup import TokenLookupEncoder
-from splade.storage.atomic import read_json
+from splade.models.token_idf import read_token_weights, token_weights
+from splade.models.token_lookup import ProjectedLookupEncoder, TokenLookupEncoder
 
 Loaded = TypeVar("Loaded", bound=LoadedModel | LoadedLookup)
 
@@ -165,7 +165,8 @@ def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
                 f"{folder} was trained with {name}={value}, the configuration says {now[name]}; use the configuration "
                 f"saved with it: SPLADE_CONFIG_FULLPATH={folder / 'config.yaml'}"
             )
-    init = replace(experiment.init_dict, idf_path=None)
+    # What training made of the weights of query tokens is in the folder.
+    init = replace(experiment.init_dict, idf_path=None, idf_collection=None, query_weights="learned")
     said = read_encoder_settings(folder / MODEL_FOLDER)
     document = replace(load_folder(folder / MODEL_FOLDER, str(folder / MODEL_FOLDER)), settings=said["document"])
     query: LoadedModel | LoadedLookup = replace(document, settings=said["query"])
@@ -173,7 +174,7 @@ def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
     if any((query_folder / file).is_file() for file in ("config.json", ADAPTER_CONFIG)):
         query = replace(load_folder(query_folder, str(query_folder)), settings=said["query"])
     elif (query_folder / LOOKUP_FILE).is_file():
-        weights = _read_token_weights(query_folder / LOOKUP_FILE, document)
+        weights = read_token_weights(query_folder / LOOKUP_FILE, document.tokenizer)
         query = LoadedLookup(str(query_folder), weights, document.tokenizer, said["query"], trainable=False)
     model = assemble(document, query, init, experiment.config)
     model.name = str(folder)
@@ -232,10 +233,14 @@ def _lookup(
 ) -> TokenLookupEncoder:
     """Make the query encoder without a language model, of `config.matching_type` or of the model's own folder."""
     weights = query.weights if isinstance(query, LoadedLookup) else None
+    special = [] if kind == "splade" else document.tokenizer.all_special_ids
+    if init.query_weights == "projected":
+        embeddings = document.model.get_input_embeddings().get_parameter("weight")
+        return ProjectedLookupEncoder(embeddings, vocab_size, special)
     if kind == "splade_doc":
         weights = None
-    elif kind == "splade_idf" and init.idf_path is not None:
-        weights = _read_token_weights(Path(init.idf_path), document)
+    elif kind == "splade_idf" and (init.idf_path is not None or init.idf_collection is not None):
+        weights = token_weights(init, document.tokenizer, vocab_size)
     elif kind not in ("splade", "splade_idf"):
         raise ConfigError(
             f"config.matching_type={kind}: the queries of model '{query.name}' are encoded without a language model; "
@@ -247,8 +252,8 @@ def _lookup(
                 f"'{query.name}' has weights of {len(weights)} tokens, '{document.name}' {vocab_size} terms"
             )
         weights = functional.pad(weights, (0, vocab_size - len(weights)))
-    special = [] if kind == "splade" else document.tokenizer.all_special_ids
-    trainable = query.trainable if isinstance(query, LoadedLookup) and kind == "splade" else kind == "splade_idf"
+    learned = kind == "splade_idf" and init.query_weights == "learned"
+    trainable = query.trainable if isinstance(query, LoadedLookup) and kind == "splade" else learned
     return TokenLookupEncoder(vocab_size, special, weights, trainable, query.settings.top_k)
 
 
@@ -286,8 +291,31 @@ def check_model_settings(init: ModelConfig, run: RunConfig) -> None:
             "init_dict.lora.save=adapter: adapters belong to the model as it was before init_dict.head_divisor; set "
             "init_dict.lora.save=merged"
         )
-    if init.idf_path is not None and kind != "splade_idf":
-        raise ConfigError(f"init_dict.idf_path is for config.matching_type=splade_idf, which is {kind} here")
+    _check_token_weights(init, run)
+
+
+def _check_token_weights(init: ModelConfig, run: RunConfig) -> None:
+    kind, regularizer = run.matching_type, run.regularizer
+    entries = regularizer.items() if isinstance(regularizer, dict) else ()
+    weighs_terms = any((entry.reg or name) == "IDF_FLOPS" for name, entry in entries)
+    for name in ("idf_path", "idf_collection"):
+        if getattr(init, name) is not None and kind != "splade_idf" and not weighs_terms:
+            raise ConfigError(
+                f"init_dict.{name} is for config.matching_type=splade_idf, which is {kind} here, and for the "
+                "regulariser IDF_FLOPS"
+            )
+    if init.idf_path is not None and init.idf_collection is not None:
+        raise ConfigError("init_dict.idf_path and init_dict.idf_collection both give weights of tokens: keep one")
+    if weighs_terms and init.idf_path is None and init.idf_collection is None:
+        raise ConfigError("the regulariser IDF_FLOPS needs init_dict.idf_collection, or init_dict.idf_path")
+    if init.query_weights != "learned" and kind != "splade_idf":
+        raise ConfigError(f"init_dict.query_weights is for config.matching_type=splade_idf, which is {kind} here")
+    if init.query_weights == "projected" and not weighs_terms and (init.idf_path or init.idf_collection):
+        raise ConfigError(
+            "init_dict.query_weights=projected begins with weights of 1: set idf_path, idf_collection to null"
+        )
+    if init.query_weights == "fixed" and init.freeze_d_model:
+        raise ConfigError("init_dict.freeze_d_model=true and query_weights=fixed leave nothing to train")
 
 
 def _check_checkpoint(folder: Path) -> None:
@@ -298,16 +326,3 @@ def _check_checkpoint(folder: Path) -> None:
             f"config.checkpoint_dir={folder}: {state}. Run the training command again to finish it; for a plain "
             f"model folder use init_dict.model_type_or_dir={folder} config.pretrained_no_yamlconfig=true"
         )
-
-
-def _read_token_weights(path: Path, document: LoadedModel) -> torch.Tensor:
-    """Return the (vocabulary of the tokenizer,) float32 weights in a JSON object {token: weight}, else zero."""
-    weights, vocabulary = read_json(path), document.tokenizer.get_vocab()
-    if not isinstance(weights, dict) or not weights:
-        raise DataError(f"{path}: must be a JSON object {{token: weight}}")
-    unknown = [token for token in weights if token not in vocabulary]
-    if unknown:
-        raise DataError(f"{path}: {len(unknown)} tokens are not in the vocabulary, such as '{unknown[0]}'")
-    table = torch.zeros(max(vocabulary.values()) + 1)
-    table[[vocabulary[token] for token in weights]] = torch.tensor([float(weight) for weight in weights.values()])
-    return table

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
@@ -105,7 +104,7 @@ def _save_encoder(encoder: SparseEncoder, tokenizer: PreTrainedTokenizerBase, fo
     temporary.mkdir(parents=True)
     tokenizer.save_pretrained(temporary)
     if isinstance(encoder, TokenLookupEncoder):
-        table = (torch.relu(encoder.weights.detach()) * encoder.allowed).tolist()
+        table = encoder.table().detach().tolist()
         weights = {token: table[term_id] for token, term_id in tokenizer.get_vocab().items() if table[term_id] > 0}
         write_json(temporary / LOOKUP_FILE, weights)
     elif isinstance(encoder, MaskedLMEncoder) and has_adapters(encoder.model):

@@ -5,7 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from splade.models.adapters import has_adapters
@@ -131,9 +130,9 @@ def _write_lookup(model: Splade, encoder: TokenLookupEncoder, folder: Path, leng
     if length is not None:
         path = folder / "tokenizer_config.json"
         write_json(path, read_json_object(path) | {"model_max_length": length})
-    weights = (torch.relu(encoder.weights.detach()) * encoder.allowed).cpu().contiguous()
+    weights = encoder.table().detach().cpu().contiguous()
     save_file({"weight": weights}, folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(folder / "config.json", {"frozen": not encoder.weights.requires_grad})
+    write_json(folder / "config.json", {"frozen": not encoder.trainable})
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -14,11 +14,12 @@ from splade.config.schema import Experiment
 from splade.distributed import first_process_first, n_processes, on_first_process, on_one_machine, process_rank
 from splade.encoding.lengths import settle_max_length
 from splade.errors import ModelError
-from splade.losses import WeightedLoss, parse_regularizers
+from splade.losses import WeightedLoss, needs_idf, parse_regularizers
 from splade.models.adapters import add_adapters, merge_adapters
 from splade.models.load import build_splade
 from splade.models.save import DONE_FILE, save_splade
 from splade.models.splade import Splade
+from splade.models.token_idf import token_weights
 from splade.training.collapse_check import check_trained
 from splade.training.collator import Collator
 from splade.training.data import TrainingData, check_monitoring, load_training_data
@@ -153,11 +154,15 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
     """
     run = experiment.config
     loss = WeightedLoss.parse(run.loss, run.augment_pairs == "in_batch_negatives")
-    objective = Objective(loss, parse_regularizers(run.regularizer))
+    parse_regularizers(run.regularizer)  # what is wrong with them is said before the data is read
     set_seed(run.seed)
     data = first_process_first(lambda: load_training_data(experiment, loss))
     check_monitoring(experiment, data)
-    model = build_splade(experiment.init_dict, run)
+    model = _build_model(experiment)
+    idf = None
+    if needs_idf(run.regularizer):
+        idf = token_weights(experiment.init_dict, model.tokenizer, model.vocab_size)
+    objective = Objective(loss, parse_regularizers(run.regularizer, idf))
     if experiment.init_dict.lora.rank is not None:
         for language_model in model.trained_language_models():
             add_adapters(language_model, experiment.init_dict.lora)
@@ -180,6 +185,14 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingDat
     if n_processes() > 1:
         freeze_unused_parameters(model)
     return SpladeTrainer(run, data.schedule, model, data.sampler, collator, objective, validation), data
+
+
+def _build_model(experiment: Experiment) -> Splade:
+    def build() -> Splade:
+        return build_splade(experiment.init_dict, experiment.config)
+
+    # One process counts the tokens of the collection, and the others find the result.
+    return build() if experiment.init_dict.idf_collection is None else first_process_first(build)
 
 
 def freeze_unused_parameters(model: Splade) -> None:

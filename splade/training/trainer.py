@@ -18,6 +18,7 @@ from splade.distributed import LONGEST_WAIT, n_processes, process_rank, wait_for
 from splade.errors import SpladeError
 from splade.models.save import saving
 from splade.models.splade import Splade
+from splade.models.token_lookup import TokenLookupEncoder
 from splade.training.callbacks import (
     TENSORBOARD_FOLDER,
     PerformanceFiles,
@@ -87,6 +88,7 @@ class SpladeTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.splade = model
+        self.token_weights_lr = run.token_weights_lr
         self.collator = collator
         self.sampler = sampler
         self.objective: Objective = objective
@@ -125,6 +127,23 @@ class SpladeTrainer(Trainer):
         """What `monitoring_ckpt` was at that step; None without validation."""
         measured = [row for row in self.state.log_history if f"eval_{self.monitored}" in row]
         return measured[-1][f"eval_{self.monitored}"] if self.keeps_last and measured else self.state.best_metric
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser; weights of query tokens have a learning rate of their own and do not decay.
+
+        They are looked up, so each has a gradient in few batches only, and it would take the encoder's learning rate
+        hundreds of thousands of steps to move a weight of 1 to what it should be.
+        """
+        made_before = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        lookups = [module for module in self.splade.modules() if isinstance(module, TokenLookupEncoder)]
+        weights = {id(weight): weight for lookup in lookups for weight in lookup.parameters() if weight.requires_grad}
+        if weights and not made_before:
+            for group in optimizer.param_groups:
+                group["params"] = [weight for weight in group["params"] if id(weight) not in weights]
+            group = {"params": list(weights.values()), "lr": self.token_weights_lr, "weight_decay": 0.0}
+            optimizer.add_param_group(group)
+        return optimizer
 
     def compute_loss(
         self,
