@@ -1,6 +1,7 @@
 """Several processes for one command: how many, started here, and ended together whatever happens to one of them.
 
-The command's own process starts the others, waits for them and passes on the first one's result, or one error. A worker
+PyTorch's launcher, `torch.distributed.elastic`, is made for clusters: it restarts, logs, and reports in pages. Here the
+command's own process starts the others, waits for them and passes on the first one's result, or one error. A worker
 that is stuck in an exchange with one that is gone cannot end by itself, so it is ended from outside; and each worker
 ends itself when the command's process is gone, killed or not.
 """
@@ -10,7 +11,9 @@ import logging
 import math
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -34,13 +37,10 @@ from splade.errors import ConfigError, SpladeError
 
 START_METHOD = "spawn"  # a CUDA device cannot be used in a fork
 _LOOK_SECONDS = 0.5  # a child of a dead worker may keep its pipe open
+_OTHERS_GONE = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 _GRACE_SECONDS = 3.0  # in which the other workers may tell what they saw, and end
 
 logger = logging.getLogger(__name__)
-
-
-class WorkerDeath(SpladeError):
-    """A worker ended without an answer."""
 
 
 class WorkerError(Exception):
@@ -121,11 +121,19 @@ class Outline:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a worker answers: the first one its result, and any an error."""
+    """What a worker answers: the first one its result, and any an error.
+
+    Attributes:
+        result: of the first worker.
+        error: what is wrong.
+        ended: when, in seconds; processes of a machine have one clock.
+        symptom: whether it is only that another worker has gone.
+    """
 
     result: Outline = field(default_factory=Outline)
-    error: SpladeError | None = None
-    defect: str | None = None
+    error: SpladeError | WorkerError | None = None
+    ended: float = field(default_factory=time.monotonic)
+    symptom: bool = False
 
 
 def run_in_processes(task_module: str, experiment: Experiment, size: int) -> Outline:
@@ -209,17 +217,16 @@ class _Workers:
         code = process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         memory = " (when memory is short the system does that)" if code == -signal.SIGKILL else ""
-        return WorkerDeath(
+        return SpladeError(
             f"process {rank} of {len(self._processes)} (id {process.pid}) {how}{memory}; the same command goes on "
             "where it was, or starts clean"
         )
 
-    def _failures(self) -> list[Exception]:
-        """Return the errors so far, first the one that explains the others best."""
-        outcomes = [self._outcomes[rank] for rank in sorted(self._outcomes)]
-        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-        errors.sort(key=lambda error: not isinstance(error, WorkerDeath))
-        return [*errors, *(WorkerError(outcome.defect) for outcome in outcomes if outcome.defect is not None)]
+    def _failures(self) -> list[SpladeError | WorkerError]:
+        """Return the errors so far, first the one that the others follow from."""
+        failed = [outcome for outcome in self._outcomes.values() if outcome.error is not None]
+        failed.sort(key=lambda outcome: (outcome.symptom, outcome.ended))
+        return [outcome.error for outcome in failed if outcome.error is not None]
 
     def end(self) -> None:
         """End all that still run; those that have answered are about to end by themselves."""
@@ -261,6 +268,9 @@ def _work(rank: int, job: _Job, pipe: Connection) -> None:
         "TORCHELASTIC_RESTART_COUNT": "0",
         "OMP_NUM_THREADS": str(_threads(job.size)),  # read when PyTorch is imported
     }
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if loopback:  # however the network is set up, or whether it is
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
     pipe.send(_outcome(rank, job))
     pipe.close()
 
@@ -291,7 +301,8 @@ def _outcome(rank: int, job: _Job) -> _Outcome:
         known = error if isinstance(error, SpladeError) else explain_machine_error(error)
         if known is not None:
             return _Outcome(error=known)
-        return _Outcome(defect=f"in process {rank} of {job.size}:\n{traceback.format_exc()}")
+        defect = WorkerError(f"in process {rank} of {job.size}:\n{traceback.format_exc()}")
+        return _Outcome(error=defect, symptom=_OTHERS_GONE.search(str(error)) is not None)
 
 
 def _end_with_parent() -> None:

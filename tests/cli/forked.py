@@ -18,7 +18,7 @@ PRELOADED = ["splade.tasks.train", "splade.config", "tensorboard"]
 
 
 def start_training(
-    arguments, folder, environment=None, kill_at=None, errors=None, task="train", killed_rank=None
+    arguments, folder, environment=None, kill_at=None, errors=None, task="train", killed_rank=None, defect=False
 ) -> BaseProcess:
     """Start `python -m splade.TASK ARGUMENTS` with `folder` as the working directory.
 
@@ -30,12 +30,13 @@ def start_training(
         errors: file that takes the standard error; None: this process's own.
         task: the command.
         killed_rank: only this process of several is killed; None: whichever calls the function.
+        defect: it is not killed, but the function raises an AssertionError.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(
         target=_command,
-        args=([str(a) for a in arguments], folder, environment or {}, kill_at, errors, task, killed_rank),
+        args=([str(a) for a in arguments], folder, environment or {}, kill_at, errors, task, killed_rank, defect),
     )
     process.start()
     return process
@@ -63,7 +64,7 @@ def train_in_parallel(arguments, folder, n_processes=2, kill_at=None, errors=Non
     return [process.exitcode for process in processes]
 
 
-def _command(arguments, folder, environment, kill_at, errors, task, killed_rank) -> None:
+def _command(arguments, folder, environment, kill_at, errors, task, killed_rank, defect) -> None:
     import torch
 
     from splade.config import processes, run_task
@@ -75,13 +76,13 @@ def _command(arguments, folder, environment, kill_at, errors, task, killed_rank)
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
     torch.set_num_threads(1)
     if kill_at is not None:
-        _kill_at(*kill_at, killed_rank)
+        _kill_at(*kill_at, killed_rank, defect)
     processes.START_METHOD = "fork"  # nothing is imported again, and there is no GPU
     name = {"all": "run_all"}.get(task, task)
     run_task(f"splade.tasks.{name}", arguments=arguments)
 
 
-def _kill_at(name: str, call: int, rank: int | None) -> None:
+def _kill_at(name: str, call: int, rank: int | None, defect: bool) -> None:
     owner_name, _, attribute = name.rpartition(".")
     try:
         owner = importlib.import_module(owner_name)
@@ -92,6 +93,7 @@ def _kill_at(name: str, call: int, rank: int | None) -> None:
 
     def wrapper(*args, **kwargs):
         if rank in (None, int(os.environ.get("RANK", 0))) and next(calls, None) is None:
+            assert not defect, "broken"
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
 

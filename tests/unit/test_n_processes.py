@@ -100,6 +100,18 @@ def test_each_process_takes_its_own_gpu(monkeypatch, cuda, backend):
     assert distributed.pick_device() == torch.device("cuda:1" if cuda else "cpu")
 
 
+def test_what_others_follow_from_is_told_first():
+    late, early, gone = ConfigError("late"), processes.WorkerError("early"), processes.WorkerError("gloo: closed")
+    workers = processes._Workers()
+    workers._outcomes = {
+        0: processes._Outcome(error=gone, ended=1, symptom=True),
+        1: processes._Outcome(error=late, ended=3),
+        2: processes._Outcome(),
+        3: processes._Outcome(error=early, ended=2),
+    }
+    assert workers._failures() == [early, late, gone]
+
+
 def test_the_processors_are_shared(monkeypatch):
     monkeypatch.setattr(processes, "available_threads", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
