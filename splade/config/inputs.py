@@ -17,6 +17,7 @@ _QUERIES = ("data.Q_COLLECTION_PATH", "data.EVAL_QREL_PATH")
 READS: Mapping[str, tuple[str, ...]] = {
     "train": (*_TRAINING, *_VALIDATION),
     "index": ("data.COLLECTION_PATH",),
+    "encode": ("data.COLLECTION_PATH",),
     "retrieve": ("config.index_dir", *_QUERIES),
     "evaluate": ("config.out_dir", "data.EVAL_QREL_PATH"),
     "flops": ("config.index_dir", "data.flops_queries"),
@@ -28,7 +29,7 @@ READS: Mapping[str, tuple[str, ...]] = {
 }
 """Task to keys whose files must be there when it starts."""
 
-_LOADS_A_MODEL = ("index", "retrieve", "flops", "create_anserini", "beir_eval", "search", "push", "export")
+_LOADS_A_MODEL = ("index", "retrieve", "flops", "create_anserini", "beir_eval", "search", "push", "export", "encode")
 # An index may be named by its file.
 _TAKES_A_FILE = [("index_dir", task) for task in ("search", "retrieve", "flops", "update", "index_info", "export")]
 
@@ -43,6 +44,8 @@ def check_inputs(experiment: Experiment, task: str) -> None:
     """
     trains = task in ("train", "run_all") and not experiment.config.pretrained_no_yamlconfig
     for key in READS.get(task, ()):
+        if key == "data.COLLECTION_PATH" and experiment.data.VECTORS_PATH is not None and task == "index":
+            key = "data.VECTORS_PATH"
         if trains or key not in (*_TRAINING, *_VALIDATION):
             for path in _paths(experiment, key):
                 if not path.startswith(IR_DATASETS_SCHEME):

@@ -257,6 +257,9 @@ class DataConfig:
     VALIDATION_SIZE_FOR_LOSS: int | None = key("examples held out for validation loss", affects=TRAIN, minimum=0)
     VALIDATION_FULL_RANKING: FullRanking | None = field(default_factory=FullRanking)  # null: none
     COLLECTION_PATH: str | None = files_key("documents to index", affects=INDEX | BM25)
+    VECTORS_PATH: str | None = files_key(
+        "index: vectors in their place: .parquet, .npz, .jsonl[.gz], or a folder of these", affects=INDEX
+    )
     Q_COLLECTION_PATH: list[str] = files_key("query collections to retrieve for", [], affects=SEARCH | BM25)
     EVAL_QREL_PATH: list[str | None] = key("qrels per query collection; null: none", [], affects=NOTHING)
     path_run: str | list[str] | None = key("rerank: one run or several, JSON or TREC", affects=NOTHING)
@@ -329,7 +332,9 @@ class Experiment:
     )
     metrics: list[str] | None = key("compare, fuse: metrics; null: the first of config.eval_metric", affects=NOTHING)
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
-    target: Literal["onnx"] | None = key("export: what is written", affects=NOTHING)
+    target: Literal["onnx", "parquet", "npz", "jsonl"] | None = key(
+        "export: onnx; encode: parquet (also null), npz or jsonl", affects=NOTHING
+    )
     query: str | None = key("search: one query; null: a prompt", affects=NOTHING)
     add: str | None = key("update: collection of documents to add", affects=NOTHING, names_files=True)
     delete: list[str] | None = key(

@@ -165,14 +165,14 @@ def _build(folder: Path, model: SparseModel, corpus: Iterable[tuple[str, str]], 
     else:
         source, share = f"iterator {uuid.uuid4().hex}", None
     # The processes must agree, to the last bit of the weights.
-    metadata = on_first_process(lambda: _metadata(model, source))
-    if on_first_process(lambda: _finished(folder, metadata, overwrite)):
+    metadata = on_first_process(lambda: index_metadata(model, source))
+    if on_first_process(lambda: finished_index(folder, metadata, overwrite)):
         logger.info("%s already holds this index: nothing to do", folder)
         return Index(InvertedIndex.open(folder), model)
     builder = IndexBuilder(
         folder, model.vocab_size, metadata, source, rank=rank, world_size=world_size, overwrite=overwrite
     )
-    if on_first_process(lambda: _finished(folder, metadata, overwrite)):  # by who has just released the lock
+    if on_first_process(lambda: finished_index(folder, metadata, overwrite)):  # by who has just released the lock
         builder.cancel()
         return Index(InvertedIndex.open(folder), model)
     all_or_none(lambda: _encode_into(builder, model, corpus, share))
@@ -261,7 +261,7 @@ def _digest_of_query_encoder(network: Splade) -> str:
     return exchanged.fingerprint().document_encoder
 
 
-def _metadata(model: SparseModel, source: str) -> Metadata:
+def index_metadata(model: SparseModel, source: str) -> Metadata:
     """Return what identifies an index: model, length and collection."""
     return {
         "model": model.name,
@@ -271,7 +271,7 @@ def _metadata(model: SparseModel, source: str) -> Metadata:
     }
 
 
-def _finished(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
+def finished_index(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
     """Return whether the index of a folder is the one asked for; if not, it may be built."""
     try:
         index = InvertedIndex.open(folder)

@@ -20,6 +20,8 @@ def export(experiment: Experiment) -> TaskResult:
     onnx: the model as config.out_dir/onnx, which can be init_dict.model_type_or_dir, and the model of `splade.load`.
     """
     require(experiment, "config.out_dir", "target")
+    if experiment.target != "onnx":
+        raise ConfigError(f"target={experiment.target}: splade.export writes onnx; splade.encode writes vectors")
     out_dir = Path(str(experiment.config.out_dir))
     if experiment.init_dict.precision != "fp32":
         raise ConfigError("target=onnx exports float32; leave init_dict.precision out")

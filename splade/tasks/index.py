@@ -11,13 +11,16 @@ from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection
 from splade.distributed import on_first_process, process_rank
+from splade.encoding.sparse_model import SparseModel
 from splade.errors import CollapseError
 from splade.evaluation.checks import Finding, check_vector_counts, raise_errors
 from splade.evaluation.collapse import find_collapse
+from splade.interop.vector_files import VectorFiles
 from splade.inverted_index import InvertedIndex
 from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
+from splade.retrieval.vector_index import index_vectors
 from splade.tasks.evaluation_sets import check_collection
 from splade.tasks.model_loading import load_model
 from splade.vectors import SparseVectors
@@ -38,17 +41,35 @@ class IndexResult(TaskResult):
 
 
 def index(experiment: Experiment) -> IndexResult:
-    """Encode the collection data.COLLECTION_PATH into an inverted index in config.index_dir."""
-    require(experiment, "config.index_dir", "data.COLLECTION_PATH")
+    """Encode the collection data.COLLECTION_PATH into an inverted index in config.index_dir.
+
+    With data.VECTORS_PATH, index the vectors there, which this model, or another system over its vocabulary, has made.
+    """
     run = experiment.config
+    if experiment.data.VECTORS_PATH is not None:
+        require(experiment, "config.index_dir")
+        model, findings = load_model(experiment)
+        return _report(experiment, _index_of_vectors(experiment, model), findings)
+    require(experiment, "config.index_dir", "data.COLLECTION_PATH")
     collection = open_collection(str(experiment.data.COLLECTION_PATH))
     findings = on_first_process(lambda: check_collection(experiment, collection))
     model, about_model = load_model(experiment)
     findings += about_model + model.documents.check_truncation(text for _, text in collection)
     made = Index.build(str(run.index_dir), model, collection, run.overwrite, run.store_texts).postings
-    findings += check_index(made)
+    return _report(experiment, made, findings)
+
+
+def _index_of_vectors(experiment: Experiment, model: SparseModel) -> InvertedIndex:
+    vectors, run = VectorFiles(str(experiment.data.VECTORS_PATH), model.tokens), experiment.config
+    said = vectors.manifest
+    made_by, max_length = (None, None) if said is None else (said.fingerprint, said.max_length)
+    return index_vectors(Path(str(run.index_dir)), model, vectors, made_by, max_length, run.overwrite)
+
+
+def _report(experiment: Experiment, made: InvertedIndex, findings: list[Finding]) -> IndexResult:
+    findings = findings + check_index(made)
     if process_rank() == 0:
-        save_record(experiment, Path(str(run.index_dir)), "index")
+        save_record(experiment, Path(str(experiment.config.index_dir)), "index")
         write_index_report(made, findings)
     empty = f", {made.n_empty} documents without any term" if made.n_empty else ""
     text = (
@@ -60,7 +81,7 @@ def index(experiment: Experiment) -> IndexResult:
 
 def processes_wanted(experiment: Experiment) -> int:
     """Return how many processes share the encoding."""
-    return processes_to_start(experiment, trains=False)
+    return 1 if experiment.data.VECTORS_PATH is not None else processes_to_start(experiment, trains=False)
 
 
 def check_index(postings: InvertedIndex) -> list[Finding]:

@@ -20,8 +20,8 @@ def test_an_index_of_an_earlier_version_is_refused_with_the_reason(tmp_path: Pat
     builder.finish()
     wanted = metadata | {"source": "/data/raw.tsv sha256:" + "0" * 32}
     with pytest.raises(IndexFileError, match="an earlier version wrote it without reading the whole collection"):
-        collection_index._finished(tmp_path, wanted, overwrite=False)
-    assert collection_index._finished(tmp_path, wanted, overwrite=True) is False
+        collection_index.finished_index(tmp_path, wanted, overwrite=False)
+    assert collection_index.finished_index(tmp_path, wanted, overwrite=True) is False
 
 
 def test_a_collection_edited_in_its_middle_is_another_one(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:

@@ -1,0 +1,75 @@
+"""Vectors as JSON lines, as Anserini and others write them: `{"id": ..., "vector": {token: weight}}`, perhaps gzipped.
+
+Those of uniCOIL and other models over a model's own tokens are read with that model's vocabulary.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from splade.errors import DataError, shown
+from splade.interop.anserini import unambiguous_tokens
+from splade.interop.vector_groups import AT_ONCE, Group, as_group
+from splade.storage.atomic import replacing
+from splade.storage.text_files import decode_json, id_text, iterate_lines
+from splade.vectors import SparseVectors
+
+_IDS = ("id", "_id", "docid", "doc_id")
+
+
+def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
+    """Yield the vectors of a file, some at a time.
+
+    Args:
+        path: the file.
+        tokens: the vocabulary.
+
+    Raises:
+        DataError: a line that is no such object, a token of another vocabulary, a weight that cannot be.
+    """
+    term_of = {name: term for term, name in enumerate(unambiguous_tokens(tokens))}
+    ids: list[str] = []
+    lengths: list[int] = []
+    terms: list[int] = []
+    weights: list[float] = []
+    for number, line in iterate_lines(path):
+        doc_id, vector = _entry(decode_json(line, path, number), path, number)
+        try:
+            terms += [term_of[token] for token in vector]
+        except KeyError as error:
+            raise DataError(
+                f"{path}: line {number}: the token {shown(error.args[0])} is not in the vocabulary of {len(tokens)} "
+                "terms: another model made the vectors"
+            ) from error
+        ids.append(doc_id)
+        lengths.append(len(vector))
+        weights += vector.values()
+        if len(ids) == AT_ONCE:
+            yield as_group(ids, np.array(lengths), np.array(terms, np.int64), np.array(weights, float), len(tokens))
+            ids, lengths, terms, weights = [], [], [], []
+    if ids:
+        yield as_group(ids, np.array(lengths), np.array(terms, np.int64), np.array(weights, float), len(tokens))
+
+
+def write(path: Path, ids: Sequence[str], vectors: SparseVectors, tokens: Sequence[str]) -> None:
+    """Write vectors to a file, whole or not at all, weights as they are."""
+    names = unambiguous_tokens(tokens)
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
+        for doc_id, (terms, weights) in zip(ids, vectors, strict=True):
+            bag = {names[term]: float(weight) for term, weight in zip(terms.tolist(), weights, strict=True)}
+            lines.write(json.dumps({"id": doc_id, "vector": bag}, ensure_ascii=False) + "\n")
+
+
+def _entry(entry: object, path: Path, number: int) -> tuple[str, dict[str, float]]:
+    place = f"{path}: line {number}"
+    fields = entry if isinstance(entry, dict) else {}
+    vector = fields.get("vector")
+    found = next((fields[name] for name in _IDS if name in fields), None)
+    if not isinstance(vector, dict) or found is None:
+        raise DataError(f'{place}: a vector is {{"id": ..., "vector": {{token: weight}}}}, got {shown(entry)}')
+    wrong = next((weight for weight in vector.values() if type(weight) not in (int, float)), None)
+    if wrong is not None:
+        raise DataError(f"{place}: a weight must be a number, got {shown(wrong)}")
+    return id_text(found, place), vector

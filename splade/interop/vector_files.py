@@ -1,0 +1,163 @@
+"""Vectors of a whole collection in files: those that `splade.encode` writes, and those of other systems.
+
+`splade.encode` writes a folder of parts, each of the same number of documents and complete or absent, and
+`vectors.json`, which says of which model and collection they are and how many there must be. Every process may write
+each of them, and a run that was killed goes on with the parts that are missing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from splade.datasets.text_collection import CONTENT_MARK
+from splade.errors import ConfigError, DataError
+from splade.interop import jsonl_vectors, npz_vectors, parquet_vectors
+from splade.interop.vector_groups import Group
+from splade.storage.atomic import read_json_object, write_json
+from splade.storage.cache import file_digest
+from splade.storage.paths import resolve_path
+
+Form = Literal["parquet", "npz", "jsonl"]
+FORMS: dict[Form, ModuleType] = {"parquet": parquet_vectors, "npz": npz_vectors, "jsonl": jsonl_vectors}
+MANIFEST = "vectors.json"
+PART_SIZE = 100 * 512  # whole windows of encoding
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of parts holds.
+
+    Attributes:
+        form: format of the parts.
+        model: name of the model.
+        fingerprint: of the model, its fields.
+        max_length: tokens after which texts were cut.
+        source: digest of the collection.
+        n_docs: documents in all.
+        part_size: documents of each part but the last.
+    """
+
+    form: Form
+    model: str
+    fingerprint: dict[str, str | int]
+    max_length: int
+    source: str
+    n_docs: int
+    part_size: int
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of a complete folder."""
+        return -(-self.n_docs // self.part_size)
+
+    def part(self, folder: Path, number: int) -> Path:
+        """Return the file of a part."""
+        return folder / f"part-{number:05d}.{self.form}"
+
+    def rows(self, number: int) -> range:
+        """Return the rows of the collection that are in a part."""
+        return range(number * self.part_size, min(self.n_docs, (number + 1) * self.part_size))
+
+
+class VectorFiles:
+    """Vectors in a file, or in all files of a folder one after the other.
+
+    Args:
+        path: Parquet, `.npz`, JSON lines (perhaps gzipped), or a folder of files of one of these forms.
+        tokens: the vocabulary that the vectors are over.
+
+    Attributes:
+        name: what the user gave.
+        manifest: what `splade.encode` wrote of them; None for those of others.
+
+    Raises:
+        DataError: no such file, no file of a known form, or parts that are missing.
+    """
+
+    def __init__(self, path: str | Path, tokens: Sequence[str]):
+        self.name = str(path)
+        self._tokens = tokens
+        place = resolve_path(path)
+        self.manifest = read_manifest(place) if (place / MANIFEST).is_file() else None
+        self._files = self._found(place)
+
+    def __iter__(self) -> Iterator[Group]:
+        """Yield ids with their vectors, some at a time, in the order of the files."""
+        for file in self._files:
+            yield from FORMS[_form(file)].read(file, self._tokens)
+
+    def digest(self) -> str:
+        """Return name and digest of the files' content."""
+        joined = sha256("".join(map(file_digest, self._files)).encode()).hexdigest()[:32]
+        return f"{self.name} {CONTENT_MARK}{joined}"
+
+    def _found(self, place: Path) -> list[Path]:
+        if self.manifest is not None:
+            parts = [self.manifest.part(place, number) for number in range(self.manifest.n_parts)]
+            missing = [part.name for part in parts if not part.is_file()]
+            if missing:
+                raise DataError(
+                    f"{place}: {len(missing)} of {len(parts)} parts are missing, such as {missing[0]}; give the same "
+                    "command (splade.encode) again"
+                )
+            return parts
+        files = sorted(file for file in place.iterdir() if _form_or_none(file)) if place.is_dir() else [place]
+        if not files or len({_form(file) for file in files}) > 1:
+            what = "files of several forms" if files else "no file of vectors"
+            raise DataError(
+                f"{place}: {what}; vectors are .parquet, .npz, .jsonl or .jsonl.gz, in a folder one of these"
+            )
+        return files
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return what `vectors.json` says.
+
+    Raises:
+        DataError: it is not what `splade.encode` writes.
+    """
+    said = read_json_object(folder / MANIFEST)
+    try:
+        manifest = Manifest(**said)
+        counts = (manifest.n_docs, manifest.part_size, manifest.max_length)
+        fits = manifest.form in FORMS and all(type(count) is int and count > 0 for count in counts)
+    except TypeError:
+        fits = False
+    if not fits or not isinstance(manifest.fingerprint, dict):
+        raise DataError(f"{folder / MANIFEST}: not what splade.encode writes; encode again into another folder")
+    return manifest
+
+
+def begin(folder: Path, manifest: Manifest, overwrite: bool) -> None:
+    """Begin to write parts into a folder, or go on with those of an earlier run of the same model and collection.
+
+    Raises:
+        ConfigError: the folder holds other vectors, and `overwrite` is False.
+    """
+    if (folder / MANIFEST).is_file():
+        there = read_manifest(folder)
+        if asdict(there) | {"model": ""} == asdict(manifest) | {"model": ""}:
+            return
+        if not overwrite:
+            raise ConfigError(
+                f"{folder} holds vectors of '{there.model}', {there.source}; give another config.out_dir, or replace "
+                "them with config.overwrite=true"
+            )
+        for number in range(there.n_parts):
+            there.part(folder, number).unlink(missing_ok=True)
+    write_json(folder / MANIFEST, asdict(manifest))
+
+
+def _form(file: Path) -> Form:
+    form = _form_or_none(file)
+    if form is None:
+        raise DataError(f"{file}: vectors are .parquet, .npz, .jsonl or .jsonl.gz")
+    return form
+
+
+def _form_or_none(file: Path) -> Form | None:
+    name = file.name.removesuffix(".gz")
+    return next((form for form in FORMS if name.endswith(f".{form}") and (name == file.name or form == "jsonl")), None)

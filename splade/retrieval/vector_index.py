@@ -1,0 +1,80 @@
+"""An index of vectors that were made before, by this toolkit or another."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import DataError
+from splade.inverted_index import IndexBuilder, InvertedIndex
+from splade.progress import progress_bar
+from splade.retrieval.collection_index import finished_index, index_metadata
+from splade.retrieval.origin import write_origin
+from splade.vectors import SparseVectors
+
+logger = logging.getLogger(__name__)
+
+
+class VectorSource(Protocol):
+    """Ids with vectors, in a fixed order, that can be gone through again."""
+
+    name: str
+
+    def __iter__(self) -> Iterator[tuple[list[str], SparseVectors]]:
+        """Yield ids with their vectors, some at a time."""
+
+    def digest(self) -> str:
+        """Return the name, and a digest of the content."""
+
+
+def index_vectors(
+    folder: Path,
+    model: SparseModel,
+    vectors: VectorSource,
+    made_by: Mapping[str, object] | None,
+    max_length: int | None,
+    overwrite: bool = False,
+) -> InvertedIndex:
+    """Build an index of vectors as if the model had encoded them, or return the one that is finished.
+
+    A killed build goes on after its last segment when it is called again.
+
+    Args:
+        folder: folder of the index.
+        model: what will encode the queries.
+        vectors: what is indexed.
+        made_by: fingerprint of the model that made the vectors; None: nobody knows, and the user's word counts.
+        max_length: tokens after which the documents were cut; None: nobody knows.
+        overwrite: replace an index of something else.
+
+    Raises:
+        BusyError: another process is writing to the folder.
+        DataError: the vectors are those of another model, or cannot be, or there are none.
+        IndexFileError: the folder holds another index, and `overwrite` is False.
+    """
+    differences = [] if made_by is None else model.fingerprint.differences(made_by)
+    if differences:
+        raise DataError(
+            f"{vectors.name}: the vectors were made by another model than '{model.name}': they differ in "
+            f"{', '.join(differences)}"
+        )
+    source = vectors.digest()
+    metadata = index_metadata(model, source) | {"max_length": max_length}
+    if finished_index(folder, metadata, overwrite):
+        logger.info("%s already holds this index: nothing to do", folder)
+        return InvertedIndex.open(folder)
+    builder = IndexBuilder(folder, model.vocab_size, metadata, source, overwrite=overwrite)
+    done = builder.documents_done
+    with progress_bar("indexing", unit="doc", done=done) as bar:
+        for ids, group in vectors:
+            skipped = min(done, len(ids))
+            done -= skipped
+            if skipped < len(ids):
+                builder.add(ids[skipped:], group.rows(skipped, len(ids)))
+                bar.update(len(ids) - skipped)
+    if vectors.digest() != source:
+        raise DataError(f"{vectors.name}: changed while it was indexed; start again once it is complete")
+    builder.finish()
+    write_origin(folder, model, ())
+    return InvertedIndex.open(folder)
