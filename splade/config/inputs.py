@@ -16,6 +16,7 @@ _VALIDATION = tuple(
 _QUERIES = ("data.Q_COLLECTION_PATH", "data.EVAL_QREL_PATH")
 READS: Mapping[str, tuple[str, ...]] = {
     "train": (*_TRAINING, *_VALIDATION),
+    "pretrain": ("pretrain.collection",),
     "index": ("data.COLLECTION_PATH",),
     "encode": ("data.COLLECTION_PATH",),
     "retrieve": ("config.index_dir", *_QUERIES),
@@ -57,7 +58,7 @@ def check_inputs(experiment: Experiment, task: str) -> None:
             raise ConfigError(f"config.{name}={folder}: that is a file; give a folder")
     if task in _LOADS_A_MODEL and not run.pretrained_no_yamlconfig and run.checkpoint_dir is not None:
         check_checkpoint_folder(Path(run.checkpoint_dir))
-    elif task in _LOADS_A_MODEL or trains:
+    elif task in (*_LOADS_A_MODEL, "pretrain") or trains:
         for model in (experiment.init_dict.model_type_or_dir, experiment.init_dict.model_type_or_dir_q):
             if model is not None:
                 check_model_name(model)

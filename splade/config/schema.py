@@ -23,6 +23,7 @@ from splade.config.declare import (
     key,
 )
 from splade.config.interop import PushConfig
+from splade.config.middle_training import PretrainConfig
 from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig
 
 __all__ = ["LARGEST_INT", "Affects", "Bounds", "Experiment"]  # of `declare`, for those who look here for them
@@ -311,6 +312,7 @@ class Experiment:
     init_dict: ModelConfig = field(default_factory=ModelConfig)
     config: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     beir: BeirConfig = field(default_factory=BeirConfig)
     bm25: Bm25Config = field(default_factory=Bm25Config)
     dense: DenseConfig = field(default_factory=DenseConfig)

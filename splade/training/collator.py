@@ -1,7 +1,7 @@
 """From training examples to a tokenised batch."""
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import NotRequired, Protocol, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,19 @@ class Batch(TypedDict):
     queries: dict[str, Tensor]
     documents: dict[str, Tensor]
     teacher: NotRequired[Tensor]
+
+
+Given = TypeVar("Given", contravariant=True)
+Made = TypeVar("Made", covariant=True)
+
+
+class BatchMaker(Protocol[Given, Made]):
+    """Makes batches of training examples; tokens of a text beyond `max_length` are cut off."""
+
+    max_length: int
+
+    def __call__(self, examples: Sequence[Given]) -> Made:
+        """Return the batch of some examples."""
 
 
 class Collator:

@@ -1,7 +1,9 @@
 """The training objective: ranking loss plus regularisers, over the batch of all processes."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +12,34 @@ from splade.distributed import n_processes, process_rank
 from splade.losses import Regularizer, WeightedLoss, flops_loss, mean_terms, regularization, score_batch, sparsity
 from splade.training.collator import Batch
 
+BatchType = TypeVar("BatchType")
 MONITORED = {"L0": mean_terms, "sparsity": sparsity, "flops": flops_loss}
 
 
-class Objective:
+class RegularizedObjective(ABC, Generic[BatchType]):
+    """What is minimised in training: the loss of a batch plus regularisers, whose state is kept from step to step."""
+
+    def __init__(self, regularizers: list[Regularizer]):
+        self.regularizers = regularizers
+
+    @abstractmethod
+    def __call__(
+        self, model: nn.Module, batch: BatchType, step: float, gather: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar to minimise, and named detached terms."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the regularisers have learned, which a resumed run needs."""
+        return {f"{part.name}/{name}": value for part in self.regularizers for name, value in part.state().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        for part in self.regularizers:
+            prefix = f"{part.name}/"
+            part.load({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
+
+
+class Objective(RegularizedObjective[Batch]):
     """Computes the loss of a batch and everything worth logging about it.
 
     With several processes every one computes the loss of the global batch: the vectors are gathered with their
@@ -21,8 +47,8 @@ class Objective:
     """
 
     def __init__(self, loss: WeightedLoss, regularizers: list[Regularizer]):
+        super().__init__(regularizers)
         self.loss = loss
-        self.regularizers = regularizers
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: float, gather: bool = True
@@ -59,16 +85,6 @@ class Objective:
             for name, monitor in MONITORED.items():
                 terms[f"{name}_{side}"] = monitor(vectors)
         return ranking + penalty, terms
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what the regularisers have learned, which a resumed run needs."""
-        return {f"{part.name}/{name}": value for part in self.regularizers for name, value in part.state().items()}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
-        for part in self.regularizers:
-            prefix = f"{part.name}/"
-            part.load({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
 
 
 class _GatherRows(torch.autograd.Function):

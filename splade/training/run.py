@@ -27,6 +27,7 @@ from splade.training.objective import Objective
 from splade.training.run_folder import RunFolder
 from splade.training.schedule import with_global_batch
 from splade.training.trainer import SpladeTrainer
+from splade.training.unused import freeze_unused
 from splade.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def describe_training(experiment: Experiment, data: TrainingData, max_length: in
     )
 
 
-def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer, TrainingData]:
+def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer[Splade], TrainingData]:
     """Open the data, build the model, and return the trainer of both, nothing of it trained yet.
 
     Raises:
@@ -196,18 +197,7 @@ def _build_model(experiment: Experiment) -> Splade:
 
 
 def freeze_unused_parameters(model: Splade) -> None:
-    """Freeze the parameters on which no vector depends, such as a pooler: the processes would wait for their gradient.
-
-    Which they are shows when a few tokens are encoded: a used parameter has a gradient then, if only of zeros.
-    """
+    """Freeze the parameters of a model on which no vector depends, such as a pooler."""
     ids = torch.arange(8, device=next(model.parameters()).device).unsqueeze(0)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    training = model.training
-    queries, documents = model.eval()(batch, batch)
-    (queries.sum() + documents.sum()).backward()
-    model.train(training)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            logger.info("%s has no influence and is not trained", name)
-            parameter.requires_grad_(False)
-        parameter.grad = None
+    freeze_unused(model, {"queries": batch, "documents": batch})

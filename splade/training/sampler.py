@@ -1,12 +1,21 @@
 """Which training example comes when: a function of the seed and the position in training, and of nothing else."""
 
+from typing import Protocol, TypeVar
+
 import numpy as np
 from torch.utils.data import Dataset
 
-from splade.datasets.training_sets import TrainingExample, TrainingSet
+Example = TypeVar("Example", covariant=True)
 
 
-class TrainingSampler(Dataset[TrainingExample]):
+class Examples(Protocol[Example]):
+    """Examples by number, such as a `TrainingSet`."""
+
+    def example(self, index: int, draw: int = 0) -> Example:
+        """Return example `index`; `draw` tells its repetitions (epochs) apart."""
+
+
+class TrainingSampler(Dataset[Example]):
     """All examples of a training run in the order in which they are used.
 
     Position p is in pass `p // n` over a training set of n examples; each pass is a permutation of its own. An
@@ -15,7 +24,7 @@ class TrainingSampler(Dataset[TrainingExample]):
     for validation), in `length` positions in all.
     """
 
-    def __init__(self, examples: TrainingSet, rows: np.ndarray, seed: int, length: int):
+    def __init__(self, examples: Examples[Example], rows: np.ndarray, seed: int, length: int):
         self.examples = examples
         self.rows = rows
         self.seed = seed
@@ -25,7 +34,7 @@ class TrainingSampler(Dataset[TrainingExample]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, position: int) -> TrainingExample:
+    def __getitem__(self, position: int) -> Example:
         if not 0 <= position < self.length:
             raise IndexError(f"position {position} of {self.length}")
         number, place = divmod(position, len(self.rows))
@@ -35,17 +44,17 @@ class TrainingSampler(Dataset[TrainingExample]):
         return self.examples.example(int(self._order[place]), draw=number)
 
 
-class HeldOut(Dataset[TrainingExample]):
+class HeldOut(Dataset[Example]):
     """The examples that are kept for the validation loss, always drawn the same way."""
 
-    def __init__(self, examples: TrainingSet, rows: np.ndarray):
+    def __init__(self, examples: Examples[Example], rows: np.ndarray):
         self.examples = examples
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> TrainingExample:
+    def __getitem__(self, place: int) -> Example:
         return self.examples.example(int(self.rows[place]), draw=0)
 
 

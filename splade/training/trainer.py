@@ -3,7 +3,7 @@
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -17,7 +17,6 @@ from splade.config.schema import RunConfig
 from splade.distributed import LONGEST_WAIT, n_processes, process_rank, wait_for_all
 from splade.errors import SpladeError
 from splade.models.save import saving
-from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.training.callbacks import (
     TENSORBOARD_FOLDER,
@@ -28,10 +27,10 @@ from splade.training.callbacks import (
     is_training,
 )
 from splade.training.checkpoints import STATE_FILE, checkpoint_path, complete_steps, keep_checkpoints, mark_complete
-from splade.training.collator import Batch, Collator
+from splade.training.collator import BatchMaker
 from splade.training.early_stopping import EarlyStopping
 from splade.training.meters import LossWatch, RunningMeans, Speedometer
-from splade.training.objective import Objective
+from splade.training.objective import RegularizedObjective
 from splade.training.run_folder import CHECKPOINTS_FOLDER
 from splade.training.sampler import TrainingSampler
 from splade.training.schedule import Schedule
@@ -41,6 +40,7 @@ from splade.training.weights import load_weights, save_weights
 if TYPE_CHECKING:
     import optuna
 
+Model = TypeVar("Model", bound=nn.Module)
 OBJECTIVE_FILE = "objective.safetensors"
 CHECKPOINTS_KEPT = 3  # the last ones; the best one is kept besides
 LOSSES_AT_ONCE = 100  # that are looked at together on a GPU
@@ -48,8 +48,8 @@ LOSSES_AT_ONCE = 100  # that are looked at together on a GPU
 logger = logging.getLogger(__name__)
 
 
-class SpladeTrainer(Trainer):
-    """Trains a `Splade` model as `config` says.
+class SpladeTrainer(Trainer, Generic[Model]):
+    """Trains a model, a `Splade` or one of its parts, as `config` says.
 
     The sampler has the examples in the order of training; `validation`, if any, is made every `record_frequency` steps.
     """
@@ -58,10 +58,10 @@ class SpladeTrainer(Trainer):
         self,
         run: RunConfig,
         schedule: Schedule,
-        model: Splade,
+        model: Model,
         sampler: TrainingSampler,
-        collator: Collator,
-        objective: Objective,
+        collator: BatchMaker,
+        objective: RegularizedObjective,
         validation: Validation | None,
     ):
         folder = Path(str(run.checkpoint_dir))
@@ -74,7 +74,7 @@ class SpladeTrainer(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            data_collator=collator,  # type: ignore[arg-type]  # a TypedDict is a dict
+            data_collator=collator,
             train_dataset=sampler,
             eval_dataset=[] if validation is not None else None,
             callbacks=[
@@ -87,11 +87,11 @@ class SpladeTrainer(Trainer):
         )
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.splade = model
+        self.splade: Model = model
         self.token_weights_lr = run.token_weights_lr
         self.collator = collator
         self.sampler = sampler
-        self.objective: Objective = objective
+        self.objective: RegularizedObjective = objective
         self.validation = validation
         self.checkpoints = folder / CHECKPOINTS_FOLDER
         self.model_accepts_loss_kwargs = False
@@ -153,7 +153,7 @@ class SpladeTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Return the objective of one batch and remember its terms for the next log line."""
-        loss, terms = self.objective(model, cast(Batch, inputs), self.state.global_step)
+        loss, terms = self.objective(model, inputs, self.state.global_step)
         self.losses.add(self.state.global_step, loss, terms)
         self._terms.add(terms)
         return loss

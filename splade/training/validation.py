@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import send_to_device
+from torch import nn
 
 from splade.datasets.dataset import Dataset
 from splade.distributed import gather, n_processes, on_first_process, process_rank, shard_range
@@ -23,8 +24,8 @@ from splade.progress import progress
 from splade.retrieval.collection_index import Index
 from splade.retrieval.evaluate_retriever import evaluate_retriever
 from splade.retrieval.sparse import SparseRetriever
-from splade.training.collator import Collator
-from splade.training.objective import Objective
+from splade.training.collator import BatchMaker
+from splade.training.objective import RegularizedObjective
 from splade.training.sampler import HeldOut
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Validation:
     def __init__(
         self,
         held_out: HeldOut | None,
-        collator: Collator,
+        collator: BatchMaker,
         full_ranking: FullRankingData | None,
         max_length: int,
         batch_size: int,
@@ -72,7 +73,7 @@ class Validation:
         self.precision = precision
         self.folder = folder
 
-    def __call__(self, model: Splade, objective: Objective) -> dict[str, float]:
+    def __call__(self, model: nn.Module, objective: RegularizedObjective) -> dict[str, float]:
         """Return `loss` and its terms, and the full-ranking metrics with mean terms per query and document.
 
         The regularisers have their final weight in `loss`, whatever it is in training at the time: otherwise the loss
@@ -82,7 +83,7 @@ class Validation:
         return values | (self._ranking(model, self.full_ranking) if self.full_ranking is not None else {})
 
     @torch.no_grad()
-    def _loss(self, model: Splade, objective: Objective, held_out: HeldOut) -> dict[str, float]:
+    def _loss(self, model: nn.Module, objective: RegularizedObjective, held_out: HeldOut) -> dict[str, float]:
         device = next(model.parameters()).device
         starts = range(0, len(held_out), self.batch_size)
         share = shard_range(len(starts), process_rank(), n_processes())
@@ -96,7 +97,8 @@ class Validation:
         every = list(chain.from_iterable(gather(batches)))
         return {name: sum(batch[name] for batch in every) / len(held_out) for name in every[0]}
 
-    def _ranking(self, network: Splade, data: FullRankingData) -> dict[str, float]:
+    def _ranking(self, network: nn.Module, data: FullRankingData) -> dict[str, float]:
+        assert isinstance(network, Splade), "nothing else is retrieved with"
         for encoder in (network.document_encoder, network.query_encoder):
             if isinstance(encoder, MaskedLMEncoder):
                 encoder.precision = self.precision

@@ -32,8 +32,9 @@ from splade.tasks.run_all import run_all
 from splade.tasks.train import train
 from splade.training.data import check_loss_fits
 
-# Those of rerankers train something else; tests/unit/test_rerank.py has them.
-PRESETS = [name for name in available_configs(conf_folder()) if not name.startswith("reranker/")]
+# Others train something else: tests/unit/test_rerank.py and test_pretrain.py have them.
+ELSEWHERE = ("reranker/", "middle_training/")
+PRESETS = [name for name in available_configs(conf_folder()) if not name.startswith(ELSEWHERE)]
 preset = functools.cache(compose_experiment)  # for the tests that only look at it
 NOTHING_TO_TRAIN = {"efficient_splade/config_V_from_huggingface"}
 TRAINED = [name for name in PRESETS if name not in NOTHING_TO_TRAIN]

@@ -1,0 +1,75 @@
+"""Middle-training: masked-language modelling, and a regulariser of the vectors that the model would give.
+
+A language model that goes through it knows the collection's language, and its pooled output is sparse before any query
+was seen: efficient SPLADE models start from there (arXiv 2207.03834).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from splade.distributed import n_processes
+from splade.errors import ModelError
+from splade.losses import regularization
+from splade.losses.masked_language_model import masked_cross_entropy
+from splade.models.head.pooling import sparse_head
+from splade.models.masked_lm import MaskedLMEncoder, find_decoder
+from splade.training.masked_texts import NOT_ASKED, MaskedBatch, n_asked
+from splade.training.objective import MONITORED, RegularizedObjective, gather_rows
+
+
+class MaskedLanguageModel(nn.Module):
+    """A masked-language model that is run once for both of its outputs: the loss of its guesses, and sparse vectors.
+
+    Raises:
+        ModelError: the model's logits are not one product with its output embedding.
+    """
+
+    def __init__(self, encoder: MaskedLMEncoder):
+        super().__init__()
+        decoder = find_decoder(encoder.model)
+        if decoder is None:
+            raise ModelError(
+                f"{type(encoder.model).__name__}: its head cannot be run piece by piece, so it cannot be middle-trained"
+            )
+        self.encoder, self._decoder = encoder, decoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the summed cross-entropy of the hidden tokens, a scalar, and the (batch, vocab_size) vectors."""
+        model, encoder = self.encoder.model, self.encoder
+        hidden = self._decoder.inputs(model, input_ids, attention_mask)
+        weight, bias = self._decoder.parameters(model)
+        asked = labels != NOT_ASKED
+        loss = masked_cross_entropy(hidden[asked], weight, bias, labels[asked])
+        return loss, sparse_head(hidden, attention_mask, weight, bias, encoder.agg, encoder.activation)
+
+
+class MiddleTrainingObjective(RegularizedObjective[MaskedBatch]):
+    """The mean cross-entropy of the hidden tokens, plus the regularisers of the vectors as of documents.
+
+    With several processes the mean is that over all their tokens, and the regularisers are those of all vectors.
+    """
+
+    def __call__(
+        self, model: nn.Module, batch: MaskedBatch, step: float, gather: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar to minimise, and named detached terms; the arguments are those of `Objective`."""
+        total, vectors = model(batch["input_ids"], batch["attention_mask"], batch["labels"])
+        count, processes = n_asked(batch["labels"]), n_processes() if gather else 1
+        if processes > 1:
+            torch.distributed.all_reduce(count)
+            vectors = gather_rows(vectors)
+        # The gradients of all processes will be averaged: each brings its share of the mean, times their number.
+        loss = total * processes / count.clamp(min=1)
+        if math.isfinite(step):
+            for regularizer in self.regularizers:
+                regularizer.observe(vectors.detach(), vectors.detach())
+        penalty, penalties = regularization(self.regularizers, step, vectors, vectors)
+        shown = loss.detach().clone()
+        if processes > 1:
+            torch.distributed.all_reduce(shown)
+            shown /= processes
+        terms = {"mlm": shown} | {name: value.detach() for name, value in penalties.items()}
+        terms |= {name: monitor(vectors.detach()) for name, monitor in MONITORED.items()}
+        return loss + penalty, terms
