@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from splade.config.declare import BM25, DENSE, FUSION, NOTHING, files_key, key
+from splade.config.declare import BM25, DENSE, FUSION, NOTHING, RERANKING, files_key, key
 
 
 @dataclass
@@ -52,6 +52,21 @@ class FuseConfig:
     split: str = key("beir_eval, weights=learn: split of the qrels to learn from", "train", affects=FUSION)
     n_queries: int | None = key(
         "beir_eval, weights=learn: of its queries, the first; null: all", affects=FUSION, minimum=2
+    )
+
+
+@dataclass
+class RerankConfig:
+    """`rerank`: the second stage of `retriever=rerank`; its type, prompts and precision are those of `config`."""
+
+    model_type_or_dir: str | None = files_key(
+        "a reranker: hub name, folder, or pkg://package/path; checkpoint_dir/model of splade.train_reranker",
+        affects=RERANKING,
+    )
+    first_stage: str = key("what is re-ranked, as in `retriever`", "bm25", affects=RERANKING)
+    depth: int = key("documents per query that are re-ranked; the others follow", 50, affects=RERANKING, minimum=1)
+    max_length: int | None = key(
+        "tokens of query and document together; null: the model's, at most 512", affects=RERANKING, minimum=8
     )
 
 

@@ -24,7 +24,7 @@ from splade.config.declare import (
 )
 from splade.config.interop import PushConfig
 from splade.config.middle_training import PretrainConfig
-from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig
+from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig
 
 __all__ = ["LARGEST_INT", "Affects", "Bounds", "Experiment"]  # of `declare`, for those who look here for them
 
@@ -316,12 +316,13 @@ class Experiment:
     beir: BeirConfig = field(default_factory=BeirConfig)
     bm25: Bm25Config = field(default_factory=Bm25Config)
     dense: DenseConfig = field(default_factory=DenseConfig)
+    rerank: RerankConfig = field(default_factory=RerankConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     push: PushConfig = field(default_factory=PushConfig)
     retriever: str = key(
-        "beir_eval: sparse, bm25, dense, fuse, or package.module:Class, a Retriever made with the corpus",
+        "beir_eval: sparse, bm25, dense, fuse, rerank, or package.module:Class, a Retriever made with the corpus",
         "sparse",
         affects=SEARCH,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from splade.datasets.qrels import Qrels
 from splade.datasets.runs import Run
 from splade.errors import DataError
+from splade.evaluation.measures import largest_cut
 from splade.evaluation.metrics import evaluate_run
 from splade.progress import progress
 from splade.retrieval.fusion import Fusion, Weights, equal_weights
@@ -77,9 +78,14 @@ def learn_weights(
     doc_ids = {query_id: list(dict.fromkeys(chain(*found))) for query_id, found in rankings.items()}
     parts = {query_id: fusion.parts(rankings[query_id], doc_ids[query_id]) for query_id in query_ids}
 
+    depth = largest_cut([metric]) or None  # None: the metric sees all
+
     def per_query(weights: Weights) -> list[float]:
-        scores = {query_id: (parts[query_id] @ np.array(weights)).tolist() for query_id in query_ids}
-        fused = {query_id: dict(zip(doc_ids[query_id], scores[query_id], strict=True)) for query_id in query_ids}
+        fused = {}
+        for query_id in query_ids:
+            scores = parts[query_id] @ np.array(weights)
+            best = np.argsort(-scores, kind="stable")[:depth].tolist()
+            fused[query_id] = {doc_ids[query_id][i]: float(scores[i]) for i in best}
         found: Mapping[str, float] = next(iter(evaluate_run(fused, judged, [metric]).per_query.values()))
         return [found[query_id] for query_id in query_ids]
 

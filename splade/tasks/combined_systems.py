@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from splade.config import Experiment
+from splade.config import Experiment, require
 from splade.config.identity import settings_affecting
 from splade.config.schema import Affects
 from splade.config.sweep import folder_name, index_affects, swept_settings
@@ -16,12 +16,14 @@ from splade.evaluation.checks import Finding
 from splade.retrieval.fusion import FusedRetriever, Fusion, Weights
 from splade.retrieval.fusion_weights import learn_weights
 from splade.retrieval.protocol import Retriever
+from splade.retrieval.reranked import RerankedRetriever
 from splade.tasks.fuse import weights_in_order
+from splade.tasks.rerank import open_reranker
 from splade.tasks.systems import Bm25System, DenseSystem, ImportedSystem, SparseSystem, System
 
 logger = logging.getLogger(__name__)
 
-RETRIEVERS = ("sparse", "bm25", "dense", "fuse")
+RETRIEVERS = ("sparse", "bm25", "dense", "fuse", "rerank")
 
 
 class FusedSystem(System):
@@ -78,6 +80,40 @@ class FusedSystem(System):
         return learned.weights
 
 
+class RerankedSystem(System):
+    """A system whose best documents a reranker puts into another order; what is below follows as it was."""
+
+    def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
+        self._experiment, self._rerank = experiment, experiment.rerank
+        if self._rerank.first_stage == "rerank":
+            raise ConfigError("rerank.first_stage=rerank: give what is re-ranked, such as bm25, sparse, dense or fuse")
+        self._first = open_system(replace(experiment, retriever=self._rerank.first_stage), swept)
+        require(experiment, "rerank.model_type_or_dir")
+        self._reranker = open_reranker(experiment, str(self._rerank.model_type_or_dir), self._rerank.max_length)
+        self.label = f"{self._first.label} + {self._reranker.name}, top {self._rerank.depth}"
+        first = self._first.folder_name or self._rerank.first_stage
+        suffix = folder_name(swept, Affects.RERANKING | Affects.FUSION | Affects.DENSE | Affects.INDEX)
+        self.folder_name = "__".join([f"rerank_{first}", *([suffix] if suffix else [])])
+
+    def settings(self, dataset: Dataset) -> dict[str, object] | None:
+        """Return those of the first stage, of the reranker, and how deep it goes."""
+        first = self._first.settings(dataset)
+        return (
+            None
+            if first is None
+            else {"first": first, "reranker": self._reranker.settings(), "depth": self._rerank.depth} | dataset.identity
+        )
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Build the first stage; scores are kept beside the index until all are there."""
+        first, findings = self._first.build(dataset, index_dir)
+        folder = index_dir / self.folder_name
+        depth = self._rerank.depth
+        return RerankedRetriever(
+            first, self._reranker, dataset.documents, depth, keep_rest=True, folder=folder
+        ), findings
+
+
 def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
     """Return the system that `retriever` names.
 
@@ -94,6 +130,8 @@ def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
         return DenseSystem(experiment, swept)
     if experiment.retriever == "fuse":
         return FusedSystem(experiment, swept)
+    if experiment.retriever == "rerank":
+        return RerankedSystem(experiment, swept)
     raise ConfigError(
         f"retriever={experiment.retriever}{nearest(experiment.retriever, RETRIEVERS)}; allowed are "
         f"{', '.join(RETRIEVERS)}, package.module:Class"

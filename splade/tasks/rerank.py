@@ -66,11 +66,20 @@ def load_trained_reranker(experiment: Experiment) -> Reranker:
     else:
         require(experiment, "config.checkpoint_dir")
         name = str(Path(str(run.checkpoint_dir)) / MODEL_FOLDER)
+    return open_reranker(experiment, name, run.max_length)
+
+
+def open_reranker(experiment: Experiment, name: str, max_length: int | None) -> Reranker:
+    """Load a reranker, with type, prompts, precision and batches as `config` says.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    run = experiment.config
     loaded = load_reranker(name, run.reranker_type)
     loaded.scorer.to(pick_device())
-    precision = torch.bfloat16 if run.bf16 else torch.float16 if init.fp16 else None
-    batch_size = run.index_retrieve_batch_size
-    return Reranker(loaded, run.max_length, batch_size, run.prompt_q, run.prompt_d, precision)
+    precision = torch.bfloat16 if run.bf16 else torch.float16 if experiment.init_dict.fp16 else None
+    return Reranker(loaded, max_length, run.index_retrieve_batch_size, run.prompt_q, run.prompt_d, precision)
 
 
 def open_jobs(experiment: Experiment) -> Iterator[RerankJob]:

@@ -275,6 +275,32 @@ def test_several_runs_and_wrong_ones(cross_encoder, tmp_path):
         rerank(wrong)
 
 
+def test_the_second_stage_of_beir_eval(cross_encoder, tmp_path):
+    from splade.tasks.beir_eval import beir_eval
+
+    folder = tmp_path / "beir" / "small"
+    (folder / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", DOCUMENTS), ("queries", {"q0": "bees make honey", "q1": "a fox"})):
+        lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq1\td1\t1\n")
+    settings = [
+        *("retriever=rerank", "rerank.depth=3", f"rerank.model_type_or_dir={cross_encoder}", "config.top_k=100"),
+        *(f"config.index_dir={tmp_path}/index", f"config.out_dir={tmp_path}/out", "+beir.dataset=small"),
+        f"+beir.dataset_path={tmp_path}/beir",
+    ]
+    first = beir_eval(compose_experiment("config_default", [*settings, "retriever=bm25"])).results[0]
+    result = beir_eval(compose_experiment("config_default", settings)).results[0]
+    assert result.system == f"BM25 + {cross_encoder}, top 3" and result.costs.pairs_per_query == 3
+    before, after = (read_run(one.folder / "run.json") for one in (first, result))
+    for query_id in before:
+        assert set(list(before[query_id])[:3]) == set(list(after[query_id])[:3])
+        assert list(before[query_id])[3:] == list(after[query_id])[3:]
+    assert beir_eval(compose_experiment("config_default", settings)).results[0].reused
+    with pytest.raises(ConfigError, match="rerank.first_stage=rerank"):
+        beir_eval(compose_experiment("config_default", [*settings, "rerank.first_stage=rerank"]))
+
+
 def test_losses_of_a_batch_are_those_of_the_own_documents():
     own = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
     for name in ("Contrastive", "InBatchPairwiseNLL"):
