@@ -1,8 +1,9 @@
 """Building an index from a stream of vectors, in bounded memory, by one process or several, resumable at any moment.
 
 Documents are inverted in segments. A segment is written whole or not at all, so a build that was killed resumes after
-its last segment. Segments live in `index_dir/.build-<hash of the settings>`; the index appears at the end, by
-renaming, and what it contains depends only on the documents and their order, not on where the build was interrupted.
+its last segment. Segments live in `index_dir/.build-<hash of the settings>-<number of processes>`; the index appears at
+the end, by renaming, and what it contains depends only on the documents and their order, not on where the build was
+interrupted.
 """
 
 import hashlib
@@ -76,12 +77,20 @@ class IndexBuilder:
         self._vocab_size, self._metadata = int(vocab_size), dict(metadata or {})
         self._rank, self._world_size, self._segment_postings = rank, world_size, segment_postings
         self._segment_seconds, self._flushed = segment_seconds, time.monotonic()
-        settings = json.dumps([self._vocab_size, self._metadata, source, world_size], sort_keys=True, allow_nan=False)
-        self._folder = self.index_dir / f".build-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        settings = json.dumps([self._vocab_size, self._metadata, source], sort_keys=True, allow_nan=False)
+        build = f".build-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        self._folder = self.index_dir / f"{build}-{world_size}"
         self._lock = FolderLock(self.index_dir, rank)
         if self.path.exists() and not overwrite and not self._folder.exists():
             self._lock.release()
             raise IndexFileError(f"{self.path} exists already; allow it to be overwritten, or choose another index_dir")
+        others = [path.name.rpartition("-")[2] for path in self.index_dir.glob(f"{build}-*") if path != self._folder]
+        if others and rank == 0:
+            logger.warning(
+                "an unfinished build of this index by %s processes is left aside: so many could go on with it, not %d",
+                " or ".join(sorted(others)),
+                world_size,
+            )
         self._folder.mkdir(parents=True, exist_ok=True)
         self._segments = self._complete_segments()
         self.documents_done = sum(len(segment.ids) for segment in self._segments)

@@ -206,6 +206,18 @@ class TestBuilding:
         assert IndexBuilder(tmp_path, VOCAB, source="a").documents_done > 0
         assert IndexBuilder(tmp_path, VOCAB, source="b").documents_done == 0
 
+    def test_a_build_by_another_number_of_processes_is_named(self, tmp_path, vectors, caplog):
+        builder = IndexBuilder(tmp_path, VOCAB, segment_postings=100, world_size=3)
+        builder.add(ids(200), vectors)
+        del builder
+        IndexBuilder(tmp_path, VOCAB, source="other")
+        assert not caplog.records
+        alone = IndexBuilder(tmp_path, VOCAB, segment_postings=100)
+        assert alone.documents_done == 0 and "unfinished build of this index by 3 processes" in caplog.text
+        alone.add(ids(200), vectors)
+        alone.finish()
+        assert [path.name for path in tmp_path.iterdir()] == ["index.h5"]
+
     def test_a_damaged_segment_is_built_again(self, tmp_path, index, vectors):
         options = {"metadata": index.metadata, "segment_postings": 300}
         IndexBuilder(tmp_path / "b", VOCAB, **options).add(ids(200), vectors)
