@@ -198,6 +198,7 @@ def test_fp16_changes_nothing_on_a_cpu(settings, tmp_path):
 
 def test_bf16_and_accumulation_and_checkpointing_train(settings):
     changes = {"config.bf16": True, "config.gradient_accumulation_steps": 2, "config.gradient_checkpointing": True}
+    changes["data.VALIDATION_FULL_RANKING"] = FULL_RANKING
     result = train(experiment(settings, **changes))
     assert result.steps == 6 and math.isfinite(result.best)
 

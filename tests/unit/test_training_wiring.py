@@ -195,6 +195,24 @@ def test_losses_that_are_looked_at_later_end_training_before_anything_is_saved(p
     assert len(batches) == 4 and not list((tmp_path / "checkpoint").rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize(("bf16", "expected"), [(False, None), (True, torch.bfloat16)])
+def test_validation_has_the_precision_of_training(prepare, bf16, expected):
+    trainer = prepare(**{"config.bf16": bf16, "data.VALIDATION_SIZE_FOR_LOSS": 8})
+    seen, objective = [], trainer.objective
+
+    def watched(*args, **kwargs):
+        seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return objective(*args, **kwargs)
+
+    trainer.validation(trainer.splade.eval(), watched)
+    assert seen == [expected]
+    encoder, ids = trainer.splade.document_encoder, torch.arange(2, 12).unsqueeze(0)
+    exact = encoder.encode(ids, torch.ones_like(ids)).weights
+    encoder.precision = trainer.validation.precision
+    found = encoder.encode(ids, torch.ones_like(ids)).weights
+    assert (found == exact).all() != bf16 and abs(found - exact).max() < 0.02
+
+
 @pytest.mark.parametrize("visible", [0, 4])
 def test_several_gpus_are_no_reason_for_data_parallel(prepare, monkeypatch, visible):
     """One process trains on one GPU: replicas of the model have no parameters, which the head needs."""
