@@ -20,6 +20,7 @@ from splade.losses import BatchScores, WeightedLoss
 from splade.models.pair_scorer import KINDS, PairScorer, load_reranker
 from splade.models.save import MODEL_FOLDER, saving
 from splade.training.data import TrainingData, check_monitoring, load_training_data
+from splade.training.objective import RegularizedObjective
 from splade.training.trainer import SpladeTrainer
 from splade.training.validation import Validation
 
@@ -44,11 +45,7 @@ class PairCollator:
 
     def __init__(self, tokenizer: PairTokenizer):
         self.tokenizer = tokenizer
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens of a row."""
-        return self.tokenizer.max_length
+        self.max_length = tokenizer.max_length
 
     def __call__(self, examples: Sequence[TrainingExample]) -> PairBatch:
         """Return the batch of B examples."""
@@ -64,7 +61,7 @@ class PairCollator:
         return batch
 
 
-class RerankerObjective:
+class RerankerObjective(RegularizedObjective[PairBatch]):
     """The loss of a batch of scores.
 
     A reranker scores a query with its own documents only: what a loss says of the whole batch, it says of these. So
@@ -72,6 +69,7 @@ class RerankerObjective:
     """
 
     def __init__(self, loss: WeightedLoss):
+        super().__init__([])
         self.loss = loss
 
     def __call__(
@@ -81,13 +79,6 @@ class RerankerObjective:
         own = model(batch["pairs"]).view(-1, batch["n_documents"])
         total, terms = self.loss(BatchScores(own, _own_alone(own), batch.get("teacher")))
         return total, {name: value.detach() for name, value in terms.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what a checkpoint must hold of the objective: nothing."""
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take what `state` gave."""
 
 
 def _own_alone(own: Tensor) -> Tensor:
@@ -130,9 +121,9 @@ def prepare_reranker_training(experiment: Experiment) -> tuple[SpladeTrainer, Tr
     validation = None
     if data.held_out is not None:
         precision = torch.float16 if run.fp16 else torch.bfloat16 if run.bf16 else None
-        validation = Validation(data.held_out, collator, None, max_length, run.eval_batch_size, precision)  # type: ignore[arg-type]
-    parts = (run, data.schedule, loaded.scorer, data.sampler, collator, objective, validation)
-    return SpladeTrainer(*parts), data  # type: ignore[arg-type]  # batches of another form, which this objective reads
+        validation = Validation(data.held_out, collator, None, max_length, run.eval_batch_size, precision)
+    trainer = SpladeTrainer(run, data.schedule, loaded.scorer, data.sampler, collator, objective, validation)
+    return trainer, data
 
 
 def save_reranker(scorer: PairScorer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -115,8 +115,9 @@ def run_training(
     result = TrainResult(
         folder=folder.path,
         steps=trainer.state.global_step,
-        best_step=trainer.best_step,
-        best=trainer.state.best_metric,
+        best_step=trainer.kept_step,
+        best=trainer.kept_value,
+        kept="last" if experiment.config.overwrite_final else "best",
         monitored=experiment.config.monitoring_ckpt,
         report=data.report,
     )
