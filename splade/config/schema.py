@@ -174,6 +174,11 @@ class RunConfig:
     nb_epochs: float | None = key("passes over the training set (nb_iterations: null)", affects=TRAIN, above=0)
     gradient_accumulation_steps: int = key("batches per optimiser step", 1, affects=TRAIN, minimum=1)
     gradient_checkpointing: bool = key("less memory for a slower backward pass", False, affects=TRAIN)
+    encode_at_a_time: int | None = key(
+        "queries encoded at a time, for batches larger than memory; null: the batch",
+        affects=TRAIN,
+        minimum=1,
+    )
     max_grad_norm: float = key("clip gradients to this norm; 0: never", 1.0, affects=TRAIN, minimum=0)
     fp16: bool = key("fp16 autocast with loss scaling in training (CUDA; no effect on a CPU)", False, affects=TRAIN)
     bf16: bool = key("bf16 autocast in training", False, affects=TRAIN)

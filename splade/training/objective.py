@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from splade.distributed import n_processes, process_rank
 from splade.losses import Regularizer, WeightedLoss, flops_loss, mean_terms, regularization, score_batch, sparsity
 from splade.training.collator import Batch
+from splade.training.gradient_cache import encode_cached
 
 BatchType = TypeVar("BatchType")
 MONITORED = {"L0": mean_terms, "sparsity": sparsity, "flops": flops_loss}
@@ -44,11 +45,17 @@ class Objective(RegularizedObjective[Batch]):
 
     With several processes every one computes the loss of the global batch: the vectors are gathered with their
     gradients, so that in-batch negatives are shared and FLOPS, which is not additive, is that of all vectors.
+
+    Args:
+        loss: of the scores.
+        regularizers: of the vectors.
+        encode_at_a_time: queries, with their documents, whose activations are kept at a time; None: all of the batch.
     """
 
-    def __init__(self, loss: WeightedLoss, regularizers: list[Regularizer]):
+    def __init__(self, loss: WeightedLoss, regularizers: list[Regularizer], encode_at_a_time: int | None = None):
         super().__init__(regularizers)
         self.loss = loss
+        self.encode_at_a_time = encode_at_a_time
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: float, gather: bool = True
@@ -62,7 +69,10 @@ class Objective(RegularizedObjective[Batch]):
                 nothing.
             gather: share the batch among processes.
         """
-        queries, documents = model(batch["queries"], batch["documents"])
+        if self.encode_at_a_time is not None and torch.is_grad_enabled():
+            queries, documents = encode_cached(model, batch, self.encode_at_a_time)
+        else:
+            queries, documents = model(batch["queries"], batch["documents"])
         teacher = batch.get("teacher")
         n_local = len(queries)
         if gather and n_processes() > 1:

@@ -106,6 +106,11 @@ def prepare_reranker_training(experiment: Experiment) -> tuple[SpladeTrainer, Tr
         raise ConfigError(f"config.reranker_type={run.reranker_type} is for splade.rerank; trained can be {kinds}")
     if experiment.data.VALIDATION_FULL_RANKING is not None and run.monitoring_ckpt != "loss":
         raise ConfigError("a reranker is validated by its loss on held-out examples: set config.monitoring_ckpt=loss")
+    if run.encode_at_a_time is not None:
+        raise ConfigError(
+            "config.encode_at_a_time is for losses over a whole batch, which a reranker has not: set it to null, and "
+            "config.gradient_accumulation_steps instead"
+        )
     loss = WeightedLoss.parse(run.loss)
     set_seed(run.seed)
     data = first_process_first(lambda: load_training_data(experiment, loss))

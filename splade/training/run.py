@@ -164,7 +164,7 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer[Splade], Tra
     idf = None
     if needs_idf(run.regularizer):
         idf = token_weights(experiment.init_dict, model.tokenizer, model.vocab_size)
-    objective = Objective(loss, parse_regularizers(run.regularizer, idf))
+    objective = Objective(loss, parse_regularizers(run.regularizer, idf), run.encode_at_a_time)
     if experiment.init_dict.lora.rank is not None:
         for language_model in model.trained_language_models():
             add_adapters(language_model, experiment.init_dict.lora)

@@ -87,6 +87,7 @@ CASES = {
     "in-batch": ["config.loss={InBatchPairwiseNLL: 1, Contrastive: 0.5}", "config.augment_pairs=null"],
     "accumulation": ["config.gradient_accumulation_steps=2"],
     "checkpointing": ["config.gradient_checkpointing=true"],
+    "cache": ["config.encode_at_a_time=3", "config.gradient_accumulation_steps=2"],
     "teacher": [*HARD_NEGATIVES, "config.loss={KlDiv: 1, AllPairsMarginMSE: 0.05}", "config.augment_pairs=null"],
     "two encoders": [*HARD_NEGATIVES, "config.loss=DistilMarginMSE", "config.augment_pairs=null", "+query=model"],
     "frozen": ["init_dict.freeze_d_model=true", "+query=model"],
