@@ -80,4 +80,9 @@ class CompareConfig:
     alpha: float = key("significance level", 0.05, affects=NOTHING, above=0, below=1)
     n_queries: int = key("queries shown, those that differ most", 5, affects=NOTHING, minimum=0)
     n_documents: int = key("documents shown per query and run", 5, affects=NOTHING, minimum=0)
+    terms: bool = key(
+        "show the learned terms that query and document share, in the eyes of the model that the configuration names",
+        False,
+        affects=NOTHING,
+    )
     drop_identical_ids: bool = key("leave out documents with the query's own id, as BEIR does", False, affects=NOTHING)

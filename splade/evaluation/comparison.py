@@ -1,7 +1,7 @@
 """Comparing runs: every metric, whether the differences could be chance, and the queries that make them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Protocol
@@ -17,6 +17,14 @@ from splade.evaluation.significance import Correction, Test, correct, paired_p_v
 # Values per query come out of sums of floats; closer than this they are a tie.
 _TIE = 1e-9
 _WORD = re.compile(r"\w+")
+# Those of Lucene: that two texts share them says nothing.
+_STOP_WORDS = frozenset(
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
+    "to was will with".split()
+)
+
+TermScores = Callable[[str, str], Sequence[tuple[str, float]]]
+"""From the texts of a query and of a document to the terms that they share, and what each adds to the score."""
 
 
 class TextLookup(Protocol):
@@ -58,7 +66,8 @@ class Retrieved:
         rank: from 1, in trec_eval's order.
         relevance: None where the qrels hold none.
         text: the document's text, None without texts.
-        matched: words that query and document share, lower case; empty without texts.
+        matched: words that query and document share, lower case, without stop words; empty without texts.
+        terms: learned terms that they share, each with what it adds to the score, largest first; empty without a model.
     """
 
     rank: int
@@ -67,6 +76,7 @@ class Retrieved:
     relevance: int | None
     text: str | None
     matched: tuple[str, ...]
+    terms: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ def compare_runs(
     alpha: float = 0.05,
     n_queries_shown: int = 5,
     n_documents_shown: int = 5,
+    term_scores: TermScores | None = None,
 ) -> Comparison:
     """Compare two or more runs over the same qrels.
 
@@ -144,6 +155,7 @@ def compare_runs(
         alpha: significance level, between 0 and 1.
         n_queries_shown: number of queries in `widest`.
         n_documents_shown: documents shown per query and system.
+        term_scores: a model's view of why the documents shown were found; None: words in common are shown.
 
     Raises:
         ConfigError: fewer than two runs, an unknown metric, baseline, test or correction.
@@ -175,7 +187,7 @@ def compare_runs(
             {system: of_system[query_id] for system, of_system in values.items()},
             sum(relevance > 0 for relevance in judged.values()),
             {
-                name: _retrieved(run.get(query_id, {}), judged, text, texts, n_documents_shown)
+                name: _retrieved(run.get(query_id, {}), judged, text, texts, n_documents_shown, term_scores)
                 for name, run in runs.items()
             },
         )
@@ -245,15 +257,23 @@ def _widest(values: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
 
 
 def _retrieved(
-    documents: Mapping[str, float], judged: Mapping[str, int], query: str | None, texts: TextLookup, count: int
+    documents: Mapping[str, float],
+    judged: Mapping[str, int],
+    query: str | None,
+    texts: TextLookup,
+    count: int,
+    term_scores: TermScores | None,
 ) -> tuple[Retrieved, ...]:
     """Return the first documents of a ranking, with what is known of them."""
     retrieved = []
     for rank, doc_id in enumerate(trec_ranking(documents, count), 1):
         text = texts.get(doc_id)
         words = set(_words(text))
-        matched = tuple(word for word in _words(query) if word in words)
-        retrieved.append(Retrieved(rank, doc_id, float(documents[doc_id]), judged.get(doc_id), text, matched))
+        matched = tuple(word for word in _words(query) if word in words and word not in _STOP_WORDS)
+        terms: tuple[tuple[str, float], ...] = ()
+        if term_scores is not None and query is not None and text is not None:
+            terms = tuple(term_scores(query, text))
+        retrieved.append(Retrieved(rank, doc_id, float(documents[doc_id]), judged.get(doc_id), text, matched, terms))
     return tuple(retrieved)
 
 

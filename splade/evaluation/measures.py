@@ -14,7 +14,7 @@ The library ir_measures would not do: it ranks equal scores another way for RR@1
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -58,6 +58,10 @@ _IR_NAMES = {
     **{"rprec": "Rprec", "bpref": "bpref", "infap": "infAP"},
 }
 _WITH_CUT = {"map": "map_cut", "ndcg": "ndcg_cut"}
+_DISPLAYED = {
+    **{"ndcg": "nDCG", "ndcg_cut": "nDCG", "map": "AP", "map_cut": "AP", "recip_rank": "MRR", "recall": "R"},
+    **{"P": "P", "success": "Success", "relative_P": "R_cap"},
+}
 _IR_SPELLING = re.compile(r"([A-Za-z_]+)(?:\(([^()]*)\))?(?:@([0-9.]+))?")
 
 _EXAMPLES = (
@@ -104,6 +108,39 @@ def parse_metric(name: str) -> tuple[Measure, ...]:
         f"unknown metric {name!r}{close}. Allowed are the names of trec_eval (ndcg_cut_10, recall_1000, map; recall "
         "for all its cuts), of ir_measures (nDCG@10, RR@10, R@1000, AP) and mrr_10"
     )
+
+
+def display_names(names: Iterable[str]) -> dict[str, str]:
+    """Return for each metric the one spelling that tables and summaries use; files keep the user's.
+
+    What is no metric, and two spellings of the same one side by side, stay as they are.
+
+    Example:
+        >>> display_names(["mrr_10", "ndcg_cut_10", "Recall@100", "AP(rel=2)", "loss"]).values()
+        dict_values(['MRR@10', 'nDCG@10', 'R@100', 'AP(rel=2)', 'loss'])
+    """
+    shown = {name: _display_name(name) for name in names}
+    spellings = list(shown.values())
+    return {name: spelling if spellings.count(spelling) == 1 else name for name, spelling in shown.items()}
+
+
+def _display_name(name: str) -> str:
+    try:
+        measures = parse_metric(name)
+    except ConfigError:
+        return name
+    if len(measures) > 1:
+        return name
+    measure = measures[0]
+    family, _, cut = measure.trec_key.rpartition("_")
+    if measure.rank_cut is not None:
+        family, cut = measure.trec_key, str(measure.rank_cut)
+    elif family not in _RANK_FAMILIES:
+        family, cut = measure.trec_key, ""
+    if family not in _DISPLAYED:
+        return name
+    level = f"(rel={measure.relevance_level})" if measure.relevance_level > 1 else ""
+    return _DISPLAYED[family] + level + (f"@{cut}" if cut else "")
 
 
 def largest_cut(names: Sequence[str]) -> int:

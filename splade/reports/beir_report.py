@@ -3,26 +3,30 @@
 Each evaluation leaves two files in `out_dir/beir/<dataset>/`:
 
 - `perf.json`: `{"NDCG@10": ..., "Recall@100": ..., "R_cap@100": ...}`, metric to value;
-- `stats.json` (may be missing, and so may each key): the `Costs`, and `label`, the system's name in tables.
+- `stats.json` (may be missing, and so may each key): the `Costs`, and `label`, the system's name in tables;
+- `perf_by_query.json` (may be missing): `{"nDCG@10": {query_id: ...}, "R@100": ...}`, to test differences.
 
 Several systems share one `out_dir`: each but the first has its `beir/` in a sub-folder.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError, nearest
 from splade.evaluation.costs import Costs
 from splade.evaluation.metrics import mean_metrics
+from splade.reports.beir_pivot import pivot_table
 from splade.reports.published import BEIR_13, PUBLISHED_SYSTEMS, PublishedSystem, published_system
 from splade.reports.summaries import COST_COLUMNS, cost_cells
 from splade.reports.tables import Cell, Column, Table, WrittenTable, write_table
-from splade.storage.atomic import read_json
+from splade.storage.atomic import read_json, read_json_object
 from splade.storage.locks import FolderLock
 
+BY_QUERY_FILE = "perf_by_query.json"
 _METRICS = ("NDCG@10", "Recall@100", "R_cap@100")
+_PIVOTS = {"NDCG@10": "nDCG@10", "Recall@100": "R@100"}
 # Meaningful as a mean over data sets; index sizes and thread counts are not.
 _AVERAGED_COSTS = ("L0_d", "L0_q", "flops", "encoding_ms_per_query", "search_ms_per_query")
 # Written beside its sub-forums; it is their mean, which the table forms itself.
@@ -48,6 +52,7 @@ class SweepEntry:
     Attributes:
         metrics: `NDCG@10`, `Recall@100`, `R_cap@100`.
         averaged: the data sets that an average is over.
+        by_query: metric as in tables to {query id: value}; empty where nobody knows.
     """
 
     system: str
@@ -55,6 +60,7 @@ class SweepEntry:
     metrics: dict[str, float]
     costs: Costs
     averaged: tuple[str, ...] = ()
+    by_query: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def write_beir_table(out_dir: Path, reference: str | None = None) -> WrittenTable:
@@ -66,7 +72,10 @@ def write_beir_table(out_dir: Path, reference: str | None = None) -> WrittenTabl
     """
     find_systems(out_dir)  # before a folder is made that is not there
     with FolderLock(out_dir, wait_s=60):  # else the table of one of two evaluations could lack the other
-        return write_table(sweep_table(collect_sweep(find_systems(out_dir)), reference), out_dir / "beir_table")
+        entries = collect_sweep(find_systems(out_dir))
+        return write_table(
+            sweep_table(entries, reference), out_dir / "beir_table", pages=beir_tables(entries, reference)
+        )
 
 
 def collect_sweep(out_dirs: Mapping[str, str | Path]) -> tuple[SweepEntry, ...]:
@@ -113,6 +122,36 @@ def _label(folder: Path) -> str:
     stats_of_one = next(iter(sorted((folder / "beir").rglob("stats.json"))), None)
     stats = read_json(stats_of_one) if stats_of_one is not None else {}
     return str(stats.get("label") or stats.get("model") or folder.name) if isinstance(stats, dict) else folder.name
+
+
+def beir_tables(entries: Sequence[SweepEntry], reference: str | None = None) -> tuple[Table, ...]:
+    """Return what is read and printed: a pivot per metric, costs, and the comparison with published values, if any.
+
+    A single result needs no pivot. The arguments are those of `sweep_table`.
+    """
+    whole = sweep_table(entries, reference)
+    systems = list(dict.fromkeys(entry.system for entry in entries))
+    ordered = {system: _with_averages([entry for entry in entries if entry.system == system]) for system in systems}
+    if max(map(len, ordered.values())) == len(systems) == 1:
+        return (whole,)
+    pivots = []
+    for name, heading in _PIVOTS.items():
+        values = {
+            system: {one.dataset: one.metrics[name] for one in of_system} for system, of_system in ordered.items()
+        }
+        by_query = {
+            system: {one.dataset: one.by_query[heading] for one in of_system if heading in one.by_query}
+            for system, of_system in ordered.items()
+        }
+        pivots.append(pivot_table(heading, values, by_query))
+    costs = {column.name for column in COST_COLUMNS}
+    keys = tuple(range(whole.n_keys))
+    dear = whole.only([i for i, column in enumerate(whole.columns) if i in keys or column.name in costs])
+    compared = [i for i, column in enumerate(whole.columns) if i in keys or column.origin is not None]
+    tables = [*pivots, replace(dear, title="BEIR: costs (measured here)", notes=())]
+    if any(column.origin == "published" for column in whole.columns):
+        tables.append(replace(whole.only(compared), title="BEIR: measured here and published by others"))
+    return tuple(tables)
 
 
 def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> Table:
@@ -165,7 +204,9 @@ def _read(system: str, path: Path, dataset: str) -> SweepEntry:
     if not isinstance(stats, dict):
         raise DataError(f"{stats_path}: expected an object with costs such as L0_d, flops, search_ms_per_query")
     own = {name: float(metrics[name]) for name in _METRICS}
-    return SweepEntry(system, dataset, own, Costs.from_json(stats, str(stats_path)))
+    by_query_path = path.with_name(BY_QUERY_FILE)
+    by_query = read_json_object(by_query_path) if by_query_path.is_file() else {}
+    return SweepEntry(system, dataset, own, Costs.from_json(stats, str(stats_path)), by_query=by_query)
 
 
 def _model(entries: Sequence[SweepEntry]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from splade.evaluation.comparison import Comparison, PairedDifference, QueryDifference, Retrieved
+from splade.evaluation.measures import display_names
 from splade.reports.tables import Cell, Column, Table, one_line, write_forms
 
 _WIDTH = 110
@@ -17,14 +18,14 @@ _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "none": "no"}
 
 def means_table(comparison: Comparison) -> Table:
     """Return one row per system, one column per metric."""
-    columns = (Column("system"), *(Column(metric) for metric in comparison.metrics))
+    columns = (Column("system"), *(Column(name) for name in display_names(comparison.metrics).values()))
     rows: tuple[tuple[Cell, ...], ...]
     rows = tuple((system, *values.values()) for system, values in comparison.means.items())
     notes = [f"{comparison.n_queries} judged queries, all of them counted."]
     for system, n_missing in comparison.missing.items():
         if n_missing:
             notes.append(f"{system} retrieves nothing for {n_missing} of them: they count as zero.")
-    return Table("Effectiveness (measured here)", columns, rows, tuple(notes))
+    return Table("Effectiveness (measured here)", columns, rows, tuple(notes)).with_best()
 
 
 def differences_table(comparison: Comparison) -> Table:
@@ -41,7 +42,8 @@ def differences_table(comparison: Comparison) -> Table:
         Column("p corrected", bounded=True),
         Column("*"),
     )
-    rows = tuple(_difference_row(pair, comparison.alpha) for pair in comparison.pairs)
+    names = display_names(comparison.metrics)
+    rows = tuple(_difference_row(pair, names[pair.metric], comparison.alpha) for pair in comparison.pairs)
     family = len(comparison.pairs) // len(comparison.metrics)
     note = f"{_TESTS[comparison.test]}, {_CORRECTIONS[comparison.correction]} correction"
     note += f" over {family} comparison{'s' if family > 1 else ''} per metric; * p < {comparison.alpha:g}."
@@ -53,7 +55,7 @@ def render_comparison(comparison: Comparison, markdown: bool = False) -> str:
     tables = (means_table(comparison), differences_table(comparison))
     parts = [table.to_markdown() if markdown else table.to_text() for table in tables]
     if comparison.widest:
-        heading = f"Queries that differ most in {comparison.metrics[0]}"
+        heading = f"Queries that differ most in {display_names(comparison.metrics)[comparison.metrics[0]]}"
         parts.append(f"**{heading}**" if markdown else heading)
         queries = [_render_query(query) for query in comparison.widest]
         parts += [_code_block(query) for query in queries] if markdown else queries
@@ -74,10 +76,10 @@ def write_comparison(comparison: Comparison, stem: Path) -> tuple[str, tuple[Pat
     return contents[".txt"], write_forms(contents, stem)
 
 
-def _difference_row(pair: PairedDifference, alpha: float) -> tuple[Cell, ...]:
+def _difference_row(pair: PairedDifference, metric: str, alpha: float) -> tuple[Cell, ...]:
     mark = "*" if pair.p_corrected < alpha else ""
     outcome = (pair.difference, pair.wins, pair.ties, pair.losses)
-    return (pair.metric, pair.second, pair.first, *outcome, pair.p_value, pair.p_corrected, mark)
+    return (metric, pair.second, pair.first, *outcome, pair.p_value, pair.p_corrected, mark)
 
 
 def _render_query(query: QueryDifference) -> str:
@@ -103,4 +105,8 @@ def _document_lines(retrieved: Iterable[Retrieved]) -> Iterable[str]:
         yield f"    {document.rank:>3}. {document.doc_id}  {document.score:.3f}  {judged}"
         if document.text is not None:
             yield textwrap.shorten(document.text, _WIDTH, initial_indent=" " * 9) if document.text.strip() else ""
-            yield f"{' ' * 9}words in common: {', '.join(document.matched) or 'none'}"
+            if document.terms:
+                terms = "  ".join(f"{token} {score:.2f}" for token, score in document.terms)
+                yield f"{' ' * 9}matching terms: {terms}"
+            else:
+                yield f"{' ' * 9}words in common: {', '.join(document.matched) or 'none'}"

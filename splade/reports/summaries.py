@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from splade.config.jobs import Figures
 from splade.evaluation.checks import Finding
 from splade.evaluation.costs import Costs
+from splade.evaluation.measures import display_names
 from splade.reports.tables import Cell, Column, Table
 
 COST_COLUMNS = (
@@ -21,6 +22,9 @@ COST_COLUMNS = (
     Column("rerank ms /query", digits=1),
     Column("reranker M", digits=1),
 )
+
+FEWEST_TIMED_QUERIES = 50
+"""Mean times of fewer queries are not shown; files have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +53,10 @@ def metric_line(metrics: Mapping[str, float]) -> str:
 
     Example:
         >>> metric_line({"NDCG@10": 0.64362, "Recall@100": 0.893})
-        'NDCG@10 0.6436  Recall@100 0.8930'
+        'nDCG@10 0.6436  R@100 0.8930'
     """
-    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    names = display_names(metrics)
+    return "  ".join(f"{names[name]} {value:.4f}" for name, value in metrics.items())
 
 
 def cost_line(costs: Costs) -> str:
@@ -61,6 +66,7 @@ def cost_line(costs: Costs) -> str:
         >>> cost_line(Costs(n_queries=50, L0_q=22.04, flops=1.5, search_ms_per_query=0.8, n_threads=2))
         '50 queries, 22.0 terms per query, flops 1.500, 0.80 ms search per query (2 threads)'
     """
+    encode_ms, search_ms = query_times(costs)
     known = [
         (costs.n_queries, "{} queries"),
         (costs.n_docs, "{} documents"),
@@ -68,8 +74,8 @@ def cost_line(costs: Costs) -> str:
         (costs.L0_q, "{:.1f} terms per query" if costs.L0_d is None else "{:.1f} per query"),
         (costs.flops, "flops {:.3f}"),
         (_megabytes(costs), "index {:.1f} MB"),
-        (costs.encoding_ms_per_query, "{:.2f} ms encoding per query"),
-        (costs.search_ms_per_query, f"{{:.2f}} ms search per query{_threads(costs)}"),
+        (encode_ms, "{:.2f} ms encoding per query"),
+        (search_ms, f"{{:.2f}} ms search per query{_threads(costs)}"),
         (costs.pairs_per_query, "{:.0f} pairs per query"),
         (costs.reranking_ms_per_query, "{:.1f} ms reranking per query"),
         (_millions(costs.n_parameters), "reranker of {:.1f} M parameters"),
@@ -80,13 +86,14 @@ def cost_line(costs: Costs) -> str:
 
 def cost_figures(costs: Costs) -> dict[str, str]:
     """Return the known costs as name and text, for summaries that show one below the other."""
+    encode_ms, search_ms = query_times(costs)
     known = {
         "terms per document": (costs.L0_d, 1),
         "terms per query": (costs.L0_q, 1),
         "flops": (costs.flops, 3),
         "index, MB": (_megabytes(costs), 2),
-        "encoding, ms per query": (costs.encoding_ms_per_query, 2),
-        f"search, ms per query{_threads(costs)}": (costs.search_ms_per_query, 3),
+        f"encoding, ms per query (mean of {costs.n_queries})": (encode_ms, 2),
+        f"search, ms per query{_threads(costs)}": (search_ms, 3),
         "pairs per query": (costs.pairs_per_query, 1),
         "reranking, ms per query": (costs.reranking_ms_per_query, 2),
         "reranker, M parameters": (_millions(costs.n_parameters), 2),
@@ -106,7 +113,7 @@ def before_after_table(name: str, columns: Mapping[str, tuple[Mapping[str, float
           RR    0.5000    0.7500
     """
     figures = [
-        {metric: f"{value:.4f}" for metric, value in metrics.items()} | cost_figures(costs)
+        {display_names(metrics)[metric]: f"{value:.4f}" for metric, value in metrics.items()} | cost_figures(costs)
         for metrics, costs in columns.values()
     ]
     labels = dict.fromkeys(label for one in reversed(figures) for label in one)
@@ -127,8 +134,19 @@ def costs_table(systems: Mapping[str, Costs]) -> Table:
 def cost_cells(costs: Costs) -> tuple[Cell, ...]:
     """Return the cells under `COST_COLUMNS`."""
     terms = (costs.L0_d, costs.L0_q, costs.flops, _megabytes(costs))
-    own = (*terms, costs.encoding_ms_per_query, costs.search_ms_per_query, costs.n_threads)
+    encode_ms, search_ms = query_times(costs)
+    own = (*terms, encode_ms, search_ms, None if search_ms is None else costs.n_threads)
     return (*own, costs.pairs_per_query, costs.reranking_ms_per_query, _millions(costs.n_parameters))
+
+
+def query_times(costs: Costs) -> tuple[float | None, float | None]:
+    """Return milliseconds of encoding and of searching per query; None where too few queries make the mean noise.
+
+    A number of queries that nobody knows, as in files of other programs, is taken to be enough.
+    """
+    if costs.n_queries is not None and costs.n_queries < FEWEST_TIMED_QUERIES:
+        return None, None
+    return costs.encoding_ms_per_query, costs.search_ms_per_query
 
 
 def warning_block(findings: Sequence[Finding]) -> list[str]:

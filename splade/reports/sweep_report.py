@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from splade.config.jobs import Figures, JobRecord, Sweep, read_records
 from splade.config.sweep import short_names
 from splade.evaluation.costs import Costs
+from splade.evaluation.measures import display_names
 from splade.reports.summaries import COST_COLUMNS, cost_cells
 from splade.reports.tables import Cell, Column, Table, write_table
 from splade.storage.locks import FolderLock
@@ -37,7 +38,7 @@ def sweep_table(records: Sequence[JobRecord]) -> Table:
             dataset = one.dataset or None if len(datasets) > 1 else None
             rows.append((*varied, state, dataset, *figures, *cost_cells(Costs.from_json(one.costs))))
     keys = [*(Column(name) for name in names.values()), Column("state"), Column("data set")]
-    columns = (*keys, *(Column(name) for name in metrics), *COST_COLUMNS)
+    columns = (*keys, *(Column(name) for name in display_names(metrics).values()), *COST_COLUMNS)
     title = f"splade.{records[0].task.removeprefix('run_')}"
     title = f"{title}, {datasets[0]}" if len(datasets) == 1 and datasets[0] else title
     table = Table(title, columns, tuple(rows), n_keys=len(swept))

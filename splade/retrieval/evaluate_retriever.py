@@ -28,7 +28,7 @@ from splade.storage.locks import FolderLock
 from splade.storage.paths import resolve_path
 
 RUN_FILE, PERF_FILE, COSTS_FILE = "run.json", "perf.json", "q_stats.json"
-STATS_FILE, EVALUATION_FILE = "stats.json", "eval_stats.json"
+STATS_FILE, EVALUATION_FILE, BY_QUERY_FILE = "stats.json", "eval_stats.json", "perf_by_query.json"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,13 @@ def _evaluate(
     folder: Path,
     found: list[Finding],
 ) -> EvaluatedRun:
-    for stale in (STATS_FILE, PERF_FILE, EVALUATION_FILE, COSTS_FILE):  # figures that are there belong to the run
+    for stale in (
+        STATS_FILE,
+        PERF_FILE,
+        EVALUATION_FILE,
+        COSTS_FILE,
+        BY_QUERY_FILE,
+    ):  # figures that are there belong to the run
         (folder / stale).unlink(missing_ok=True)
     write_run(retriever, dataset, top_k, folder)
     costs = retriever.costs()

@@ -15,14 +15,16 @@ from splade.datasets.runs import read_run
 from splade.distributed import first_process_first, on_first_process
 from splade.errors import DataError
 from splade.evaluation.beir_protocol import drop_identical_ids
-from splade.evaluation.comparison import compare_runs
+from splade.evaluation.comparison import TermScores, compare_runs
+from splade.evaluation.metrics import evaluate_run
 from splade.evaluation.protocols import BeirProtocol
 from splade.reports.beir_report import write_beir_table
 from splade.reports.comparison_report import differences_table, write_comparison
 from splade.reports.summaries import TaskResult, cost_line, metric_line
 from splade.reports.sweep_report import after_sweep as all_jobs
-from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun
+from splade.retrieval.evaluate_retriever import BY_QUERY_FILE, RUN_FILE, EvaluatedRun
 from splade.retrieval.stored_results import store_average
+from splade.storage.atomic import write_json
 from splade.tasks.combined_systems import open_system
 from splade.tasks.evaluation_sets import all_findings, check_depth_asked_for
 from splade.tasks.systems import Bm25System, System, evaluate_system
@@ -51,8 +53,9 @@ def beir_eval(experiment: Experiment) -> BeirResult:
     """Evaluate `retriever` on the BEIR data set beir.dataset; with `beir.baseline`, beside BM25."""
     require(experiment, "beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir")
     datasets = first_process_first(lambda: open_beir_datasets(experiment))
-    result = evaluate_datasets(experiment, open_system(experiment, swept_values()), datasets)
-    return on_first_process(lambda: _with_table(experiment, result, datasets))
+    system = open_system(experiment, swept_values())
+    result = evaluate_datasets(experiment, system, datasets)
+    return on_first_process(lambda: _with_table(experiment, system, result, datasets))
 
 
 def processes_wanted(experiment: Experiment) -> int:
@@ -60,13 +63,16 @@ def processes_wanted(experiment: Experiment) -> int:
     return processes_to_start(experiment, trains=False) if experiment.retriever == "sparse" else 1
 
 
-def _with_table(experiment: Experiment, result: BeirResult, datasets: list[Dataset]) -> BeirResult:
+def _with_table(experiment: Experiment, system: System, result: BeirResult, datasets: list[Dataset]) -> BeirResult:
     """Add BM25, where it was asked for, and the table of all data sets."""
     beir, out_dir, swept = experiment.beir, Path(str(experiment.config.out_dir)), swept_values()
-    blocks = [result.text]
+    blocks, evaluated = [result.text], result.results
     if beir.baseline:
         baseline = evaluate_datasets(experiment, Bm25System(experiment, swept), datasets)
-        blocks += map(_compare, baseline.results, result.results)
+        evaluated += baseline.results
+        blocks += [_compare(*pair, system.term_scores()) for pair in zip(baseline.results, result.results, strict=True)]
+    for one in evaluated:
+        write_values_by_query(one)
     table = write_beir_table(out_dir, beir.reference)
     if beir.baseline and not swept:
         blocks.insert(1, table.summary())
@@ -111,6 +117,14 @@ def evaluate_datasets(experiment: Experiment, system: System, datasets: list[Dat
     )
 
 
+def write_values_by_query(result: EvaluatedRun) -> None:
+    """Write the values per query, from which the table of all results tests differences."""
+    path = result.folder / BY_QUERY_FILE
+    if not (result.reused and path.is_file()):
+        run = drop_identical_ids(read_run(result.folder / RUN_FILE))
+        write_json(path, evaluate_run(run, result.dataset.qrels or {}, PROTOCOL.metrics).per_query, indent=None)
+
+
 def after_sweep(sweep: Sweep) -> str:
     """Return the table that ends a sweep; that of all jobs, where the data are not BEIR's."""
     assert sweep.folder is not None
@@ -129,7 +143,7 @@ def result_lines(result: EvaluatedRun, dataset: str) -> str:
     return "\n  ".join(line for line in lines if line)
 
 
-def _compare(baseline: EvaluatedRun, result: EvaluatedRun) -> str:
+def _compare(baseline: EvaluatedRun, result: EvaluatedRun, term_scores: TermScores | None) -> str:
     """Test the differences from BM25, and write all of the comparison beside the model's run."""
     both = {found.system: drop_identical_ids(read_run(found.folder / RUN_FILE)) for found in (baseline, result)}
     dataset = result.dataset
@@ -140,6 +154,7 @@ def _compare(baseline: EvaluatedRun, result: EvaluatedRun) -> str:
         baseline=baseline.system,
         texts=dataset.documents,
         query_texts=dataset.queries,
+        term_scores=term_scores,
     )
     write_comparison(compared, result.folder / "compare_bm25")
     table = differences_table(compared).to_text()

@@ -14,7 +14,14 @@ from splade.reports.beir_report import write_beir_table
 from splade.reports.comparison_report import differences_table, means_table
 from splade.reports.summaries import costs_table
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun, evaluate_retriever, stored_costs
-from splade.tasks.beir_eval import BeirResult, after_sweep, evaluate_datasets, open_beir_datasets, result_lines
+from splade.tasks.beir_eval import (
+    BeirResult,
+    after_sweep,
+    evaluate_datasets,
+    open_beir_datasets,
+    result_lines,
+    write_values_by_query,
+)
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
 from splade.tasks.systems import Bm25System
 
@@ -29,6 +36,8 @@ def bm25(experiment: Experiment) -> BeirResult:
     require(experiment, "beir.dataset_path", "config.out_dir")
     out_dir = Path(str(experiment.config.out_dir))
     result = evaluate_datasets(experiment, system, open_beir_datasets(experiment))
+    for one in result.results:
+        write_values_by_query(one)
     write_beir_table(out_dir, experiment.beir.reference)
     return result
 

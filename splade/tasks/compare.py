@@ -15,9 +15,11 @@ from splade.evaluation.checks import Finding, check_depth, check_run, check_scor
 from splade.evaluation.comparison import Comparison, TextLookup, compare_runs
 from splade.evaluation.measures import largest_cut, parse_metrics
 from splade.evaluation.significance import Correction, Test
+from splade.inspection.term_scores import term_scores
 from splade.reports.comparison_report import write_comparison
 from splade.reports.summaries import TaskResult
 from splade.retrieval.evaluate_retriever import stored_costs
+from splade.tasks.model_loading import load_model
 
 # Ids looked up before the texts of a collection are believed to be those of the runs.
 _SAMPLE = 1000
@@ -114,6 +116,7 @@ def _compare(
         alpha=settings.alpha,
         n_queries_shown=settings.n_queries,
         n_documents_shown=settings.n_documents,
+        term_scores=term_scores(load_model(experiment)[0]) if settings.terms else None,
     )
 
 

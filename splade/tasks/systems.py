@@ -17,7 +17,9 @@ from splade.distributed import available_threads, held_by_first_process, on_firs
 from splade.encoding.dense_model import DenseModel
 from splade.errors import ConfigError
 from splade.evaluation.checks import Finding
+from splade.evaluation.comparison import TermScores
 from splade.evaluation.protocols import EvaluationProtocol
+from splade.inspection.term_scores import term_scores
 from splade.reports.index_report import write_index_report
 from splade.retrieval.bm25 import Bm25Retriever, bm25s_library
 from splade.retrieval.collection_index import Index
@@ -42,6 +44,10 @@ class System(ABC):
 
     label: str
     folder_name: str = ""
+
+    def term_scores(self) -> TermScores | None:
+        """Return what says which terms make a document match a query; None: the system has no terms of its own."""
+        return None
 
     @abstractmethod
     def settings(self, dataset: Dataset) -> dict[str, object] | None:
@@ -69,6 +75,10 @@ class SparseSystem(System):
         self._settings = own | {"model": self._model.fingerprint.as_dict(), "query_encoder": query_encoder}
         # Times are measured with them.
         self._settings["n_threads"] = available_threads(experiment.config.n_threads)
+
+    def term_scores(self) -> TermScores:
+        """Return what says which terms of the model make a document match a query."""
+        return term_scores(self._model)
 
     def settings(self, dataset: Dataset) -> dict[str, object]:
         """Return all settings that affect index or search, digests of the encoders, and what identifies the data."""

@@ -129,10 +129,13 @@ def test_the_model_and_bm25_in_one_table_with_a_test(work, small, tmp_path):
     summary = beir_eval(ready(small, tmp_path, **data)).summary()
     rows = table(tmp_path / "out")
     assert [row["model"] for row in rows] == ["BM25", str(small)] and rows[0]["terms /doc"] > 5
-    assert "paired t-test" in summary and "measured: computed here" in summary
+    assert "paired t-test" in summary and "(measured here)" in summary
     assert all(f"{row['nDCG@10 (measured)']:.4f}" in summary for row in rows)
     compared = json.loads((tmp_path / "out/beir/one/compare_bm25.json").read_text())
     assert compared["n_queries"] == 25 and compared["widest"][0]["text"]
+    found = compared["widest"][0]["retrieved"][str(small)][0]
+    assert found["terms"] and sum(score for _, score in found["terms"]) <= found["score"] * 1.001
+    assert "matching terms: " in (tmp_path / "out/beir/one/compare_bm25.txt").read_text()
     assert "0." in (tmp_path / "out/beir/one/compare_bm25.tex").read_text()
     again = beir_eval(ready(small, tmp_path, **data))
     assert again.results[0].reused and "paired t-test" in again.summary()
@@ -178,7 +181,7 @@ def test_cqadupstack_is_its_sub_forums_and_their_average(small, tmp_path, write_
     average = json.loads((tmp_path / "out/beir/cqadupstack/perf.json").read_text())
     for name in ("NDCG@10", "Recall@100", "R_cap@100"):
         assert average[name] == pytest.approx(sum(value[name] for value in values) / 12)
-    assert f"average of 12: NDCG@10 {average['NDCG@10']:.4f}" in result.summary()
+    assert f"average of 12: nDCG@10 {average['NDCG@10']:.4f}" in result.summary()
     last = table(tmp_path / "out")[-1]
     assert last["data set"] == "cqadupstack (12 forums)"
     assert last["nDCG@10 (measured)"] == pytest.approx(average["NDCG@10"])

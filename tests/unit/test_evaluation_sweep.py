@@ -7,10 +7,12 @@ import pytest
 from splade.datasets.beir import CQADUPSTACK_FORUMS
 from splade.errors import ConfigError, DataError
 from splade.evaluation.costs import Costs
-from splade.reports.beir_report import SweepEntry, collect_sweep, find_systems, sweep_table
+from splade.reports.beir_pivot import significant_systems
+from splade.reports.beir_report import SweepEntry, beir_tables, collect_sweep, find_systems, sweep_table
 from splade.reports.published import BEIR_13, PUBLISHED_SYSTEMS, published_system
 
 STATS = {"L0_d": 100.0, "L0_q": 20.0, "flops": 1.5, "index_bytes": 2_500_000, "n_threads": 1}
+PERF = {"NDCG@10": 0.5, "Recall@100": 0.9, "R_cap@100": 0.95}
 STATS |= {"encoding_ms_per_query": 2.5, "search_ms_per_query": 0.8}
 
 
@@ -125,3 +127,32 @@ def test_published_values_are_complete() -> None:
         assert tuple(system.ndcg_10) == tuple(system.recall_100) == BEIR_13
     assert published_system("bm25") is PUBLISHED_SYSTEMS["BM25 flat"]
     assert published_system("naver/splade-v3-distilbert") is None
+
+
+def test_pivot_of_systems_and_data_sets() -> None:
+    by_query = {"nDCG@10": {str(i): i / 100 for i in range(30)}}
+    better = {"nDCG@10": {str(i): i / 100 + 0.1 + i % 3 / 100 for i in range(30)}}
+    entries = [
+        *(SweepEntry("BM25", name, PERF | {"NDCG@10": 0.5}, Costs(**STATS), by_query=by_query) for name in "ab"),
+        SweepEntry("splade", "a", PERF | {"NDCG@10": 0.6}, Costs(**STATS), by_query=better),
+        SweepEntry("splade", "b", PERF | {"NDCG@10": 0.5}, Costs(**STATS), by_query=by_query),
+    ]
+    ndcg, recall, costs = beir_tables(entries)
+    assert ndcg.columns[0].name == "data set" and [row[0] for row in ndcg.rows] == ["a", "b", "average of 2"]
+    assert ndcg.rows[0] == ("a", 0.5, 0.6) and ndcg.marks == {(0, 2): "*"}
+    assert ndcg.bold == {(0, 2), (1, 1), (1, 2), (2, 2)}  # a tie makes two best
+    assert "0.6000*" in ndcg.to_text() and "**0.6000*** |" in ndcg.to_markdown() and "from BM25" in ndcg.notes[0]
+    assert recall.marks == {} and recall.notes == ()
+    assert [column.name for column in costs.columns][:3] == ["model", "data set", "terms /doc"] and len(costs.rows) == 6
+
+
+def test_many_systems_go_down() -> None:
+    entries = [entry(f"m{i}", "scifact", i / 10) for i in range(3)]
+    table = beir_tables(entries, reference="SPLADE-v3")
+    assert list(table[0].rows) == [("m0", 0.0), ("m1", 0.1), ("m2", 0.2)] and table[0].bold == {(2, 1)}
+    assert table[-1].title.endswith("published by others") and "nDCG@10 (published)" in table[-1].to_records()[0]
+
+
+def test_other_queries_are_not_compared() -> None:
+    by_query = {"a": {"x": {"1": 0.0, "2": 0.0, "3": 0.1}}, "b": {"x": {"1": 1.0, "2": 1.0, "4": 1.0}}}
+    assert significant_systems(["a", "b"], "x", by_query) == [] == significant_systems(["c", "b"], "x", by_query)

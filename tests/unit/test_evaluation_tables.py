@@ -57,7 +57,7 @@ def test_markdown_keeps_its_columns() -> None:
     assert lines[4].startswith(r"| BM25_a\|b | 0.6762 |")
 
 
-def test_csv_and_json_carry_full_numbers() -> None:
+def test_csv_has_two_digits_more_and_json_all() -> None:
     rows = list(csv.DictReader(io.StringIO(TABLE.to_csv())))
     assert rows[0]["nDCG@10 (measured)"] == "0.67619" and rows[1]["nDCG@10 (published)"] == ""
     value = json.loads(TABLE.to_json())
@@ -69,6 +69,38 @@ def test_latex_is_escaped() -> None:
     latex = TABLE.to_latex()
     assert r"\caption{Runs \& more." in latex and r"BM25\_a|b & 0.6762" in latex and r"\textless{}0.0001" in latex
     assert r"\begin{tabular}{lrrrrr}" in latex
+    caption = latex.splitlines()[2]
+    assert caption.endswith("published by others.}")
+
+
+def test_latex_fits_a_page() -> None:
+    columns = (Column("name"), *(Column(f"metric_{i:02}") for i in range(30)))
+    latex = Table("wide", columns, (("row", *map(float, range(30))),)).to_latex()
+    assert latex.count(r"\begin{tabular}") == latex.count("row &") == 5 and latex.count(r"\caption") == 1
+    headings = Table("t", (Column("a"), Column("terms /doc"), Column("x")), (("r", 1.0, 2.0),)).to_latex().splitlines()
+    assert headings[5:7] == [r" & terms &  \\", r"a & /doc & x \\"]
+
+
+def test_the_best_is_bold() -> None:
+    table = Table(
+        "t",
+        (Column("m"), Column("a"), Column("ms", digits=1)),
+        (("x", 0.5, 3.0), ("y", 0.50001, 2.0), ("z", 0.1, None)),
+    )
+    best = table.with_best({1: True, 2: False})
+    assert best.bold == {(0, 1), (1, 1), (1, 2)}  # equal as they are shown
+    lines = best.to_markdown().splitlines()
+    assert lines[4] == "| x | **0.5000** | 3.0 |" and lines[5] == "| y | **0.5000** | **2.0** |"
+    assert r"\textbf{0.5000} & \textbf{2.0}" in best.to_latex() and "**" not in best.to_text()
+    assert table.with_best(across=True).bold == {(0, 2), (1, 2)}  # a figure alone is no best one
+    marked = Table("t", (Column("m"), Column("a")), (("x", 0.5),), marks={(0, 1): "*"})
+    assert "0.5000*" in marked.to_text() and marked.to_records() == [{"m": "x", "a": 0.5}]
+
+
+def test_csv_digits() -> None:
+    table = Table("t", (Column("m"), Column("a"), Column("p", bounded=True)), (("x", 1 / 3, 1 / 30000),))
+    assert table.to_csv().splitlines()[1] == "x,0.333333,3.333e-05"
+    assert "0.3333333333333333" in table.to_json()
 
 
 def test_every_form_is_written(tmp_path) -> None:

@@ -220,7 +220,7 @@ def test_a_retriever_of_ones_own_is_evaluated_with_one_override(tmp_path, monkey
     data = ["beir.dataset=mine", f"beir.dataset_path={tmp_path / 'beir'}", f"config.out_dir={tmp_path / 'out'}"]
     result = run(beir_eval, *data, f"config.index_dir={tmp_path / 'i'}", "retriever=their_module:Alphabetical")
     assert result.results[0].metrics["NDCG@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2, abs=1e-4)
-    assert "alphabetical: NDCG@10" in result.summary()
+    assert "alphabetical: nDCG@10" in result.summary()
     assert (tmp_path / "out/Alphabetical/beir/mine/run.json").is_file()
     for wrong, message in (
         ("no.such:Thing", "cannot be imported"),

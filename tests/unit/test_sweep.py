@@ -106,7 +106,7 @@ def test_jobs_after_a_failed_one_run_and_all_are_in_the_table(task, capfd, tmp_p
     assert printed.err.strip() == "error: job seed=2: queries.tsv: line 7 is empty"
     assert "== job 2: seed=2 ==" in printed.out and printed.out.count("done") == 2
     rows = json.loads((tmp_path / "out/sweep_found.json").read_text())["rows"]
-    assert [(row["seed"], row["state"], row["mrr_10"]) for row in rows] == [
+    assert [(row["seed"], row["state"], row["MRR@10"]) for row in rows] == [
         ("1", None, 0.5),
         ("2", "failed", None),
         ("3", None, 0.5),
@@ -147,7 +147,7 @@ def test_all_over_lambdas_keeps_every_model(tiny_model, tmp_path, monkeypatch, c
         ).is_file()
         assert (tmp_path / "o" / name / "TOY/perf.json").is_file()
     rows = json.loads((tmp_path / "o/sweep_run_all.json").read_text())["rows"]
-    assert [row["lambda_d"] for row in rows] == ["0.1", "0.2"] and all(row["mrr_10"] >= 0 for row in rows)
+    assert [row["lambda_d"] for row in rows] == ["0.1", "0.2"] and all(row["MRR@10"] >= 0 for row in rows)
     assert "splade.all, TOY" in capfd.readouterr().out
 
 
@@ -157,7 +157,7 @@ def test_columns_are_those_that_differ():
         return JobRecord("retrieve", "s", number, 0.0, {"config.seed": str(number)}, "f", None, error, figures)
 
     table = sweep_table([job(1, A=0.5, B=0.25), job(2, error="no")])
-    assert [column.name for column in table.columns] == ["seed", "state", "data set", "mrr_10"]
+    assert [column.name for column in table.columns] == ["seed", "state", "data set", "MRR@10"]
     assert table.rows == (("1", None, "A", 0.5), ("1", None, "B", 0.25), ("2", "failed", None, None))
     assert sweep_table([job(1, A=0.5)]).title == "splade.retrieve, A"
 
