@@ -11,7 +11,12 @@ from splade.errors import ModelError
 from splade.storage.paths import resolve_path
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
-OLD_WEIGHT_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+OLD_WEIGHT_FILES = ("pytorch_model*.bin", "*/pytorch_model*.bin", "pytorch_model.bin.index.json")
+ONNX_FILES = (
+    "document.onnx*",
+    "query.onnx*",
+    "token_weights.pt",
+)  # those of `splade.export`, not any in the repository
 OTHER_FILES = ("*.json", "*.txt", "*.model", *(f"*/*.{kind}" for kind in ("json", "txt", "model", "safetensors")))
 TIMEOUT_SECONDS = 10
 
@@ -44,7 +49,8 @@ def _checked(folder: Path, name: str) -> Path:
 def _from_hub(name: str) -> Path:
     try:  # a model fetched before is used as it is: no network, and the same files on every run
         cached = Path(snapshot_download(name, local_files_only=True))
-        if any(any(cached.glob(pattern)) for pattern in WEIGHT_FILES + OLD_WEIGHT_FILES):
+        # Those of a Router may all be in sub-folders.
+        if any(any(cached.rglob(pattern)) for pattern in WEIGHT_FILES + OLD_WEIGHT_FILES + ONNX_FILES):
             return _checked(cached, name)
     except OSError:
         pass
@@ -52,6 +58,8 @@ def _from_hub(name: str) -> Path:
     try:
         files = _list_files(name)
         weights = WEIGHT_FILES if any(file.endswith(".safetensors") for file in files) else OLD_WEIGHT_FILES
+        if "onnx_model.json" in files:
+            weights = ONNX_FILES
         folder = snapshot_download(name, allow_patterns=[*weights, *OTHER_FILES], etag_timeout=TIMEOUT_SECONDS)
     except OSError as error:
         raise ModelError(f"model '{name}' could not be fetched from {constants.ENDPOINT}: {error}") from error

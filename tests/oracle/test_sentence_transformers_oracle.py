@@ -364,6 +364,18 @@ def test_a_pair_takes_the_query_side_of_the_other_folder(bases, tmp_path):
     torch.testing.assert_close(torch.from_numpy(model.encode_queries(TEXTS).to_dense()), torch.from_numpy(expected))
 
 
+def test_a_router_that_was_fetched_before_needs_no_network(bases, tmp_path, monkeypatch):
+    commit = "0" * 40
+    repository = tmp_path / "models--me--router"
+    save(bases, repository / "snapshots" / commit, "two models")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert not (repository / "snapshots" / commit / "model.safetensors").exists()
+    assert_same_vectors(splade.load("me/router"), repository / "snapshots" / commit)
+
+
 def test_weights_of_an_older_file_format(bases, tmp_path):
     folder = save(bases, tmp_path / "model", "look-up and model")
     queries = folder / "query_0_SparseStaticEmbedding"
