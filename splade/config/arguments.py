@@ -20,7 +20,12 @@ from splade.errors import ConfigError
 
 FREE_FORM_KEYS = ("config.loss", "config.regularizer")
 CONFIG_OPTIONS = {"--config-name": "-cn", "--config-path": "-cp", "--config-dir": "-cd"}
-POSITIONAL = {"search": ("config.index_dir", "query"), "adapt": ("data.TRAIN_DATA_DIR", "config.out_dir")}
+POSITIONAL = {
+    "search": ("config.index_dir", "query"),
+    "update": ("config.index_dir",),
+    "index_info": ("index_dir",),
+    "adapt": ("data.TRAIN_DATA_DIR", "config.out_dir"),
+}
 """What the arguments of a command stand for that are no `key=value`."""
 
 _OVERRIDE = re.compile(r"(~|\+{0,2})([\w./@:<>-]+)=(.*)", re.DOTALL)

@@ -61,8 +61,8 @@ def settle_max_length(max_length: int | None, network: Splade) -> int:
     )  # a finding of its own
     if own is not None and own != max_length and not said_otherwise:
         _say_once(
-            f"texts are cut at config.max_length={max_length} tokens; the own limit of the model '{network.name}' is "
-            f"{own} (config.max_length=null follows it)"
+            f"texts are cut at config.max_length={max_length} tokens; the own limit of the model is {own} "
+            "(config.max_length=null follows it)"
         )
     return max_length
 

@@ -103,10 +103,10 @@ def parse_metric(name: str) -> tuple[Measure, ...]:
     if measures is not None:
         return measures
     known = [*_EXAMPLES, *_TREC_NAMES.values()]
-    close = nearest(spelling, known) or nearest(spelling.lower(), known)
+    close = nearest(spelling, known) or "."
     raise ConfigError(
-        f"unknown metric {name!r}{close}. Allowed are the names of trec_eval (ndcg_cut_10, recall_1000, map; recall "
-        "for all its cuts), of ir_measures (nDCG@10, RR@10, R@1000, AP) and mrr_10"
+        f"unknown metric {name!r}{close} Allowed are the names of trec_eval (ndcg_cut_10, recall_1000, map; recall for "
+        "all its cuts), of ir_measures (nDCG@10, RR@10, R@1000, AP) and mrr_10"
     )
 
 

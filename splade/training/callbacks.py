@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 TRAINING_FILE, VALIDATION_FILE, TENSORBOARD_FOLDER = "training_perf.txt", "validation_perf.txt", "tensorboard"
 
 LogRow = Mapping[str, float]
-_NOT_SHOWN = ("step", "epoch", "steps_per_second", "sparsity_q", "sparsity_d", "eval_sparsity_q", "eval_sparsity_d")
+_NOT_SHOWN = (
+    "step",
+    "epoch",
+    "steps_per_second",
+    "grad_norm",
+    "learning_rate",
+    *(f"{when}sparsity_{side}" for when in ("", "eval_") for side in "qd"),
+)
 logger = logging.getLogger(__name__)
 
 
