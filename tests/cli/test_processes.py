@@ -89,7 +89,9 @@ def runs(pid):
 
 
 def wait_until(condition):
+    deadline = time.monotonic() + 120
     while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 

@@ -80,6 +80,36 @@ for error, again in ((torch.OutOfMemoryError("full"), True), (RuntimeError("no c
     assert head_triton.works_on(torch.device("cpu"), torch.float16) is again
 assert len(calls) == 2
 
+# Triton starts a kernel on the thread's device, not on that of the tensors.
+entered = []
+
+
+class Entering:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __enter__(self):
+        entered.append(self.tensor)
+
+    def __exit__(self, *_):
+        entered.append(None)
+
+
+def launch(kernel):
+    class Launched:
+        def __getitem__(self, grid):
+            assert entered and entered[-1] is not None, kernel
+            return kernel[grid]
+
+    return Launched()
+
+
+for name in ("_max_kernel", "_grad_weight_kernel", "_grad_hidden_kernel"):
+    setattr(head_triton, name, launch(getattr(head_triton, name)))
+head_triton.torch.cuda.device_of = Entering
+head_triton._works.clear()
+assert head_triton.works_on(torch.device("cpu"), torch.float32) and len(entered) == 4
+
 # Whoever has set how float32 is multiplied by PyTorch's newer setting cannot read the older one.
 assert not head_triton.tf32_allowed()
 if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
