@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -93,6 +94,7 @@ class _Job:
         experiment: its argument.
         size: number of workers.
         port: where they meet, on this machine.
+        command: as it was typed, for those who ask who holds a lock.
         hydra: what is asked of Hydra's own settings, None outside of Hydra.
     """
 
@@ -100,6 +102,7 @@ class _Job:
     experiment: Experiment
     size: int
     port: int
+    command: list[str]
     hydra: dict[str, object] | None
 
 
@@ -149,7 +152,7 @@ def run_in_processes(task_module: str, experiment: Experiment, size: int) -> Out
     hydra = _hydra_settings() if HydraConfig.initialized() else None
     workers = _Workers()
     try:
-        workers.start(_Job(task_module, experiment, size, store.port, hydra))
+        workers.start(_Job(task_module, experiment, size, store.port, sys.orig_argv, hydra))
         return workers.result()
     finally:
         workers.end()
@@ -283,6 +286,7 @@ def _threads(size: int) -> int:
 
 
 def _outcome(rank: int, job: _Job) -> _Outcome:
+    sys.orig_argv = job.command
     logging.captureWarnings(True)
     if job.hydra is not None:
         hydra = OmegaConf.create({"hydra": job.hydra})
