@@ -15,6 +15,7 @@ EXTRAS = {
     "peft": ["peft>=0.17,<1"],
     "onnx": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
     "parquet": ["pyarrow>=15"],
+    "serve": ["starlette>=0.40", "uvicorn>=0.30"],
     "notebook": ["jupyter"],
     "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"],
 }
@@ -23,7 +24,7 @@ EXTRAS["dev"] = [
     *("ir_measures>=0.3.6", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
     *(
         requirement
-        for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets", "peft", "onnx")
+        for name in ("tiny", "bm25", "sentence-transformers", "ir-datasets", "peft", "onnx", "serve")
         for requirement in EXTRAS[name]
     ),
 ]
@@ -47,7 +48,7 @@ setup(
     packages=PACKAGES,
     package_dir={"splade": "splade", "splade.conf": "conf", "splade.data": "data"},
     package_data={
-        "splade": ["py.typed"],
+        "splade": ["py.typed", "server/static/*"],
         "splade.conf": files_of("conf"),
         "splade.data": [name for name in files_of("data") if name.startswith(("toy/", "README"))],
     },

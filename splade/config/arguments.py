@@ -25,6 +25,7 @@ POSITIONAL = {
     "update": ("config.index_dir",),
     "index_info": ("index_dir",),
     "adapt": ("data.TRAIN_DATA_DIR", "config.out_dir"),
+    "serve": ("config.index_dir",),
 }
 """What the arguments of a command stand for that are no `key=value`."""
 

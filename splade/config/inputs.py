@@ -25,14 +25,28 @@ READS: Mapping[str, tuple[str, ...]] = {
     "run_all": (*_TRAINING, *_VALIDATION, "data.COLLECTION_PATH", *_QUERIES, "data.flops_queries"),
     "create_anserini": ("data.COLLECTION_PATH", "data.Q_COLLECTION_PATH"),
     "search": ("config.index_dir",),
+    "serve": ("config.index_dir",),
     "update": ("config.index_dir", "add"),
     "compare": ("runs", "qrels"),
 }
 """Task to keys whose files must be there when it starts."""
 
-_LOADS_A_MODEL = ("index", "retrieve", "flops", "create_anserini", "beir_eval", "search", "push", "export", "encode")
+_LOADS_A_MODEL = (
+    "index",
+    "retrieve",
+    "flops",
+    "create_anserini",
+    "beir_eval",
+    "search",
+    "serve",
+    "push",
+    "export",
+    "encode",
+)
 # An index may be named by its file.
-_TAKES_A_FILE = [("index_dir", task) for task in ("search", "retrieve", "flops", "update", "index_info", "export")]
+_TAKES_A_FILE = [
+    ("index_dir", task) for task in ("search", "serve", "retrieve", "flops", "update", "index_info", "export")
+]
 
 
 def check_inputs(experiment: Experiment, task: str) -> None:

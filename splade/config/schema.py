@@ -25,6 +25,7 @@ from splade.config.declare import (
 from splade.config.interop import PushConfig
 from splade.config.middle_training import PretrainConfig
 from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig
+from splade.config.serving import ServeConfig
 
 __all__ = ["LARGEST_INT", "Affects", "Bounds", "Experiment"]  # of `declare`, for those who look here for them
 
@@ -326,6 +327,7 @@ class Experiment:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     push: PushConfig = field(default_factory=PushConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     retriever: str = key(
         "beir_eval: sparse, bm25, dense, fuse, rerank, or package.module:Class, a Retriever made with the corpus",
         "sparse",

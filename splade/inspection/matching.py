@@ -29,13 +29,14 @@ def mark_words(text: str, tokens: Set[str], tokenizer: PreTrainedTokenizerBase, 
         'Honey <bees> dance.'
     """
     marked, end = [], 0
-    for start, stop in _words(text, tokens, tokenizer):
+    for start, stop in word_spans(text, tokens, tokenizer):
         marked += [text[end:start], before, text[start:stop], after]
         end = stop
     return "".join([*marked, text[end:]])
 
 
-def _words(text: str, tokens: Set[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, int]]:
+def word_spans(text: str, tokens: Set[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, int]]:
+    """Yield where the words of a text begin and end that begin with one of some tokens."""
     if not tokenizer.is_fast or not tokens:
         return
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

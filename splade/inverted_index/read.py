@@ -195,6 +195,23 @@ class InvertedIndex:
         term_ids = np.searchsorted(lists.term_blocks, blocks[there], "right") - 1
         return term_ids.astype(np.int32), lists.impacts[places[there]]
 
+    def impacts(self, doc_idx: int, term_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return those of some terms that a document has, and their weights (float32), in their order."""
+        if not 0 <= doc_idx < self.n_docs:
+            raise DataError(f"document number {doc_idx}: the index holds 0 to {self.n_docs - 1}")
+        lists, window, offset = self._lists, doc_idx >> WINDOW_BITS, doc_idx & ((1 << WINDOW_BITS) - 1)
+        there, places = [], []
+        for term in term_ids.tolist():
+            first, last = lists.term_blocks[term], lists.term_blocks[term + 1]
+            block = first + int(np.searchsorted(lists.block_windows[first:last], window))
+            if block < last and lists.block_windows[block] == window:
+                begin, end = lists.block_postings[block], lists.block_postings[block + 1]
+                place = find_posting(lists.offsets, begin, end, offset)
+                if place >= 0:
+                    there.append(term)
+                    places.append(place)
+        return np.array(there, np.int32), lists.impacts[np.array(places, np.int64)]
+
     def verify(self) -> None:
         """Read the whole file and compare its checksum.
 

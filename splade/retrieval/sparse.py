@@ -36,7 +36,7 @@ class Hit:
 
     def explain(self) -> Explanation:
         """Return the terms that the query and the document share, and what each adds to the score."""
-        return explain(self._query, self._postings.vector(self._doc_idx), self._tokens)
+        return explain(self._query, self._postings.impacts(self._doc_idx, self._query[0]), self._tokens)
 
 
 class SparseRetriever(Retriever):
@@ -86,12 +86,12 @@ class SparseRetriever(Retriever):
         """
         if not isinstance(text, str):
             raise DataError(f"search takes one query, a string, got a {type(text).__name__}; search_many takes several")
-        return self._hits(self.model.queries.encode_one(text), top_k, n_threads=1)[0]
+        return self.hits(self.model.queries.encode_one(text), top_k)[0]
 
     def search_many(self, texts: Iterable[str], top_k: int = 10) -> list[list[Hit]]:
         """Return the best documents for each of several queries, in their order."""
         groups = self.model.queries.encode_stream([texts] if isinstance(texts, str) else texts)
-        return [hits for vectors in groups for hits in self._hits(vectors, top_k, self.n_threads)]
+        return [hits for vectors in groups for hits in self.hits(vectors, top_k, n_threads=self.n_threads)]
 
     def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
         """Yield (query_id, {doc_id: score}) for every query, in their order, best document first."""
@@ -100,12 +100,12 @@ class SparseRetriever(Retriever):
         if not queries:
             return
         # Encode and search once, so that compiling and first allocations are in no measured query.
-        self._search(postings, self.model.encode_queries("a first query"), top_k, self.n_threads)
+        self._search(postings, self.model.encode_queries("a first query"), top_k)
         query_ids = iter(queries)
         with progress_bar("searching", total=len(queries), unit="query") as bar:
             for vectors in tally.encoded_ahead(self.model.queries.encode_stream(queries.values())):
                 start = time.perf_counter()
-                results = self._search(postings, vectors, top_k, self.n_threads)
+                results = self._search(postings, vectors, top_k)
                 tally.search_seconds += time.perf_counter() - start
                 tally.count(vectors, results)
                 for i, query_id in enumerate(itertools.islice(query_ids, len(vectors))):
@@ -135,12 +135,16 @@ class SparseRetriever(Retriever):
         postings = self.index.postings
         return [*postings.doc_ids(range(min(3, postings.n_docs))), *sorted(postings.known_doc_ids(wanted))]
 
-    def _search(self, postings: InvertedIndex, vectors: SparseVectors, top_k: int, n_threads: int) -> SearchResults:
-        return postings.search(vectors, top_k, self.threshold, self.effort, n_threads)
+    def _search(self, postings: InvertedIndex, vectors: SparseVectors, top_k: int) -> SearchResults:
+        return postings.search(vectors, top_k, self.threshold, self.effort, self.n_threads)
 
-    def _hits(self, vectors: SparseVectors, top_k: int, n_threads: int) -> list[list[Hit]]:
+    def hits(
+        self, vectors: SparseVectors, top_k: int, effort: float | None = None, n_threads: int = 1
+    ) -> list[list[Hit]]:
+        """Return the best documents for each of several query vectors; `effort` instead of the retriever's own."""
         postings, tokens = self.index.postings, self.model.tokens
-        results = self._search(postings, vectors, top_k, n_threads)
+        effort = self.effort if effort is None else effort
+        results = postings.search(vectors, top_k, self.threshold, effort, n_threads)
         found = []
         for i, query in enumerate(vectors):
             numbers, scores = (row.tolist() for row in results.row(i))

@@ -8,19 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol
 
 from splade.config import Experiment, require
 from splade.config.command import report
-from splade.datasets.collections import open_collection
-from splade.datasets.text_collection import TextCollection
-from splade.errors import DataError, IndexFileError, printable
+from splade.errors import printable
 from splade.inspection.matching import mark_words, matching_tokens
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
-from splade.retrieval.origin import DocumentTexts, read_origin
 from splade.retrieval.sparse import Hit, SparseRetriever
 from splade.storage.cache import user_cache
+from splade.tasks.document_texts import Texts, texts_of_index
 from splade.tasks.model_loading import load_model_of_index
 
 SHOWN = 10
@@ -28,13 +25,6 @@ STANDARD_INPUT = "-"
 _WIDTH, _CHARACTERS = 110, 220
 _BOLD, _PLAIN, _STAR = "\x1b[1m", "\x1b[0m", "*"
 _HISTORY = "search_history"
-
-
-class Texts(Protocol):
-    """Where the texts of documents are found."""
-
-    def get(self, doc_id: str) -> str | None:
-        """Return the text of a document, or None."""
 
 
 def search(experiment: Experiment) -> TaskResult:
@@ -45,7 +35,7 @@ def search(experiment: Experiment) -> TaskResult:
     retriever = SparseRetriever(
         model, Index.open(Path(str(run.index_dir)), model), run.threshold, run.search_effort, run.n_threads
     )
-    texts = _texts_of(experiment, retriever)
+    texts = texts_of_index(experiment, retriever)
     top_k = SHOWN if run.top_k == type(run)().top_k else run.top_k
     retriever.search("a first query", top_k)  # compiling and first allocations are in no measured query
     if query is not None and query != STANDARD_INPUT:
@@ -114,24 +104,3 @@ def _marked(text: str, hit: Hit, retriever: SparseRetriever) -> str:
     terminal = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     before, after = (_BOLD, _PLAIN) if terminal else (_STAR, _STAR)
     return mark_words(text, matching_tokens(hit.explain()), retriever.model.network.tokenizer, before, after)
-
-
-def _texts_of(experiment: Experiment, retriever: SparseRetriever) -> Texts | None:
-    """Return the collection that the configuration names, if the documents of the index come from it, or else theirs.
-
-    Searching needs no texts: where there are none, documents are shown without.
-    """
-    if experiment.data.COLLECTION_PATH is not None:
-        with suppress(DataError):
-            texts: TextCollection = open_collection(experiment.data.COLLECTION_PATH)
-            if (texts.rows(retriever.known_doc_ids(())) >= 0).all():
-                return texts
-    folder = retriever.index.folder
-    with suppress(IndexFileError):
-        origin = read_origin(folder)
-        if origin is not None and origin.collections:
-            found = DocumentTexts(folder, origin.collections)
-            for reason in found.missing:
-                report(f"texts are not shown: {reason}; data.COLLECTION_PATH says where they are now")
-            return found
-    return None

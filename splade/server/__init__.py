@@ -1,0 +1,1 @@
+"""Search over HTTP: a page for people and an API for programs (extra `serve`)."""

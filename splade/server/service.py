@@ -1,0 +1,192 @@
+"""What the server answers, as values that JSON can hold; nothing here knows of HTTP."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from splade.encoding.bag_of_words import bag_of_words
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import DataError, SpladeError
+from splade.inspection.matching import matching_tokens, word_spans
+from splade.inverted_index.layout import INDEX_FILE
+from splade.retrieval.collection_index import Index
+from splade.retrieval.sparse import Hit, SparseRetriever
+from splade.server.requests import SearchRequest
+from splade.storage.atomic import JsonObject
+from splade.vectors import SparseVectors
+
+logger = logging.getLogger(__name__)
+
+SHOWN_CHARACTERS = 700
+
+
+class Texts(Protocol):
+    """Where the texts of documents are found."""
+
+    def get(self, doc_id: str) -> str | None:
+        """Return the text of a document, or None."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """The index that is searched now; replaced as a whole, so that a request sees one index from start to end."""
+
+    retriever: SparseRetriever
+    made: tuple[int, int, int]
+
+
+class SearchService:
+    """Searches an index, and takes the new one when it was built again.
+
+    Safe to use from several threads.
+
+    Args:
+        model: encodes queries and texts.
+        folder: of the index.
+        texts: of the documents; None: answers have no texts.
+
+    Attributes:
+        problem: why an index that was built again could not be taken; None: all is well.
+
+    Raises:
+        IndexFileError: no index there, or one of another model.
+    """
+
+    def __init__(self, model: SparseModel, folder: Path, texts: Texts | None = None):
+        self.model = model
+        self.folder = folder
+        self.texts = texts
+        self.problem: str | None = None
+        self._state = self._open()
+        self._state.retriever.search("a first query", 10)  # compiles the kernels before anybody waits
+
+    @property
+    def retriever(self) -> SparseRetriever:
+        """What searches the present index."""
+        return self._state.retriever
+
+    def reload(self) -> bool:
+        """Open the index again if its file has changed, and return whether it was; a faulty one is not taken."""
+        try:
+            made = self._file_state()
+        except OSError as error:
+            self.problem = f"{self.folder}: {error.strerror}; the index opened before is searched"
+            return False
+        if made == self._state.made:
+            self.problem = None
+            return False
+        try:
+            self._state = self._open()
+        except SpladeError as error:
+            self.problem = f"{error}; the index opened before is searched"
+            return False
+        self.problem = None
+        logger.info("%s was built again: %d documents", self.folder, len(self.retriever.index))
+        return True
+
+    def search(self, request: SearchRequest, vector: SparseVectors, encoding_seconds: float) -> JsonObject:
+        """JsonObject a search.
+
+        Args:
+            request: what is asked.
+            vector: of its query, one row.
+            encoding_seconds: what encoding it took.
+
+        Raises:
+            DataError: a factor names a token that the query does not have.
+        """
+        retriever, tokens = self.retriever, self.model.tokens
+        weighted = self._weighted(vector, request.factors)
+        start = time.perf_counter()
+        (hits,) = retriever.hits(weighted, request.top_k, request.effort)
+        seconds = time.perf_counter() - start
+        term_ids, weights = vector.row(0)
+        own = set(self.model.queries.tokenizer.tokenize(request.query))
+        counts = retriever.index.postings.posting_counts
+        return {
+            "query": request.query,
+            "expansion": [
+                {"token": token, "weight": weight, "factor": request.factors.get(token, 1.0), "own": token in own}
+                for token, weight in bag_of_words(term_ids, weights, tokens)
+            ],
+            "hits": [self._hit(hit, request.explain, own) for hit in hits],
+            "documents": len(retriever.index),
+            "postings": int(counts[weighted.term_ids].sum()),
+            "encoding_ms": 1e3 * encoding_seconds,
+            "search_ms": 1e3 * seconds,
+            "exact": request.effort == 1.0,
+        }
+
+    def bags(self, vectors: SparseVectors) -> list[list[dict[str, object]]]:
+        """Return vectors as lists of tokens and weights, heaviest first."""
+        tokens = self.model.tokens
+        return [[{"token": token, "weight": weight} for token, weight in bag_of_words(*row, tokens)] for row in vectors]
+
+    def health(self) -> JsonObject:
+        """Tell what is served."""
+        retriever = self.retriever
+        return {
+            "status": "ok" if self.problem is None else "degraded",
+            "problem": self.problem,
+            "model": self.model.name,
+            "documents": len(retriever.index),
+            "terms": self.model.vocab_size,
+            "texts": self.texts is not None,
+        }
+
+    def _open(self) -> _State:
+        made = self._file_state()
+        return _State(SparseRetriever(self.model, Index.open(self.folder, self.model), n_threads=1), made)
+
+    def _file_state(self) -> tuple[int, int, int]:
+        state = (self.folder / INDEX_FILE if self.folder.is_dir() else self.folder).stat()
+        return state.st_ino, state.st_mtime_ns, state.st_size
+
+    def _weighted(self, vector: SparseVectors, factors: Mapping[str, float]) -> SparseVectors:
+        if not factors:
+            return vector
+        term_ids, weights = vector.row(0)
+        places = {self.model.tokens[int(term)]: place for place, term in enumerate(term_ids)}
+        weights = weights.copy()
+        for token, factor in factors.items():
+            if token not in places:
+                raise DataError(f"factors: the query has no term {token[:40]!r}")
+            weights[places[token]] *= np.float32(factor)
+        kept = weights > 0
+        indptr = np.array([0, int(kept.sum())], vector.indptr.dtype)
+        return replace(vector, indptr=indptr, term_ids=term_ids[kept], weights=weights[kept])
+
+    def _hit(self, hit: Hit, explain: bool, own: set[str]) -> JsonObject:
+        answer: JsonObject = {"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score}
+        text = None if self.texts is None else self.texts.get(hit.doc_id)
+        if text is not None:
+            answer["text"] = text[:SHOWN_CHARACTERS] + ("…" if len(text) > SHOWN_CHARACTERS else "")
+        if explain:
+            explanation = hit.explain()
+            answer["terms"] = [
+                asdict(part) | {"score": part.score, "own": part.token in own} for part in explanation.contributions
+            ]
+            if text is not None:
+                tokenizer = self.model.network.tokenizer
+                matching = matching_tokens(explanation)
+                marks = [
+                    {"start": start, "stop": stop, "own": is_own}
+                    for is_own, chosen in ((True, matching & own), (False, matching - own))
+                    for start, stop in word_spans(answer["text"], chosen, tokenizer)
+                ]
+                answer["marks"] = _apart(marks)
+        return answer
+
+
+def _apart(marks: list[dict[str, int | bool]]) -> list[dict[str, int | bool]]:
+    """Return the marks in their order, of two that overlap the one that begins first."""
+    found: list[dict[str, int | bool]] = []
+    for mark in sorted(marks, key=lambda mark: (mark["start"], not mark["own"])):
+        if not found or mark["start"] >= found[-1]["stop"]:
+            found.append(mark)
+    return found
