@@ -41,7 +41,7 @@ def test_without_full_ranking_its_inherited_metric_is_not_monitored():
 def test_own_data_takes_nothing_from_the_toy_pipeline():
     own = compose_experiment("own_data", ["data.TRAIN.DATASET_PATH=t.tsv"])
     assert (own.config.nb_iterations, own.config.early_stopping) == (2000, True)
-    assert own.config.regularizer["FLOPS"].T == 1000
+    assert own.config.regularizer["FLOPS"].T == 500
     nothing = (own.config.checkpoint_dir, own.config.index_dir, own.config.out_dir, own.data.COLLECTION_PATH)
     assert nothing == (None,) * 4 and own.config.eval_metric == own.data.Q_COLLECTION_PATH == []
     assert own.data.flops_queries is None
