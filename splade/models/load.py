@@ -61,6 +61,11 @@ def load_for_inference(experiment: Experiment) -> Splade:
         ConfigError: no finished checkpoint, settings other than those it was trained with, or an `init_dict.precision`
             by which this processor gains nothing.
     """
+    if experiment.config.matching_type == "dense":
+        raise ConfigError(
+            "config.matching_type=dense: this works on sparse vectors only; for a dense model there are splade.train, "
+            "index, retrieve, all, and beir_eval retriever=dense"
+        )
     device, half, precision = pick_device(), experiment.init_dict.fp16, experiment.init_dict.precision
     if precision != "fp32" and device.type != "cpu":
         raise ConfigError(f"init_dict.precision={precision} is for CPUs; on a GPU use init_dict.fp16=true")

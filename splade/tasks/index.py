@@ -21,6 +21,7 @@ from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.retrieval.vector_index import index_vectors
+from splade.tasks.dense import DenseIndexResult, index_dense
 from splade.tasks.evaluation_sets import check_collection
 from splade.tasks.model_loading import load_model
 from splade.vectors import SparseVectors
@@ -40,12 +41,14 @@ class IndexResult(TaskResult):
         return [Figures(costs={"n_docs": made.n_docs, "L0_d": made.mean_terms, "index_bytes": made.n_bytes})]
 
 
-def index(experiment: Experiment) -> IndexResult:
+def index(experiment: Experiment) -> IndexResult | DenseIndexResult:
     """Encode the collection data.COLLECTION_PATH into an inverted index in config.index_dir.
 
     With data.VECTORS_PATH, index the vectors there, which this model, or another system over its vocabulary, has made.
     """
     run = experiment.config
+    if run.matching_type == "dense":
+        return index_dense(experiment)
     if experiment.data.VECTORS_PATH is not None:
         require(experiment, "config.index_dir")
         model, findings = load_model(experiment)

@@ -6,10 +6,15 @@ from pathlib import Path
 from splade.config import Experiment, require
 from splade.config.jobs import Figures
 from splade.config.record import save_record
+from splade.evaluation.checks import Finding
 from splade.reports.summaries import TaskResult, cost_line
 from splade.retrieval.collection_index import Index
+from splade.retrieval.dense import DenseRetriever
+from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
+from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
+from splade.tasks.dense import load_dense_model
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
 from splade.tasks.model_loading import load_model_of_index
 
@@ -30,9 +35,7 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     require(experiment, "config.index_dir", "config.out_dir", "data.Q_COLLECTION_PATH", "config.retrieval_name")
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
     sets = open_evaluation_sets(experiment)
-    model, findings = load_model_of_index(experiment)
-    index = Index.open(str(run.index_dir), model)
-    retriever = SparseRetriever(model, index, run.threshold, run.search_effort, run.n_threads)
+    retriever, findings = open_retriever(experiment)
     runs = [
         evaluate_retriever(retriever, dataset, protocol, run.top_k, out_dir / dataset.name)
         for dataset, protocol in sets
@@ -41,3 +44,15 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     lines = [f"{one.dataset.name}: {cost_line(one.costs)}" for one in runs]
     lines += [f"  runs in {out_dir}", *write_all_metrics(runs, out_dir)]
     return RetrieveResult(text="\n".join(lines), findings=all_findings(runs, findings), runs=tuple(runs))
+
+
+def open_retriever(experiment: Experiment) -> tuple[Retriever, list[Finding]]:
+    """Open what searches config.index_dir, by sparse or dense vectors; return also what looks wrong."""
+    run = experiment.config
+    if run.matching_type == "dense":
+        dense = load_dense_model(experiment)
+        found = DenseIndex.open(str(run.index_dir), dense)
+        return DenseRetriever(dense, found, experiment.dense.engine, run.n_threads), list(dense.findings)
+    model, findings = load_model_of_index(experiment)
+    index = Index.open(str(run.index_dir), model)
+    return SparseRetriever(model, index, run.threshold, run.search_effort, run.n_threads), findings

@@ -11,11 +11,11 @@ from splade.config.processes import processes_to_start
 from splade.datasets.collections import open_collection, open_queries
 from splade.distributed import on_first_process
 from splade.errors import CollapseError
-from splade.reports.summaries import before_after_table
+from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.tasks.evaluation_sets import open_evaluation_sets
 from splade.tasks.flops import flops
-from splade.tasks.index import IndexResult, index
+from splade.tasks.index import index
 from splade.tasks.retrieve import RetrieveResult, retrieve
 from splade.tasks.train import check_can_train, train
 
@@ -60,13 +60,13 @@ def _trains(experiment: Experiment) -> bool:
 
 
 def _evaluate(
-    experiment: Experiment, trained: str, before: Sequence[EvaluatedRun], indexed: IndexResult
+    experiment: Experiment, trained: str, before: Sequence[EvaluatedRun], indexed: TaskResult
 ) -> RetrieveResult:
     retrieved = retrieve(experiment)
-    if experiment.data.flops_queries:
+    if experiment.data.flops_queries and experiment.config.matching_type != "dense":
         flops(experiment)
     lines = [trained, "", *(_table(untrained, run) for untrained, run in zip_longest(before, retrieved.runs))]
-    lines += ["", f"index in   {indexed.postings.path.parent}", f"results in {experiment.config.out_dir}"]
+    lines += ["", f"index in   {experiment.config.index_dir}", f"results in {experiment.config.out_dir}"]
     findings = (*indexed.findings, *retrieved.findings)
     return RetrieveResult(text="\n".join(lines), findings=findings, runs=retrieved.runs)
 

@@ -5,6 +5,7 @@ from splade.config.processes import processes_to_start
 from splade.distributed import working_together
 from splade.errors import ConfigError
 from splade.tasks.model_loading import DEFAULT_MODEL
+from splade.training.dense import train_dense
 from splade.training.run import TrainResult, train_model
 
 
@@ -19,7 +20,7 @@ def train(experiment: Experiment) -> TrainResult:
             "config.regularizer=eval_only: this configuration is for evaluation, there is nothing to train"
         )
     with working_together():
-        return train_model(experiment)
+        return train_dense(experiment) if experiment.config.matching_type == "dense" else train_model(experiment)
 
 
 def processes_wanted(experiment: Experiment) -> int:
