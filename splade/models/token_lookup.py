@@ -63,7 +63,9 @@ class TokenLookupEncoder(SparseEncoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return (batch, vocab_size) float32 weights of (batch, length) token ids."""
-        present = torch.zeros(len(input_ids), self.vocab_size, device=input_ids.device)
+        device = self.allowed.device
+        input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
+        present = torch.zeros(len(input_ids), self.vocab_size, device=device)
         present.scatter_reduce_(1, input_ids, attention_mask.to(present.dtype), reduce="amax")
         weights = present * self.table()
         return weights if self.top_k is None else keep_top_k(weights, self.top_k)

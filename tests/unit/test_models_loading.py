@@ -18,6 +18,7 @@ from splade.models.hub import model_folder
 from splade.models.load import build_splade, load_checkpoint, load_for_inference
 from splade.models.pretrained import load_masked_lm
 from splade.models.save import save_splade
+from splade.models.token_lookup import TokenLookupEncoder
 from splade.retrieval.collection_index import check_made_by
 
 TINY = "pkg://cognition/model"
@@ -183,6 +184,13 @@ def test_splade_doc_queries_are_their_own_tokens():
     assert sorted(found) == ["small", "test"] and set(dense.tolist()) == {0.0, 1.0}
     sparse = model.query_encoder.encode(tokens["input_ids"], tokens["attention_mask"])
     torch.testing.assert_close(torch.from_numpy(sparse.to_dense())[0], dense)
+
+
+def test_weights_of_query_tokens_may_be_on_another_device_than_the_tokens():
+    tokens = torch.tensor([[2, 7, 7, 3]])
+    limited = TokenLookupEncoder(9, [2, 3], torch.arange(9.0), top_k=1)
+    assert limited(tokens, torch.ones_like(tokens)).nonzero().tolist() == [[0, 7]]
+    assert limited.to("meta")(tokens, torch.ones_like(tokens)).device.type == "meta"  # as on a GPU
 
 
 def test_topk_and_lexical_limits():
