@@ -114,8 +114,13 @@ def _from_anywhere(name: str) -> str:
     return str(path.absolute()) if path.exists() else name
 
 
-def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
+def build_splade(init: ModelConfig, run: RunConfig, to_train: bool = False) -> Splade:
     """Build the model that `init_dict` and `config` describe, from pre-trained weights.
+
+    Args:
+        init: which model.
+        run: what is made of it.
+        to_train: it will be trained, and may get another activation than it was trained with so far.
 
     Raises:
         ConfigError: settings that contradict each other.
@@ -133,11 +138,17 @@ def build_splade(init: ModelConfig, run: RunConfig) -> Splade:
     else:
         query = load_query_side(init.model_type_or_dir, document, init.agg)
     document, query = _with_prompt(document, run.prompt_d), _with_prompt(query, run.prompt_q)
+    if to_train and init.activation is not None:
+        document, query = _with_activation(document, init.activation), _with_activation(query, init.activation)
     if init.head_divisor is not None:
         models = [loaded.model for loaded in (document, query) if isinstance(loaded, LoadedModel)]
         for model in {id(model): model for model in models}.values():
             divide_logits(model, init.head_divisor)
     return assemble(document, query, init, run)
+
+
+def _with_activation(loaded: Loaded, activation: Activation) -> Loaded:
+    return replace(loaded, settings=replace(loaded.settings, activation=activation))
 
 
 def _with_prompt(loaded: Loaded, prompt: str | None) -> Loaded:

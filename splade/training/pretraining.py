@@ -16,12 +16,13 @@ from splade.datasets.collections import open_collection
 from splade.distributed import first_process_first, n_processes, on_first_process, process_rank
 from splade.encoding.lengths import settle_max_length
 from splade.errors import ConfigError, ModelError
-from splade.losses import parse_regularizers
+from splade.losses import needs_idf, parse_regularizers
 from splade.models.from_scratch import write_random_model
 from splade.models.load import build_splade
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.save import DONE_FILE, MODEL_FOLDER, save_splade
 from splade.models.splade import Splade
+from splade.models.token_idf import token_weights
 from splade.training.masked_texts import MaskingCollator, PlainTexts
 from splade.training.middle_training import MaskedLanguageModel, MiddleTrainingObjective
 from splade.training.run_folder import RunFolder
@@ -120,6 +121,7 @@ def check_middle_training(experiment: Experiment) -> None:
         ("config.matching_type", run.matching_type, "splade"),
         ("init_dict.model_type_or_dir_q", init.model_type_or_dir_q, None),
         ("init_dict.lora.rank", init.lora.rank, None),
+        ("config.encode_at_a_time", run.encode_at_a_time, None),
     ):
         if given != right:
             raise ConfigError(f"{name}={given}: one language model is middle-trained as a whole; leave it out")
@@ -150,12 +152,11 @@ def prepare_middle_training(
 ) -> tuple[SpladeTrainer[MaskedLanguageModel], Splade]:
     """Build the model and its trainer, nothing of it trained yet."""
     run = experiment.config
-    objective = MiddleTrainingObjective(parse_regularizers(run.regularizer))
     set_seed(run.seed)
     init = experiment.init_dict
     if experiment.pretrain.vocab_size is not None:
         init = replace(init, model_type_or_dir=str(_start_folder(experiment)))
-    splade = build_splade(init, run)
+    splade = build_splade(init, run, to_train=True)
     encoder = splade.document_encoder
     if not isinstance(encoder, MaskedLMEncoder):
         raise ModelError(f"'{splade.name}' is no language model")
@@ -173,6 +174,8 @@ def prepare_middle_training(
         validation = Validation(held_out, collator, None, max_length, run.eval_batch_size, precision)
     sampler = TrainingSampler(texts, rows, run.seed, length)
     model = MaskedLanguageModel(encoder)
+    idf = token_weights(init, splade.tokenizer, splade.vocab_size) if needs_idf(run.regularizer) else None
+    objective = MiddleTrainingObjective(parse_regularizers(run.regularizer, idf))
     if n_processes() > 1:
         freeze_unused(model, collator([texts.example(0)]))
     return SpladeTrainer(run, schedule, model, sampler, collator, objective, validation), splade

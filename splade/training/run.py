@@ -191,7 +191,7 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer[Splade], Tra
 
 def _build_model(experiment: Experiment) -> Splade:
     def build() -> Splade:
-        return build_splade(experiment.init_dict, experiment.config)
+        return build_splade(experiment.init_dict, experiment.config, to_train=True)
 
     # One process counts the tokens of the collection, and the others find the result.
     return build() if experiment.init_dict.idf_collection is None else first_process_first(build)

@@ -10,7 +10,7 @@ import torch
 
 from splade.config import compose_experiment
 from splade.datasets.training_sets import TrainingExample
-from splade.errors import ConfigError, SpladeError
+from splade.errors import ConfigError, ModelError, SpladeError
 from splade.models.load import load_for_inference
 from splade.tasks.train import train
 from splade.training.callbacks import to_csv
@@ -228,6 +228,19 @@ def test_other_models_train(settings, tiny_model, tmp_path, changes, trained, fr
     assert changed(trained)
     if frozen is not None:
         assert not changed(frozen)
+
+
+def test_a_model_gets_another_activation_by_training_only(settings, tmp_path):
+    train(experiment(settings))
+    again = {"init_dict.model_type_or_dir": tmp_path / "checkpoint" / "model", "init_dict.activation": "log1p_relu"}
+    with pytest.raises(ModelError, match="was trained with the activation 'relu'"):
+        load_for_inference(experiment(settings, **again, **{"config.pretrained_no_yamlconfig": True}))
+    full = experiment(settings, **again, **{"config.checkpoint_dir": tmp_path / "second"})
+    train(full)
+    model = load_for_inference(full)
+    assert model.document_encoder.activation == model.query_encoder.activation == "log1p_relu"
+    pooling = json.loads((tmp_path / "second" / "model" / "1_SpladePooling" / "config.json").read_text())
+    assert pooling["activation_function"] == "log1p_relu"
 
 
 def test_csv_of_rows_with_different_columns():
