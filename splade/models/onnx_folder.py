@@ -8,10 +8,11 @@ an index of the other.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from splade.config.schema import ModelConfig, RunConfig
 from splade.errors import ConfigError, DataError, ModelError

@@ -8,7 +8,9 @@ from splade.errors import DataError
 from splade.storage.atomic import replacing
 
 
-def plot_posting_lengths(posting_counts: np.ndarray, path: str | Path, n_documents: int | None = None) -> None:
+def plot_posting_lengths(
+    posting_counts: np.ndarray, path: str | Path, n_documents: int | None = None, subject: str = ""
+) -> None:
     """Draw how many documents each term occurs in, longest posting list first, on logarithmic axes.
 
     A learned sparse model should spread its postings: a flat beginning near the number of documents means terms that
@@ -18,6 +20,7 @@ def plot_posting_lengths(posting_counts: np.ndarray, path: str | Path, n_documen
         posting_counts: (vocab_size,) documents per term; unused terms are counted in the caption, not drawn.
         path: the PNG file to write, whole or not at all.
         n_documents: when given, drawn as the upper limit.
+        subject: which index it is, collection and model; the first line of the title.
 
     Raises:
         DataError: no term occurs in any document.
@@ -43,7 +46,8 @@ def plot_posting_lengths(posting_counts: np.ndarray, path: str | Path, n_documen
         axes.axhline(n_documents, color="black", linestyle=":", linewidth=1.2, label=f"all {n_documents:,} documents")
     axes.set_xlabel("terms, longest posting list first")
     axes.set_ylabel("documents per term")
-    axes.set_title(f"{int(used.sum()):,} postings on {len(used):,} of {len(counts):,} terms", fontsize=11)
+    size = f"{int(used.sum()):,} postings on {len(used):,} of {len(counts):,} terms"
+    axes.set_title("\n".join(filter(None, [subject, size])), fontsize=11, parse_math=False)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(frameon=False, fontsize=9, loc="lower left")
     with replacing(path) as temporary:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from splade.errors import BusyError, WriteError
+from splade.datasets.text_collection import CONTENT_MARK
+from splade.errors import BusyError, WriteError, printable
 from splade.evaluation.checks import Finding, warning_messages
 from splade.inverted_index import InvertedIndex
 from splade.reports.figures import plot_posting_lengths
@@ -13,6 +14,8 @@ from splade.storage.atomic import write_json
 from splade.storage.locks import FolderLock
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_NAME = 40  # of a collection or a model in a title
 
 
 def write_index_report(postings: InvertedIndex, findings: Sequence[Finding] = ()) -> None:
@@ -30,6 +33,14 @@ def write_index_report(postings: InvertedIndex, findings: Sequence[Finding] = ()
             stats = {"L0_d": postings.mean_terms, "warnings": warning_messages(findings)}
             write_json(folder / "index_dist.json", lengths, indent=None)
             write_json(folder / "index_stats.json", stats)
-            plot_posting_lengths(counts, folder / "index_dist.png", postings.n_docs)
+            plot_posting_lengths(counts, folder / "index_dist.png", postings.n_docs, index_title(postings))
     except (BusyError, WriteError) as error:
         logger.warning("no report of the index: %s", error)
+
+
+def index_title(postings: InvertedIndex) -> str:
+    """Return collection and model of an index for the title of a figure; of a path the end, which tells them apart."""
+    collection = str(postings.metadata.get("source", "")).partition(f" {CONTENT_MARK}")[0]
+    names = [collection, str(postings.metadata.get("model", ""))]
+    shown = [printable(name if len(name) <= _LONGEST_NAME else f"...{name[-_LONGEST_NAME:]}") for name in names]
+    return ", ".join(filter(None, shown))

@@ -1,10 +1,11 @@
 """From training examples to a tokenised batch."""
 
 from collections.abc import Sequence
-from typing import NotRequired, Protocol, TypedDict, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
 
 from splade.datasets.training_sets import TrainingExample
 from splade.encoding.tokens import Tokenizer, padded_batch, padding_id, token_ids

@@ -3,11 +3,11 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, set_seed
+from typing_extensions import NotRequired, TypedDict
 
 from splade.config.schema import Experiment
 from splade.datasets.training_sets import TrainingExample

@@ -1,12 +1,17 @@
 """Bags of words, explanations, the figure of posting lengths."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from splade.encoding.bag_of_words import bag_of_words, render_bag
 from splade.errors import DataError
 from splade.inspection.explanation import explain
 from splade.reports.figures import plot_posting_lengths
+from splade.reports.index_report import index_title
 from splade.vectors import SparseVectors
 
 TOKENS = [f"w{i}" for i in range(6)]
@@ -53,6 +58,23 @@ def test_foreign_vocabulary_is_an_error(top: int | None) -> None:
         bag_of_words(np.array([6]), np.array([1.0]), TOKENS, top)
     with pytest.raises(DataError, match="outside the vocabulary"):
         explain((np.array([0]), np.array([1.0])), (np.array([9]), np.array([1.0])), TOKENS)
+
+
+def test_figure_names_what_it_shows_and_every_line(tmp_path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: (drawn.append(figure), Path(file).touch()))
+    plot_posting_lengths(np.array([0, 5, 2, 9]), tmp_path / "a.png", 9, "scifact, naver/splade-v3 $x")
+    axes = drawn[0].axes[0]
+    assert axes.get_title() == "scifact, naver/splade-v3 $x\n16 postings on 3 of 4 terms"
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == [line.get_label() for line in axes.get_lines()] and len(labels) == 3
+    assert len({line.get_linestyle() for line in axes.get_lines()}) == 3
+
+
+def test_title_of_an_index() -> None:
+    metadata = {"source": f"/far/{'x' * 50}/scifact sha256:12ab", "model": "naver/splade-v3"}
+    title = index_title(SimpleNamespace(metadata=metadata))
+    assert title.endswith("/scifact, naver/splade-v3") and title.startswith("...") and len(title) < 70
 
 
 def test_figure_is_written_whole_or_not_at_all(tmp_path) -> None:
