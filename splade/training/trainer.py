@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from splade.config.schema import RunConfig
-from splade.distributed import LONGEST_WAIT, n_processes, process_rank, wait_for_all
+from splade.distributed import LONGEST_WAIT, gather, n_processes, process_rank, wait_for_all
 from splade.errors import SpladeError
 from splade.models.save import saving
 from splade.models.token_lookup import TokenLookupEncoder
@@ -159,10 +159,12 @@ class SpladeTrainer(Trainer, Generic[Model]):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add to a training log line the mean of every loss term since the last one, and the speed."""
+        """Add to a training log line the mean loss terms of all processes since the last one, and the speed."""
         if is_training(logs):
             self.losses.check()
-            logs |= self._terms.take() | {"steps_per_second": self._speed.take(self.state.global_step)}
+            shares = gather(self._terms.take())
+            logs |= {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
+            logs |= {"steps_per_second": self._speed.take(self.state.global_step)}
         super().log(logs, start_time)
 
     def evaluate(

@@ -122,6 +122,23 @@ def test_two_processes_do_what_one_does(work, arguments):
     assert all(torch.equal(weights(other)[name], value) for name, value in weights(two).items())
 
 
+def test_two_processes_train_a_reranker_as_one(tmp_path, arguments):
+    """Each takes the loss of its own queries; what is logged is the mean."""
+    changes = ["train/data=toy_hard_negatives", "config.loss=KlDiv", "config.augment_pairs=null", "config.lr=1e-2"]
+    changes += [
+        "config.regularizer=null",
+        "data.VALIDATION_FULL_RANKING=null",
+        "data.VALIDATION_SIZE_FOR_LOSS=8",
+        "config.max_length=64",
+    ]
+    for n in (1, 2):
+        command = [*arguments, *changes, f"config.checkpoint_dir={n}/checkpoint", f"config.n_processes={n}"]
+        assert run("train_reranker", command, tmp_path) == 0
+    for file in ("training_perf.txt", "validation_perf.txt"):
+        one, two = (torch.tensor(numbers(tmp_path / str(n) / "checkpoint" / file)) for n in (1, 2))
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)
+
+
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     """1100 documents, three windows of the encoder."""
