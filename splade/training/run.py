@@ -117,9 +117,9 @@ def run_training(
         steps=trainer.state.global_step,
         best_step=trainer.kept_step,
         best=trainer.kept_value,
-        kept="last" if experiment.config.overwrite_final else "best",
         monitored=experiment.config.monitoring_ckpt,
         report=data.report,
+        kept="last" if experiment.config.overwrite_final else "best",
     )
 
     def finish() -> None:

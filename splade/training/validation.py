@@ -3,7 +3,7 @@
 import logging
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import send_to_device
-from torch import nn
+from torch import Tensor, nn
 
 from splade.datasets.dataset import Dataset
 from splade.distributed import gather, n_processes, on_first_process, process_rank, shard_range
@@ -27,6 +27,8 @@ from splade.retrieval.sparse import SparseRetriever
 from splade.training.collator import BatchMaker
 from splade.training.objective import RegularizedObjective
 from splade.training.sampler import HeldOut
+
+TEXTS_AT_ONCE = 128  # through the model on a CPU: published batches are those of large GPUs
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,9 @@ class Validation:
     @torch.no_grad()
     def _loss(self, model: nn.Module, objective: RegularizedObjective, held_out: HeldOut) -> dict[str, float]:
         device = next(model.parameters()).device
+        in_pieces = model
+        if isinstance(model, Splade) and device.type == "cpu":
+            in_pieces = _InPieces(model, TEXTS_AT_ONCE)
         starts = range(0, len(held_out), self.batch_size)
         share = shard_range(len(starts), process_rank(), n_processes())
         batches: list[dict[str, float]] = []
@@ -92,7 +97,7 @@ class Validation:
             rows = range(start, min(start + self.batch_size, len(held_out)))
             batch = send_to_device(self.collator([held_out[row] for row in rows]), device)
             with torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None):
-                loss, terms = objective(model, batch, step=math.inf, gather=False)
+                loss, terms = objective(in_pieces, batch, step=math.inf, gather=False)
             batches.append({name: value.item() * len(rows) for name, value in (terms | {"loss": loss}).items()})
         every = list(chain.from_iterable(gather(batches)))
         return {name: sum(batch[name] for batch in every) / len(held_out) for name in every[0]}
@@ -134,3 +139,27 @@ def _metrics(retriever: SparseRetriever, data: FullRankingData, folder: Path) ->
     costs = found.costs
     known = {"ranking_L0_q": costs.L0_q, "ranking_L0_d": costs.L0_d, "ranking_flops": costs.flops}
     return found.metrics | {name: value for name, value in known.items() if value is not None}
+
+
+class _InPieces(nn.Module):
+    """A model that encodes a few texts of a batch after the others: the same vectors in less memory, without gradients.
+
+    The loss still sees the whole batch.
+    """
+
+    def __init__(self, model: Splade, n_texts: int):
+        super().__init__()
+        self.model = model
+        self.n_texts = n_texts
+
+    def forward(self, queries: Mapping[str, Tensor], documents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what the model does."""
+        encoders = (self.model.query_encoder, queries), (self.model.document_encoder, documents)
+        query_vectors, document_vectors = (
+            torch.cat([encoder(*piece) for piece in zip(*self._pieces(texts), strict=True)])
+            for encoder, texts in encoders
+        )
+        return query_vectors, document_vectors
+
+    def _pieces(self, texts: Mapping[str, Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        return texts["input_ids"].split(self.n_texts), texts["attention_mask"].split(self.n_texts)

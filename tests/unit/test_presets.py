@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from splade.config.choose import available_configs, conf_folder
 from splade.config.inputs import check_inputs
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import read_qrels
-from splade.errors import ConfigError
+from splade.errors import ConfigError, DataError, ModelError
 from splade.evaluation.measures import largest_cut
 from splade.losses import WeightedLoss, parse_regularizers
 from splade.models.load import check_model_settings
@@ -138,7 +139,7 @@ def test_common_settings_of_the_published_models(name: str):
     assert (run.eval_batch_size, run.index_retrieve_batch_size) == ((16, 16) if single_gpu else (600, 500))
     assert run.validation_metrics == ["MRR@10", "recall@100", "recall@200", "recall@500"]
     assert (run.monitoring_ckpt, run.record_frequency) == ("MRR@10", 10_000)
-    assert run.max_length == (128 if name in SEVERAL_NEGATIVES else 256)
+    assert run.max_length == (128 if name in SEVERAL_NEGATIVES or name.startswith("sigir23/") else 256)
     assert data.VALIDATION_FULL_RANKING is not None
     assert data.VALIDATION_FULL_RANKING.TOP_K >= largest_cut(run.validation_metrics)
     assert data.VALIDATION_SIZE_FOR_LOSS == (None if data.type == HARD else 60_000)
@@ -190,6 +191,16 @@ def test_several_negatives(name: str):
     assert {r.pool for r in documents} == {"all"}
     header = (conf_folder() / f"{name}.yaml").read_text()
     assert "twice" not in header and "doubled" not in header
+
+
+@pytest.mark.parametrize("kind", ["distil", "nodistil"])
+def test_dense_presets_are_the_sparse_ones_without_sparsity(kind: str):
+    dense, sparse = preset(f"sigir23/config_32neg_dense_{kind}"), preset(f"sigir23/config_32neg_{kind}")
+    own = {"matching_type": "dense", "regularizer": None}
+    folders = {name: getattr(dense.config, name) for name in ("checkpoint_dir", "index_dir", "out_dir")}
+    assert dense.config == replace(sparse.config, **own, **folders)
+    assert (dense.dense.pooling, dense.dense.normalise) == ("cls", False)
+    assert (dense.init_dict, dense.data) == (sparse.init_dict, sparse.data)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +299,49 @@ def test_trains_two_steps_where_the_published_archive_is(
     assert set(loss_of(experiment).terms) <= set(columns)
     for regularizer in parse_regularizers(experiment.config.regularizer):
         assert {f"{regularizer.name}_q", f"{regularizer.name}_d"} & set(columns)
+
+
+@pytest.mark.parametrize(
+    ("missing", "key"),
+    [
+        ("data/msmarco/hard_negatives_scores", "data.TRAIN.DATASET_PATH"),
+        ("data/msmarco/train_queries/qrels.json", "data.TRAIN.QREL_PATH"),
+        ("data/msmarco/val_retrieval", "data.VALIDATION_FULL_RANKING.D_COLLECTION_PATH"),
+        ("data/msmarco/TREC_DL_2020/qrel_binary.json", "data.EVAL_QREL_PATH"),
+        ("data/msmarco/all_dev_queries", "data.flops_queries"),
+        ("models/mlm_flops/BERTiny", "the published data archive has it"),
+    ],
+)
+def test_a_missing_piece_of_the_archive_shows_before_training(
+    missing: str, key: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(archive)
+    (archive / missing).rename(tmp_path / "away")
+    try:
+        with pytest.raises((DataError, ModelError), match=rf"(?s)(?=.*{missing})(?=.*{key}).*no such"):
+            check_inputs(preset("efficient_splade/config_BT_VI_large"), "run_all")
+    finally:
+        (tmp_path / "away").rename(archive / missing)
+
+
+@pytest.mark.parametrize("place", ["inner", "data", ".", "experiments"])
+def test_an_archive_in_another_folder_is_found(
+    place: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Untarred into a sub-folder, or the command given in `data`, in another folder, or with the variable too deep."""
+    wanted = archive / "data" / "msmarco" / "triplets"
+    if place == "inner":
+        (tmp_path / "unpacked").mkdir()
+        (tmp_path / "unpacked" / "data").symlink_to(archive / "data")
+        wanted = tmp_path / "unpacked" / "data" / "msmarco" / "triplets"
+        monkeypatch.chdir(tmp_path)
+    else:
+        (archive / place).mkdir(exist_ok=True)
+        monkeypatch.chdir(archive / place)
+    if place == ".":
+        monkeypatch.setenv("SPLADE_DATA_DIR", "data/msmarco")
+    with pytest.raises(DataError, match=f"did you mean '{wanted}'"):
+        check_inputs(compose_experiment("config_splade++_max"), "train")
 
 
 def test_validation_by_full_ranking_chooses_the_checkpoint(tiny_model: Callable[..., Path], tmp_path: Path):

@@ -108,6 +108,20 @@ def test_early_stopping_by_another_value_than_the_one_that_chooses_the_model(set
     assert (result.steps, result.best_step, result.monitored, result.best) == (8, 8, "loss", 2)
 
 
+def test_validation_in_pieces_measures_the_same(settings, monkeypatch, tmp_path):
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    run(settings, **{"config.checkpoint_dir": whole})
+    monkeypatch.setattr("splade.training.validation.TEXTS_AT_ONCE", 3)
+    run(settings, **{"config.checkpoint_dir": pieces})
+    one, other = rows(whole / "validation_perf.txt"), rows(pieces / "validation_perf.txt")
+    for row, same in zip(one, other, strict=True):
+        assert {name: float(value) for name, value in same.items()} == pytest.approx(
+            {name: float(value) for name, value in row.items()}, rel=1e-5
+        )
+    kept = [load_file(folder / "model" / "model.safetensors") for folder in (whole, pieces)]
+    assert all(kept[0][name].equal(kept[1][name]) for name in kept[0])
+
+
 def test_without_validation_the_last_weights_are_the_model(settings, tmp_path):
     result = run(settings, **{"data.VALIDATION_SIZE_FOR_LOSS": 0, "config.record_frequency": 5})
     assert (result.steps, result.best_step, result.best) == (12, 12, None)
@@ -119,7 +133,7 @@ def test_validation_is_a_line_of_the_log(settings, measured, caplog):
     caplog.set_level("INFO", "splade.training.callbacks")
     measured("loss", [4.0, 3.0, 2.0, 1.0, 0.5, 0.25, 0.123456])
     run(settings)
-    said = [record.getMessage() for record in caplog.records]
+    said = [record.getMessage() for record in caplog.records if record.name == "splade.training.callbacks"]
     assert (said[0], said[-1]) == ("validation at step 0: loss 4", "validation at step 12: loss 0.1235")
 
 
