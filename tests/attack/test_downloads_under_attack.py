@@ -4,7 +4,6 @@ import io
 import itertools
 import stat
 import struct
-import sys
 import tarfile
 import threading
 import warnings
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from splade.datasets import msmarco, msmarco_downloads
 from splade.datasets.beir import find_or_download, open_beir
 from splade.errors import BusyError, DataError, SpladeError
 from splade.storage import archives, download
@@ -339,19 +339,14 @@ def test_names_that_lead_elsewhere(server: Server, tmp_path: Path, name: str) ->
     assert server.asked == [] and not (tmp_path / "beir").exists()
 
 
-# scripts/downloads.py
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+# splade/datasets/msmarco_downloads.py
 
 
 @pytest.fixture
-def downloads(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import downloads
-
+def downloads(server: Server, tmp_path: Path) -> Callable[..., Any]:
     def make(md5: str | None = None) -> Any:
-        source = downloads.Source(server.url.replace("{name}", "file"), md5)
-        return downloads.Downloads(tmp_path / "downloads", {"file": source}, wait_seconds=0.0)
+        source = msmarco_downloads.Source(server.url.replace("{name}", "file"), md5)
+        return msmarco_downloads.Downloads(tmp_path / "downloads", {"file": source}, wait_seconds=0.0)
 
     return make
 
@@ -400,10 +395,7 @@ def test_an_error_page_is_no_file(server: Server, downloads: Callable[..., Any])
         downloads().get("file")
 
 
-def test_members_of_a_tar_that_are_links_or_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import download_msmarco
-
+def test_members_of_a_tar_that_are_links_or_folders(tmp_path: Path) -> None:
     archive = tmp_path / "a.tar.gz"
     with tarfile.open(archive, "w:gz") as opened:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE):
@@ -411,8 +403,7 @@ def test_members_of_a_tar_that_are_links_or_folders(tmp_path: Path, monkeypatch:
             entry.type, entry.linkname = kind, "/etc/passwd"
             opened.addfile(entry)
     fetched = type("Fetched", (), {"get": lambda self, name: archive, "folder": tmp_path})()
-    layout = download_msmarco.Layout(tmp_path / "out", fetched)
+    layout = msmarco.Layout(tmp_path / "out", fetched)
     with pytest.raises(DataError, match="there is no collection.tsv in it"):
         layout._extract("collection", {"collection.tsv": tmp_path / "out" / "raw.tsv"})
     assert not (tmp_path / "out").exists()
-    assert "download_msmarco" in sys.modules

@@ -24,14 +24,10 @@ from splade.datasets.qrels import read_qrels
 from splade.errors import DataError
 from splade.training.data import load_full_ranking, open_training_set
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPTS))
-    yield importlib.import_module("download_msmarco")
-    sys.path.remove(str(SCRIPTS))
+def script() -> ModuleType:
+    return importlib.import_module("splade.datasets.msmarco")
 
 
 class Server:
@@ -212,7 +208,7 @@ def test_the_validation_set_is_the_same_every_time(script: ModuleType, server: S
 def test_a_broken_transfer_goes_on_where_it_stopped(
     script: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sys.modules["downloads"], "CHUNK_BYTES", 100)
+    monkeypatch.setattr(sys.modules["splade.datasets.msmarco_downloads"], "CHUNK_BYTES", 100)
     name = "collectionandqueries.tar.gz"
     server.cut[name] = [300, 200]
     path = layout_of(script, server, tmp_path).downloads.get("collection")
