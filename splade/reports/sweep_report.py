@@ -24,7 +24,10 @@ def after_sweep(sweep: Sweep) -> str:
 
 
 def sweep_table(records: Sequence[JobRecord]) -> Table:
-    """Return one row per job and data set: its swept values, metrics, costs; a failed job has no figures."""
+    """Return one row per job and data set: its swept values, metrics, costs; a failed job has no figures.
+
+    Over a single data set the best value of each metric is in bold.
+    """
     swept = {key: "" for record in records for key in record.swept}
     names = short_names(swept)
     datasets = list(dict.fromkeys(one.dataset for record in records for one in record.figures))
@@ -42,4 +45,7 @@ def sweep_table(records: Sequence[JobRecord]) -> Table:
     title = f"splade.{records[0].task.removeprefix('run_')}"
     title = f"{title}, {datasets[0]}" if len(datasets) == 1 and datasets[0] else title
     table = Table(title, columns, tuple(rows), n_keys=len(swept))
+    if len(datasets) == 1:
+        first = len(keys)
+        table = table.with_best({first + i: "loss" not in name for i, name in enumerate(metrics)})
     return table.without_empty_columns()

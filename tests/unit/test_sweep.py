@@ -160,6 +160,8 @@ def test_columns_are_those_that_differ():
     assert [column.name for column in table.columns] == ["seed", "state", "data set", "MRR@10"]
     assert table.rows == (("1", None, "A", 0.5), ("1", None, "B", 0.25), ("2", "failed", None, None))
     assert sweep_table([job(1, A=0.5)]).title == "splade.retrieve, A"
+    best = sweep_table([job(1, A=0.5), job(2, A=0.75), job(3, error="no")])
+    assert "| **0.7500** |" in best.to_markdown() and best.bold == {(1, 2)}
 
 
 def test_titles():
