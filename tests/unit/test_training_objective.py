@@ -89,7 +89,7 @@ LOSSES = {
 SEVERAL = "{FLOPS: {lambda_q: 0.1, lambda_d: 0.1}, L1: {lambda_d: 0.01, pool: all}, anti_zero: {lambda_d: 1}}"
 
 
-@pytest.mark.parametrize("at_a_time", [1, 2, 3, 9])
+@pytest.mark.parametrize("at_a_time", [2, 9])
 @pytest.mark.parametrize("case", LOSSES)
 def test_gradients_of_the_cache_are_those_of_the_plain_step(compose, tiny_model, tmp_path, case, at_a_time):
     changes = LOSSES[case] | {"config.regularizer": SEVERAL, "config.train_batch_size": 5}
