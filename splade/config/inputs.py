@@ -104,7 +104,11 @@ def check_model_name(name: str) -> None:
     of_hub = not name.startswith((".", "/", "~")) and name.count("/") <= 1
     if path.exists() and not path.is_dir() or not path.exists() and not of_hub:
         what = "is a file, not a folder" if path.exists() else f"no such folder{_near_folder(path)}"
-        start = " (the published data archive has it)" if name.startswith("models/mlm_flops/") else ""
+        start = (
+            " (the published data archive has it, or splade.pretrain makes it)"
+            if name.startswith("models/mlm_flops/")
+            else ""
+        )
         raise ModelError(
             f"model '{name}': {path.absolute()}: {what}; give a folder{start}, or a name of the Hugging Face hub"
         )
