@@ -83,7 +83,9 @@ def write_origin(folder: Path, model: SparseModel, corpus: object, store_texts: 
         known = Origin(model.network.loaded_from, model.documents.max_length, tuple(collections))
         if _read_quietly(folder) != known:
             _write(folder, known)
-    except WriteError as error:
+        if TEXTS_FILE not in collections:
+            (folder / TEXTS_FILE).unlink(missing_ok=True)  # of an earlier index, or no longer asked for
+    except (WriteError, OSError) as error:
         logger.warning("nothing is written down of what made the index: %s", error)
 
 

@@ -118,6 +118,14 @@ def test_texts_are_stored_on_request_and_follow_updates(folder, capsys):
     assert kept == ["d2", "d3", "n1"]
 
 
+def test_texts_that_are_no_longer_asked_for_are_removed(folder):
+    made = ["init_dict.model_type_or_dir=pkg://cognition/model", f"data.COLLECTION_PATH={folder}/docs.tsv"]
+    for stored in ("true", "false"):
+        run(index, *made, f"config.index_dir={folder}/own", f"config.store_texts={stored}", "config.max_length=32")
+        assert (folder / "own" / TEXTS_FILE).is_file() is (stored == "true")
+    assert read_origin(folder / "own").collections == (str(folder / "docs.tsv"),)
+
+
 def test_an_update_adds_where_the_new_texts_are(folder, capsys):
     (folder / "new.tsv").write_text("n1\tHoney is sweet.\n")
     run(update, f"config.index_dir={folder}/index", f"add={folder}/new.tsv")
