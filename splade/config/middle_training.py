@@ -18,7 +18,7 @@ class PretrainConfig:
         minimum=30,
     )
     n_layers: int = key("layers of a model that starts from random weights", 2, affects=TRAIN, minimum=1)
-    hidden_size: int = key("width of such a model; above 64 a multiple of 64", 128, affects=TRAIN, minimum=2)
+    hidden_size: int = key("width of such a model", 128, affects=TRAIN, minimum=2)
     model_dir: str | None = key(
         "folder that the model is copied to, such as models/mlm_flops/DistilBERT; null: only in checkpoint_dir/model",
         affects=NOTHING,

@@ -35,11 +35,12 @@ def write_random_model(
     tokenizer = learn_tokenizer(texts, vocab_size, max_length)
     if len(tokenizer) <= len(SPECIAL_TOKENS):
         raise DataError("the collection holds no word from which a tokenizer could be learned")
+    n_heads = next(n for n in range(max(1, hidden_size // HEAD_SIZE), 0, -1) if hidden_size % n == 0)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         num_hidden_layers=n_layers,
-        num_attention_heads=max(1, hidden_size // HEAD_SIZE),
+        num_attention_heads=n_heads,
         intermediate_size=4 * hidden_size,
         max_position_embeddings=max_length,
         pad_token_id=tokenizer.pad_token_id,

@@ -11,9 +11,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 import splade
 from splade.config import compose_experiment
 from splade.config.choose import available_configs, conf_folder
-from splade.errors import ConfigError, ModelError
+from splade.errors import ConfigError, DataError, ModelError
 from splade.losses import flops_loss, parse_regularizers
 from splade.losses.masked_language_model import masked_cross_entropy
+from splade.models.from_scratch import learn_tokenizer, write_random_model
 from splade.models.load import load_checkpoint
 from splade.tasks.pretrain import pretrain
 from splade.tasks.train import train
@@ -135,6 +136,18 @@ def test_from_scratch_resumed_and_trained_further(experiment, tmp_path, monkeypa
     before = (tmp_path / "run" / "training_done.json").stat().st_mtime_ns
     assert pretrain(settings) == result
     assert (tmp_path / "run" / "training_done.json").stat().st_mtime_ns == before
+
+
+def test_a_tokenizer_is_the_same_every_time_and_knows_every_word(tmp_path):
+    texts = ["The Light of the stars", "cold light, Stars of ice"] * 3
+    one, other = (learn_tokenizer(texts, 40, 16) for _ in range(2))
+    assert one.get_vocab() == other.get_vocab() and len(one) == 40
+    assert one.unk_token_id not in one("STAR of icecold")["input_ids"]
+    assert one.decode(one("light of stars")["input_ids"], skip_special_tokens=True) == "light of stars"
+    with pytest.raises(DataError, match="no word"):
+        write_random_model(tmp_path / "model", [" "], 40, 1, 8, 16, seed=1)
+    write_random_model(tmp_path / "model", texts, 40, 1, 200, 16, seed=1)  # 200 is not divided by three heads
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path / "model").config.num_attention_heads == 2
 
 
 @pytest.mark.parametrize("name", PRESETS)
