@@ -110,7 +110,7 @@ def before_after_table(name: str, columns: Mapping[str, tuple[Mapping[str, float
         >>> print(before_after_table("TOY", {"before": ({"RR": 0.5}, Costs()), "after": ({"RR": 0.75}, Costs())}))
         TOY
                 before     after
-          RR    0.5000    0.7500
+          MRR    0.5000    0.7500
     """
     figures = [
         {display_names(metrics)[metric]: f"{value:.4f}" for metric, value in metrics.items()} | cost_figures(costs)

@@ -172,7 +172,7 @@ def test_longer_texts_than_the_model_has_positions_for(made):
 
 
 def test_nearly_all_documents_cut(small, tmp_path):
-    lines = [f"d{i}\t{'word ' * 40}" for i in range(20)]
+    lines = [f"d{i}\t{letter} {f'{letter} ' * 40}" for i, letter in enumerate("abcdefghijklmnopqrst")]
     (tmp_path / "collection.tsv").write_text("\n".join(lines) + "\n")
     cut = index(experiment(small, tmp_path, f"data.COLLECTION_PATH={tmp_path}/collection.tsv"))
     assert "20 of the first 20 documents are longer than config.max_length=32" in " ".join(cut.summary().split())

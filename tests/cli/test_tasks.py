@@ -186,8 +186,8 @@ def test_bad_collections_leave_no_index(tmp_path, content, parts):
 
 def test_qrels_of_another_set_and_index_of_another_model(everything, work, tmp_path):
     (tmp_path / "qrels.json").write_text(json.dumps({"x1": {"1": 1}}))
-    changed = f"data.EVAL_QREL_PATH=[{tmp_path}/qrels.json]"
-    assert "x1" in run("evaluate", changed, cwd=work, fails=True).stderr
+    changed = [f"data.EVAL_QREL_PATH=[{tmp_path}/qrels.json]", "config.retrieval_name=[TOY]"]
+    assert "x1" in run("evaluate", *changed, "config.out_dir=experiments/debug/out", cwd=work, fails=True).stderr
     arguments = [*PRETRAINED, "config.index_dir=experiments/debug/index", "config.out_dir=wrong"]
     error = run("retrieve", *arguments, cwd=work, fails=True).stderr
     assert "was made with the model" in error and "document_encoder" in error

@@ -1,5 +1,7 @@
 """How long training takes and how large its batches are."""
 
+from contextlib import nullcontext
+
 import pytest
 import yaml
 
@@ -74,7 +76,7 @@ def test_a_run_in_epochs(tiny_model, tmp_path, monkeypatch):
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())["config"]
     assert (saved["train_batch_size"], saved["per_device_train_batch_size"]) == (8, None)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("splade.tasks.train.join_processes", lambda: None)
+    monkeypatch.setattr("splade.tasks.train.working_together", nullcontext)
     monkeypatch.setattr("splade.training.run.on_first_process", lambda function: function())
     with pytest.raises(ConfigError, match="train_batch_size was 8, is 16"):
         train(experiment)
