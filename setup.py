@@ -77,5 +77,10 @@ setup(
         "typing_extensions>=4.4",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["splade = splade.__main__:main", "splade-download-msmarco = splade.datasets.msmarco:main"]},
+    entry_points={
+        "console_scripts": [
+            "splade = splade.__main__:main",
+            "splade-download-msmarco = splade.datasets.msmarco:main",
+        ]
+    },
 )

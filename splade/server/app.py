@@ -165,7 +165,7 @@ async def _answer(server: Server, handler: Handler, request: Request, path: str,
             response = _error(error.status_code, str(error.detail))
         except ClientDisconnect:
             response = _error(400, "the connection ended before the request did")
-        except Exception:
+        except Exception:  # a fault of ours: one request fails, the server goes on, and the log has the traceback
             logger.exception("%s %s", request.method, path)
             response = _error(500, "internal error; the server's log has more")
         finally:
@@ -294,7 +294,7 @@ async def _watch(server: Server) -> None:
         await asyncio.sleep(RELOAD_SECONDS)
         try:
             await server.in_thread(server.service.reload)
-        except Exception:
+        except Exception:  # the watch must not end: it is tried again, and the log has the traceback
             logger.exception("looking for a newer index")
 
 
