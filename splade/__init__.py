@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from splade.processors import set_thread_defaults
 
 if TYPE_CHECKING:
-    from splade.encoding.load import load
+    from splade.encoding.load_sparse import load
     from splade.encoding.sparse_model import SparseModel
     from splade.retrieval.collection_index import Index
     from splade.retrieval.sparse import Hit
@@ -28,7 +28,7 @@ _PLACES = {
     "Retriever": "splade.retrieval.sparse:SparseRetriever",
     "SparseModel": "splade.encoding.sparse_model:SparseModel",
     "SparseVectors": "splade.vectors:SparseVectors",
-    "load": "splade.encoding.load:load",
+    "load": "splade.encoding.load_sparse:load",
 }
 
 

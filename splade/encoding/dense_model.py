@@ -13,7 +13,7 @@ from splade.encoding.batching import encode_batches
 from splade.encoding.lengths import check_max_length
 from splade.encoding.tokens import Tokenizer
 from splade.evaluation.checks import Finding
-from splade.models.dense import DenseEncoder, DenseSettings, Pooling, load_dense
+from splade.models.dense_encoder import DenseEncoder, DenseSettings, Pooling, load_dense
 from splade.models.splade import digest_weights
 
 DEFAULT_MAX_LENGTH = 256

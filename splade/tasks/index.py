@@ -21,7 +21,7 @@ from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
 from splade.retrieval.vector_index import index_vectors
-from splade.tasks.dense import DenseIndexResult, index_dense
+from splade.tasks.dense_indexing import DenseIndexResult, index_dense
 from splade.tasks.evaluation_sets import check_collection
 from splade.tasks.model_loading import load_model
 from splade.vectors import SparseVectors

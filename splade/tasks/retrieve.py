@@ -14,7 +14,7 @@ from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
 from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
-from splade.tasks.dense import load_dense_model
+from splade.tasks.dense_indexing import load_dense_model
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
 from splade.tasks.model_loading import load_model_of_index
 

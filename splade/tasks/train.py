@@ -5,7 +5,7 @@ from splade.config.processes import processes_to_start
 from splade.distributed import working_together
 from splade.errors import ConfigError
 from splade.tasks.model_loading import DEFAULT_MODEL
-from splade.training.dense import train_dense
+from splade.training.dense_training import train_dense
 from splade.training.run import TrainResult, train_model
 
 

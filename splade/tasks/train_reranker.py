@@ -8,7 +8,7 @@ from splade.config.record import RECORD_FOLDER
 from splade.distributed import working_together
 from splade.errors import ConfigError
 from splade.models.pair_scorer import PairScorer
-from splade.training.reranker import PairCollator, prepare_reranker_training, save_reranker
+from splade.training.reranker_training import PairCollator, prepare_reranker_training, save_reranker
 from splade.training.run import TrainResult, run_training
 from splade.training.trainer import SpladeTrainer
 

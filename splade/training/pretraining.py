@@ -24,7 +24,7 @@ from splade.models.save import DONE_FILE, MODEL_FOLDER, save_splade
 from splade.models.splade import Splade
 from splade.models.token_idf import token_weights
 from splade.training.masked_texts import MaskingCollator, PlainTexts
-from splade.training.middle_training import MaskedLanguageModel, MiddleTrainingObjective
+from splade.training.mlm_training import MaskedLanguageModel, MiddleTrainingObjective
 from splade.training.run_folder import RunFolder
 from splade.training.sampler import HeldOut, TrainingSampler, split_rows
 from splade.training.schedule import Schedule, schedule_of, with_global_batch

@@ -306,7 +306,7 @@ def test_a_file_that_is_no_configuration(text, command, tmp_path):
 
 @pytest.mark.parametrize("name", ["python", "laughs", "deep list", "decode", "unclosed", "joined references", "twice"])
 def test_the_same_in_a_folder_and_beside_a_model(name, command, tmp_path):
-    from splade.encoding.load import load
+    from splade.encoding.load_sparse import load
     from splade.tasks.model_loading import load_model
 
     written(tmp_path / "own/train/model/mine.yaml", BROKEN[name])

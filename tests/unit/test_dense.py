@@ -12,7 +12,7 @@ from splade.config import compose_experiment
 from splade.datasets.text_collection import PairCollection
 from splade.encoding.dense_model import DenseModel
 from splade.errors import ConfigError, IndexFileError, ModelError
-from splade.models.dense import load_dense
+from splade.models.dense_encoder import load_dense
 from splade.retrieval import dense_index
 from splade.retrieval.dense import DenseRetriever, search_dense
 from splade.retrieval.dense_index import INDEX_FILE, DenseIndex

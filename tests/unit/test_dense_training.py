@@ -7,7 +7,7 @@ from splade.config import compose_experiment
 from splade.encoding.dense_model import DenseModel
 from splade.errors import ConfigError
 from splade.losses import WeightedLoss
-from splade.models.dense import load_dense
+from splade.models.dense_encoder import load_dense
 from splade.storage.atomic import read_json
 from splade.tasks.flops import flops
 from splade.tasks.run_all import run_all

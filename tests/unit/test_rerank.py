@@ -31,7 +31,7 @@ from splade.storage.atomic import read_json
 from splade.tasks.rerank import rerank
 from splade.tasks.train_reranker import train_reranker
 from splade.training.data import check_loss_fits
-from splade.training.reranker import _own_alone
+from splade.training.reranker_training import _own_alone
 
 DOCUMENTS = {
     f"d{i}": f"{text} " * (1 + 7 * (i % 4)) for i, text in enumerate(["bees make honey", "a fox", "blood"] * 4)

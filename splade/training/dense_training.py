@@ -14,7 +14,7 @@ from splade.encoding.dense_model import DEFAULT_MAX_LENGTH, DenseModel
 from splade.encoding.lengths import check_max_length
 from splade.errors import ConfigError
 from splade.losses import WeightedLoss, parse_regularizers, score_batch
-from splade.models.dense import DenseBiEncoder, DenseSettings, load_dense, write_dense_settings
+from splade.models.dense_encoder import DenseBiEncoder, DenseSettings, load_dense, write_dense_settings
 from splade.models.encoder import EncoderSettings
 from splade.models.save import MODEL_FOLDER, saving
 from splade.retrieval.dense import search_dense
