@@ -19,6 +19,7 @@ import argparse
 import gzip
 import hashlib
 import heapq
+import logging
 import shutil
 import sys
 import tarfile
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from splade.config.command import report, report_error
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.msmarco_downloads import CHUNK_BYTES, Downloads, Source
 from splade.datasets.qrels import read_qrels
@@ -34,6 +36,8 @@ from splade.errors import DataError, SpladeError, nearest
 from splade.progress import progress
 from splade.storage.atomic import replacing, write_json
 from splade.storage.locks import FolderLock
+
+logger = logging.getLogger(__name__)
 
 MSMARCO = "https://msmarco.z22.web.core.windows.net/msmarcoranking/"
 TREC = "https://trec.nist.gov/data/deep/"
@@ -136,7 +140,7 @@ class Layout:
             if source.is_file() and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.rename(target)
-                print(f"moved {source} to {target}", flush=True)
+                logger.info("moved %s to %s", source, target)
 
     def _make(self, name: str, write: Callable[[Path], None]) -> None:
         target = self.folder / name
@@ -145,7 +149,7 @@ class Layout:
         _remove_leftovers(target)
         with replacing(target) as temporary:
             write(temporary)
-        print(f"made {target}", flush=True)
+        logger.info("made %s", target)
 
     def _extract(self, source: str, members: Mapping[str, Path]) -> None:
         """Unpack the members of an archive that are not there yet, in one pass over it."""
@@ -164,7 +168,7 @@ class Layout:
                     _remove_leftovers(target)
                     with replacing(target) as temporary, open(temporary, "wb") as file:
                         shutil.copyfileobj(content, file, CHUNK_BYTES)
-                    print(f"made {target}", flush=True)
+                    logger.info("made %s", target)
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{archive}: not a whole .tar.gz archive ({error}); delete it and start again") from error
         if wanted:
@@ -223,7 +227,7 @@ class Layout:
                     raise DataError(f"{scores}: line {number}: {len(columns)} columns, expected score, score and 3 ids")
                 positive_score, negative_score, query_id, positive, negative = columns
                 texts = queries.text(query_id), collection.text(positive), collection.text(negative)
-                print(*texts, positive_score, negative_score, sep="\t", file=file)
+                file.write("\t".join([*texts, positive_score, negative_score]) + "\n")
 
 
 PARTS: dict[str, Callable[[Layout], None]] = {
@@ -294,17 +298,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if part not in [*PARTS, "all"]:
             parser.error(f"no part '{part}'{nearest(part, PARTS)}; there are {', '.join(PARTS)} and all")
     parts = list(PARTS) if "all" in given.parts else given.parts or ["base"]
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     layout = Layout(given.folder, Downloads(given.folder / "downloads", SOURCES, given.base_url))
     try:
         with FolderLock(given.folder):
             arrange(layout, parts)
     except (SpladeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        report_error(str(error))
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it was", file=sys.stderr)
+        report_error("interrupted; the same command goes on where it was")
         return 130
-    print(f"{', '.join(parts)}: complete in {given.folder.absolute()}")
+    report(f"{', '.join(parts)}: complete in {given.folder.absolute()}")
     return 0
 
 

@@ -5,6 +5,7 @@ after a restart, too, and must notice that the server has another file by then.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import requests
 from splade.errors import DataError
 from splade.storage.atomic import read_json, write_json
 from splade.storage.download import HEADERS, TIMEOUT_SECONDS, receive
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 5
@@ -112,7 +115,7 @@ class Downloads:
                         f"{url}: the download failed ({error}); {size_of(part)} bytes are in {part}. Check the "
                         "connection and run the same command again: it goes on from there."
                     ) from error
-                print(f"{url}: {error}; trying again", flush=True)
+                logger.warning("%s: %s; trying again", url, error)
                 time.sleep(self.wait_seconds * 2 ** (failures - 1))
 
 

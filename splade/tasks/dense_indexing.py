@@ -8,10 +8,10 @@ from splade.config.jobs import Figures
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection
 from splade.encoding.dense_model import DenseModel
-from splade.models.save import MODEL_FOLDER
 from splade.reports.summaries import TaskResult
 from splade.retrieval.dense_index import DenseIndex
 from splade.tasks.evaluation_sets import check_collection
+from splade.tasks.model_loading import trained_or_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,10 @@ def load_dense_model(experiment: Experiment) -> DenseModel:
         ModelError: it cannot be loaded.
     """
     run, dense = experiment.config, experiment.dense
-    if run.pretrained_no_yamlconfig:
-        require(experiment, "init_dict.model_type_or_dir")
-        name, pooling, normalise = str(experiment.init_dict.model_type_or_dir), dense.pooling, dense.normalise
-    else:  # its folder says how it was trained
-        require(experiment, "config.checkpoint_dir")
-        name, pooling, normalise = str(Path(str(run.checkpoint_dir)) / MODEL_FOLDER), None, None
+    pooling, normalise = dense.pooling, dense.normalise
+    if not run.pretrained_no_yamlconfig:  # its folder says how it was trained
+        pooling = normalise = None
+    name = trained_or_named(experiment)
     return DenseModel.load(name, pooling, normalise, run.max_length, run.index_retrieve_batch_size)
 
 

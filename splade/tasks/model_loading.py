@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from splade.config import Experiment
+from splade.config import Experiment, require
 from splade.config.files import read_yaml
 from splade.config.record import CONFIG_FILE
 from splade.encoding.lengths import settle_max_length
@@ -15,6 +15,7 @@ from splade.errors import ConfigError, ModelError
 from splade.evaluation.checks import Finding
 from splade.inverted_index import InvertedIndex
 from splade.models.load import load_for_inference
+from splade.models.save import MODEL_FOLDER
 from splade.retrieval.origin import read_origin
 
 DEFAULT_MODEL = "pkg://cognition/model"
@@ -71,6 +72,19 @@ def load_model_of_index(experiment: Experiment) -> tuple[SparseModel, list[Findi
         raise ModelError(
             f"{error}\n{run.index_dir} was made with this model; if it is elsewhere now, give {how}"
         ) from error
+
+
+def trained_or_named(experiment: Experiment) -> str:
+    """Return config.checkpoint_dir/model, or with config.pretrained_no_yamlconfig the model that `init_dict` names.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    if experiment.config.pretrained_no_yamlconfig:
+        require(experiment, "init_dict.model_type_or_dir")
+        return str(experiment.init_dict.model_type_or_dir)
+    require(experiment, "config.checkpoint_dir")
+    return str(Path(str(experiment.config.checkpoint_dir)) / MODEL_FOLDER)
 
 
 def name_default_model(experiment: Experiment) -> None:

@@ -17,7 +17,6 @@ from splade.errors import ConfigError, DataError
 from splade.evaluation.measures import largest_cut
 from splade.evaluation.protocols import TrecProtocol
 from splade.models.pair_scorer import load_reranker
-from splade.models.save import MODEL_FOLDER
 from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun, evaluate_retriever
 from splade.retrieval.reranked import RerankedRetriever
@@ -25,6 +24,7 @@ from splade.retrieval.stored_results import finished_result, store_result
 from splade.retrieval.stored_run import StoredRun
 from splade.storage.paths import check_folder_name
 from splade.tasks.evaluation_sets import all_findings
+from splade.tasks.model_loading import trained_or_named
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,7 @@ def load_trained_reranker(experiment: Experiment) -> Reranker:
         ConfigError: none is named.
         ModelError: it cannot be loaded.
     """
-    run, init = experiment.config, experiment.init_dict
-    if run.pretrained_no_yamlconfig:
-        require(experiment, "init_dict.model_type_or_dir")
-        name = str(init.model_type_or_dir)
-    else:
-        require(experiment, "config.checkpoint_dir")
-        name = str(Path(str(run.checkpoint_dir)) / MODEL_FOLDER)
-    return open_reranker(experiment, name, run.max_length)
+    return open_reranker(experiment, trained_or_named(experiment), experiment.config.max_length)
 
 
 def open_reranker(experiment: Experiment, name: str, max_length: int | None) -> Reranker:
