@@ -10,15 +10,16 @@ python="${PYTHON:-python3}"
 case "$room" in
     losses) tests="tests/unit/test_losses.py tests/oracle/test_losses_oracle.py tests/unit/test_training_wiring.py" ;;
     evaluation) tests="tests/unit/test_evaluation_*.py tests/unit/test_checks.py tests/oracle/test_evaluation_*.py
-        tests/property/test_evaluation_properties.py tests/attack/test_files_under_attack.py" ;;
-    inverted_index) tests="tests/unit/test_inverted_index.py tests/attack/test_search_wiring.py
+        tests/property/test_evaluation_properties.py tests/attack/test_files_under_attack.py
+        tests/attack/test_json_and_pickles_under_attack.py" ;;
+    inverted_index) tests="tests/unit/test_inverted_index.py tests/attack/test_search_wiring.py tests/attack/test_results_wiring.py
         tests/attack/test_forged_indexes.py tests/attack/test_hostile_vectors.py tests/oracle/test_inverted_index_oracle.py
-        tests/property/test_inverted_index*.py tests/attack/test_writers.py" ;;
-    storage) tests="tests/unit/test_storage_arrays.py tests/attack/test_writers.py
+        tests/property/test_inverted_index*.py tests/attack/test_writers*.py" ;;
+    storage) tests="tests/unit/test_storage_arrays.py tests/attack/test_writers*.py
         tests/attack/test_collections_under_attack.py tests/attack/test_downloads_under_attack.py
         tests/property/test_storage_properties.py" ;;
     encoding) tests="tests/unit/test_encoding.py tests/property/test_encoding_properties.py tests/unit/test_front_door.py
-        tests/attack/test_search_wiring.py" ;;
+        tests/attack/test_search_wiring.py tests/attack/test_results_wiring.py" ;;
     training) tests="tests/unit/test_training*.py tests/attack/test_checkpoints.py tests/unit/test_presets.py
         tests/property/test_training_properties.py" ;;
     datasets) tests="tests/unit/test_datasets_*.py tests/attack/test_files_under_attack.py
