@@ -7,6 +7,7 @@ similar length share a batch, so that little padding is computed; the vectors le
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
+from threading import Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -76,6 +77,16 @@ def encode_batches(
 
         vectors = map_in_threads(encode, batches) if is_small(encoder) else [encode(batch) for batch in batches]
         yield encoder.gather(vectors, np.argsort(order))
+
+
+def one_at_a_time(batches: Iterator[V], lock: Lock) -> Iterator[V]:
+    """Yield what `batches` does; while a group is made, the lock is held."""
+    while True:
+        with lock:
+            vectors = next(batches, None)
+        if vectors is None:
+            return
+        yield vectors
 
 
 def is_small(encoder: object) -> bool:

@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 
 from splade.distributed import pick_device
-from splade.encoding.batching import encode_batches
+from splade.encoding.batching import encode_batches, one_at_a_time
 from splade.encoding.lengths import check_max_length
 from splade.encoding.tokens import Tokenizer
 from splade.evaluation.checks import Finding
@@ -97,12 +97,7 @@ class DenseModel:
         prompt = self.prompts.get(side, "")
         prompted = (prompt + text for text in texts) if prompt else texts
         batches = encode_batches(self.encoder, self.tokenizer, prompted, self.max_length, self.batch_size)
-        while True:
-            with self._lock:
-                vectors = next(batches, None)
-            if vectors is None:
-                return
-            yield vectors
+        return one_at_a_time(batches, self._lock)
 
     def _all(self, groups: Iterator[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.zeros((0, self.dimensions), np.float32), *groups])

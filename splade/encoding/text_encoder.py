@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 import torch
 
-from splade.encoding.batching import encode_batches
+from splade.encoding.batching import encode_batches, one_at_a_time
 from splade.encoding.lengths import check_max_length
 from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
 from splade.errors import DataError
@@ -96,12 +96,7 @@ class TextEncoder:
         batches = encode_batches(
             *(self.encoder, self.tokenizer, prompted, self.max_length, self.batch_size), special_tokens=special
         )
-        while True:
-            with self._lock:
-                vectors = next(batches, None)
-            if vectors is None:
-                return
-            yield vectors
+        return one_at_a_time(batches, self._lock)
 
     def encode_pairs(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], SparseVectors]]:
         """Yield ids and vectors of the next (id, text) pairs, in their order, in constant memory."""

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from omegaconf import OmegaConf
 
@@ -25,6 +26,13 @@ logger = logging.getLogger(__name__)
 
 ORIGIN_FILE, TEXTS_FILE = "origin.json", "texts.jsonl"
 _INTERPOLATION = "${"
+
+
+class Texts(Protocol):
+    """Where the texts of documents are found."""
+
+    def get(self, doc_id: str) -> str | None:
+        """Return the text of a document, or None."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from splade.errors import DataError, SpladeError
 from splade.inspection.matching import matching_tokens, word_spans
 from splade.inverted_index.layout import INDEX_FILE
 from splade.retrieval.collection_index import Index
+from splade.retrieval.origin import Texts
 from splade.retrieval.sparse import Hit, SparseRetriever
 from splade.server.requests import SearchRequest
 from splade.storage.atomic import JsonObject
@@ -23,13 +23,6 @@ from splade.vectors import SparseVectors
 logger = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 700
-
-
-class Texts(Protocol):
-    """Where the texts of documents are found."""
-
-    def get(self, doc_id: str) -> str | None:
-        """Return the text of a document, or None."""
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,14 @@
 """Where a task finds the texts of the documents that a search returns."""
 
 from contextlib import suppress
-from typing import Protocol
 
 from splade.config import Experiment
 from splade.config.command import report
 from splade.datasets.collections import open_collection
 from splade.datasets.text_collection import TextCollection
 from splade.errors import DataError, IndexFileError
-from splade.retrieval.origin import DocumentTexts, read_origin
+from splade.retrieval.origin import DocumentTexts, Texts, read_origin
 from splade.retrieval.sparse import SparseRetriever
-
-
-class Texts(Protocol):
-    """Where the texts of documents are found."""
-
-    def get(self, doc_id: str) -> str | None:
-        """Return the text of a document, or None."""
 
 
 def texts_of_index(experiment: Experiment, retriever: SparseRetriever) -> Texts | None:
