@@ -343,5 +343,14 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded(running):
         _listen("no.such.host.invalid", 0)
 
 
+def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged():
+    with _listen("127.0.0.1", 0) as listening:
+        listening.listen()
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.proto == socket.IPPROTO_TCP  # for which asyncio sets TCP_NODELAY
+
+
 def test_the_page_lies_in_the_package():
     assert {path.name for path in Path(app_module.STATIC).iterdir()} == {"page.html", "page.js", "page.css"}
