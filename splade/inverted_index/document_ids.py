@@ -119,6 +119,17 @@ class DocumentIds:
                 raise DataError(f"document id '{self[i]}' occurs twice, as documents {first} and {i} (counted from 0)")
 
 
+def check_unique_across(parts: Sequence[DocumentIds]) -> None:
+    """Refuse an id that occurs twice in several parts, holding 8 bytes of each id.
+
+    Raises:
+        DataError: naming the id and both positions, counted through all parts.
+    """
+    hashes = np.sort(np.concatenate([part.hashes() for part in parts]))
+    if (hashes[1:] == hashes[:-1]).any():
+        DocumentIds.concatenate(parts).check_unique()
+
+
 @compiled()
 def _fnv1a(text: np.ndarray, ends: np.ndarray) -> np.ndarray:
     hashes = np.empty(len(ends), np.uint64)

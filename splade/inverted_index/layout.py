@@ -20,7 +20,7 @@ import numpy as np
 from splade.storage.arrays import ArrayFile, Layout, open_arrays
 from splade.storage.compiled import compiled
 
-INDEX_FILE = "index.h5"
+INDEX_FILE, SHARDS_FILE = "index.h5", "shards.json"
 WINDOW_BITS = 15
 _INFINITY = np.uint32(0x7F800000)  # its bits
 MAX_DOCS = 1 << (WINDOW_BITS + 16)  # the number of a window has 16 bits
@@ -36,6 +36,16 @@ class PostingLists(NamedTuple):
     block_postings: np.ndarray  # (n_blocks + 1,) int64; the postings of block i, likewise
     block_max: np.ndarray  # (n_blocks,) float32
     term_max: np.ndarray  # (vocab_size,) float32, 0 for a term without postings
+
+
+class TermStatistics(NamedTuple):
+    """What decides the order in which a query's terms are read, and with it the last bit of a score.
+
+    Of the whole collection, also where an index holds a shard of it: so the shards give the scores of one index.
+    """
+
+    largest: np.ndarray  # (vocab_size,) float32: largest impact of each term, 0 for a term without postings
+    counts: np.ndarray  # (vocab_size,) int64: documents that each term occurs in
 
 
 def open_index_file(path: Path, verify: bool = False) -> ArrayFile:

@@ -13,7 +13,14 @@ from splade.errors import DataError, IndexFileError
 from splade.inverted_index.document_ids import DocumentIds
 from splade.inverted_index.kernels.block_kernels import find_posting
 from splade.inverted_index.kernels.search import search_batch
-from splade.inverted_index.layout import INDEX_FILE, WINDOW_BITS, open_index_file, posting_lists
+from splade.inverted_index.layout import (
+    INDEX_FILE,
+    SHARDS_FILE,
+    WINDOW_BITS,
+    TermStatistics,
+    open_index_file,
+    posting_lists,
+)
 from splade.storage.arrays import ArrayFile
 from splade.vectors import SparseVectors
 
@@ -66,6 +73,7 @@ class InvertedIndex:
         self.file = file
         self._ids = DocumentIds(file.arrays["id_text"], file.arrays["id_ends"])
         self._lists = posting_lists(file)
+        self.statistics = TermStatistics(self._lists.term_max, self.posting_counts)
         self.path, self.n_bytes = file.path, file.n_bytes
         self.n_docs, self.n_empty = file.integer("n_docs"), file.integer("n_empty")
         self.n_postings, self.vocab_size = file.integer("n_postings"), file.integer("vocab_size")
@@ -84,8 +92,10 @@ class InvertedIndex:
         path = Path(index_dir)
         if os.path.isdir(path):  # False, too, where there can be none
             if not (path / INDEX_FILE).exists():
-                unfinished = any(path.glob(".build-*"))
+                unfinished = any(path.glob(".build-*")) or any(path.glob(".shards-*"))
                 reason = "an unfinished index; run the same indexing again to complete it" if unfinished else "no index"
+                if (path / SHARDS_FILE).exists():
+                    reason = "an index in shards, which is not changed; index into one file, without config.n_shards"
                 raise IndexFileError(f"{path.absolute()}: holds {reason}")
             path = path / INDEX_FILE
         return cls(open_index_file(path))
@@ -153,7 +163,7 @@ class InvertedIndex:
                 "top_k and n_threads are integers of at least 1, threshold is a number, effort is above 0 and at most"
                 f" 1; given top_k={top_k!r}, n_threads={n_threads!r}, threshold={threshold!r}, effort={effort!r}"
             )
-        highest = queries.weights.astype(np.float64) @ self._lists.term_max[queries.term_ids]
+        highest = queries.weights.astype(np.float64) @ self.statistics.largest[queries.term_ids]
         if highest >= _LARGEST_SCORE:
             raise DataError(
                 f"scores of up to {highest:.2g} could occur, float32 numbers end at {_LARGEST_SCORE:.2g}: the weights"
@@ -246,6 +256,7 @@ class InvertedIndex:
         counts = np.zeros(n_queries, np.int64)
         search_batch(
             self._lists,
+            self.statistics,
             self.n_docs,
             queries.indptr.astype(np.int64),
             queries.term_ids.astype(np.int32),

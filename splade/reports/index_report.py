@@ -8,7 +8,7 @@ import numpy as np
 from splade.datasets.text_collection import CONTENT_MARK
 from splade.errors import BusyError, WriteError, printable
 from splade.evaluation.checks import Finding, warning_messages
-from splade.inverted_index import InvertedIndex
+from splade.inverted_index import InvertedIndex, open_index
 from splade.reports.figures import plot_posting_lengths
 from splade.storage.atomic import write_json
 from splade.storage.locks import FolderLock
@@ -27,7 +27,7 @@ def write_index_report(postings: InvertedIndex, findings: Sequence[Finding] = ()
     folder = postings.path.parent
     try:
         with FolderLock(folder):
-            postings = InvertedIndex.open(folder)  # the report is of the index that is there
+            postings = open_index(folder)  # the report is of the index that is there
             counts = postings.posting_counts
             lengths = {int(term): int(counts[term]) for term in np.flatnonzero(counts)}
             stats = {"L0_d": postings.mean_terms, "warnings": warning_messages(findings)}

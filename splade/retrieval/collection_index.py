@@ -20,7 +20,7 @@ from splade.encoding.batching import WINDOW
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import CollapseError, ConfigError, DataError, IndexFileError
 from splade.evaluation.collapse import every_term_is_active
-from splade.inverted_index import IndexBuilder, InvertedIndex, update_documents
+from splade.inverted_index import IndexBuilder, InvertedIndex, open_index, update_documents
 from splade.models.splade import Splade
 from splade.progress import progress_bar
 from splade.retrieval.origin import note_update, write_origin
@@ -71,7 +71,7 @@ class Index:
         Raises:
             IndexFileError: no index, a damaged one, or one of another model; the message names what differs.
         """
-        postings = InvertedIndex.open(folder)
+        postings = open_index(folder)
         if model is not None:
             check_made_by(postings, model)
         return cls(postings, model)
@@ -139,7 +139,7 @@ class Index:
         """Delete documents, then add others: both or, when killed, none. See `delete` and `add`."""
         gone = [delete] if isinstance(delete, str) else list(delete)
         update_documents(self.folder, gone, () if add is None else self._encoded(add))
-        self.postings = InvertedIndex.open(self.folder)
+        self.postings = open_index(self.folder)
         note_update(self.folder, PairCollection(add) if isinstance(add, list | tuple) else add, self.postings.doc_ids())
 
     def _encoded(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], SparseVectors]]:
@@ -168,18 +168,18 @@ def _build(folder: Path, model: SparseModel, corpus: Iterable[tuple[str, str]], 
     metadata = on_first_process(lambda: index_metadata(model, source))
     if on_first_process(lambda: finished_index(folder, metadata, overwrite)):
         logger.info("%s already holds this index: nothing to do", folder)
-        return Index(InvertedIndex.open(folder), model)
+        return Index(open_index(folder), model)
     builder = IndexBuilder(
         folder, model.vocab_size, metadata, source, rank=rank, world_size=world_size, overwrite=overwrite
     )
     if on_first_process(lambda: finished_index(folder, metadata, overwrite)):  # by who has just released the lock
         builder.cancel()
-        return Index(InvertedIndex.open(folder), model)
+        return Index(open_index(folder), model)
     all_or_none(lambda: _encode_into(builder, model, corpus, share))
     if isinstance(corpus, TextCollection) and corpus.digest() != source:
         raise DataError(f"{corpus.name}: changed while it was indexed; start again once it is complete")
     builder.finish()
-    return Index(InvertedIndex.open(folder), model)
+    return Index(open_index(folder), model)
 
 
 def _content(corpus: TextCollection) -> tuple[str, int]:
@@ -274,7 +274,7 @@ def index_metadata(model: SparseModel, source: str) -> Metadata:
 def finished_index(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
     """Return whether the index of a folder is the one asked for; if not, it may be built."""
     try:
-        index = InvertedIndex.open(folder)
+        index = open_index(folder)
     except IndexFileError:
         return False  # the builder says what is wrong with the folder, if anything is
     there = index.metadata

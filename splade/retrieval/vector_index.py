@@ -7,7 +7,7 @@ from typing import Protocol
 
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError
-from splade.inverted_index import IndexBuilder, InvertedIndex
+from splade.inverted_index import IndexBuilder, InvertedIndex, open_index
 from splade.progress import progress_bar
 from splade.retrieval.collection_index import finished_index, index_metadata
 from splade.retrieval.origin import write_origin
@@ -63,7 +63,7 @@ def index_vectors(
     metadata = index_metadata(model, source) | {"max_length": max_length}
     if finished_index(folder, metadata, overwrite):
         logger.info("%s already holds this index: nothing to do", folder)
-        return InvertedIndex.open(folder)
+        return open_index(folder)
     builder = IndexBuilder(folder, model.vocab_size, metadata, source, overwrite=overwrite)
     done = builder.documents_done
     with progress_bar("indexing", unit="doc", done=done) as bar:
@@ -77,4 +77,4 @@ def index_vectors(
         raise DataError(f"{vectors.name}: changed while it was indexed; start again once it is complete")
     builder.finish()
     write_origin(folder, model, ())
-    return InvertedIndex.open(folder)
+    return open_index(folder)

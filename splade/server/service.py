@@ -12,7 +12,7 @@ from splade.encoding.bag_of_words import bag_of_words
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError, SpladeError
 from splade.inspection.matching import matching_tokens, word_spans
-from splade.inverted_index.layout import INDEX_FILE
+from splade.inverted_index.sharded import index_file
 from splade.retrieval.collection_index import Index
 from splade.retrieval.origin import Texts
 from splade.retrieval.sparse import Hit, SparseRetriever
@@ -137,7 +137,7 @@ class SearchService:
         return _State(SparseRetriever(self.model, Index.open(self.folder, self.model), n_threads=1), made)
 
     def _file_state(self) -> tuple[int, int, int]:
-        state = (self.folder / INDEX_FILE if self.folder.is_dir() else self.folder).stat()
+        state = index_file(self.folder).stat()
         return state.st_ino, state.st_mtime_ns, state.st_size
 
     def _weighted(self, vector: SparseVectors, factors: Mapping[str, float]) -> SparseVectors:

@@ -1,7 +1,7 @@
 """Task: what an index holds, and whether it is undamaged."""
 
 from splade.config import Experiment, require
-from splade.inverted_index import InvertedIndex
+from splade.inverted_index import open_index
 from splade.reports.summaries import TaskResult
 
 
@@ -10,7 +10,7 @@ def index_info(experiment: Experiment) -> TaskResult:
     folder = experiment.index_dir or experiment.config.index_dir
     if folder is None:
         require(experiment, "config.index_dir")
-    postings = InvertedIndex.open(str(folder))
+    postings = open_index(str(folder))
     postings.verify()
     lines = [f"{name}: {value}" for name, value in postings.describe().items()]
     return TaskResult(text="\n".join([*lines, "the checksum is right"]))

@@ -13,7 +13,7 @@ from splade.encoding.lengths import settle_max_length
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, ModelError
 from splade.evaluation.checks import Finding
-from splade.inverted_index import InvertedIndex
+from splade.inverted_index import open_index
 from splade.models.load import load_for_inference
 from splade.models.save import MODEL_FOLDER
 from splade.retrieval.origin import read_origin
@@ -60,7 +60,7 @@ def load_model_of_index(experiment: Experiment) -> tuple[SparseModel, list[Findi
     origin = read_origin(place.parent if place.is_file() else place)
     how = "init_dict.model_type_or_dir=NAME, or config.checkpoint_dir=FOLDER for one that was trained here"
     if origin is None:
-        InvertedIndex.open(str(run.index_dir))
+        open_index(str(run.index_dir))
         raise ConfigError(f"config.index_dir={run.index_dir} does not say which model made it; give {how}")
     made = origin.experiment()
     for full in (*origin.model, "config.max_length"):

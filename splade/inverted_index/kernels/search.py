@@ -30,7 +30,7 @@ from splade.inverted_index.kernels.block_kernels import (
     safe_threshold,
 )
 from splade.inverted_index.kernels.top_k import keep_best, key_score, ranking_key, write_ranking
-from splade.inverted_index.layout import WINDOW_BITS, PostingLists
+from splade.inverted_index.layout import WINDOW_BITS, PostingLists, TermStatistics
 from splade.storage.compiled import compiled
 
 _WINDOW = 1 << WINDOW_BITS
@@ -61,6 +61,7 @@ class Workspace(NamedTuple):
 @compiled()
 def search_batch(
     lists: PostingLists,
+    statistics: TermStatistics,
     n_docs: int,
     indptr: np.ndarray,
     term_ids: np.ndarray,
@@ -75,6 +76,7 @@ def search_batch(
 
     Args:
         lists: the index.
+        statistics: of its terms in the collection of which the index holds all or a shard.
         n_docs: documents in the index.
         indptr: of the queries, as in `SparseVectors`.
         term_ids: of the queries, int32.
@@ -95,7 +97,7 @@ def search_batch(
     )
     for query in range(len(indptr) - 1):
         span = slice(indptr[query], indptr[query + 1])
-        terms, weights = _order_terms(lists, term_ids[span], query_weights[span])
+        terms, weights = _order_terms(lists, statistics, term_ids[span], query_weights[span])
         size, estimate = _search_one(
             lists, n_docs, terms, weights, min_score, effort, top_k, space, np.float32(0), True
         )
@@ -115,14 +117,17 @@ def _list_length(lists: PostingLists, term: int) -> int:
 
 
 @compiled()
-def _order_terms(lists: PostingLists, term_ids: np.ndarray, query_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _order_terms(
+    lists: PostingLists, statistics: TermStatistics, term_ids: np.ndarray, query_weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Order the query's terms by largest contribution per posting, without those that no document has."""
     gains = np.empty(len(term_ids), np.float64)
     n_terms = 0
     for i in range(len(term_ids)):
-        length = _list_length(lists, term_ids[i])
-        gains[i] = -query_weights[i] * lists.term_max[term_ids[i]] / length if length > 0 else 1
-        n_terms += length > 0
+        term = term_ids[i]
+        there = _list_length(lists, term) > 0
+        gains[i] = -query_weights[i] * statistics.largest[term] / statistics.counts[term] if there else 1
+        n_terms += there
     order = np.argsort(gains, kind="mergesort")[:n_terms]
     return term_ids[order].astype(np.int64), query_weights[order]
 
