@@ -26,6 +26,7 @@ POSITIONAL = {
     "index_info": ("index_dir",),
     "adapt": ("data.TRAIN_DATA_DIR", "config.out_dir"),
     "serve": ("config.index_dir",),
+    "prune": ("config.index_dir",),
 }
 """What the arguments of a command stand for that are no `key=value`."""
 

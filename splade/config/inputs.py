@@ -28,9 +28,11 @@ READS: Mapping[str, tuple[str, ...]] = {
     "serve": ("config.index_dir",),
     "update": ("config.index_dir", "add"),
     "compare": ("runs", "qrels"),
+    "prune": ("config.index_dir", *_QUERIES),
 }
 """Task to keys whose files must be there when it starts."""
 
+_VECTORS_INSTEAD = (("index", "data.COLLECTION_PATH"), ("prune", "config.index_dir"))
 _LOADS_A_MODEL = (
     "index",
     "retrieve",
@@ -45,7 +47,7 @@ _LOADS_A_MODEL = (
 )
 # An index may be named by its file.
 _TAKES_A_FILE = [
-    ("index_dir", task) for task in ("search", "serve", "retrieve", "flops", "update", "index_info", "export")
+    ("index_dir", task) for task in ("search", "serve", "retrieve", "flops", "update", "index_info", "export", "prune")
 ]
 
 
@@ -59,7 +61,7 @@ def check_inputs(experiment: Experiment, task: str) -> None:
     """
     trains = task in ("train", "run_all") and not experiment.config.pretrained_no_yamlconfig
     for key in READS.get(task, ()):
-        if key == "data.COLLECTION_PATH" and experiment.data.VECTORS_PATH is not None and task == "index":
+        if experiment.data.VECTORS_PATH is not None and (task, key) in _VECTORS_INSTEAD:
             key = "data.VECTORS_PATH"
         if trains or key not in (*_TRAINING, *_VALIDATION):
             for path in _paths(experiment, key):

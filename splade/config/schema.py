@@ -350,6 +350,12 @@ class Experiment:
     delete: list[str] | None = key(
         "update: documents to delete: [id, id, ...]; a file among them stands for its lines", affects=NOTHING
     )
+    value_to_prune: float | None = key("prune: drop impacts below so many times the mean", affects=NOTHING, above=0)
+    size_to_prune: int | None = key("prune: keep so many largest terms per document", affects=NOTHING, minimum=1)
+    quantile: float | None = key(
+        "prune: drop this share of each term's postings, the smallest", affects=NOTHING, above=0, below=1
+    )
+    longest_list: int | None = key("prune: keep so many largest postings per term", affects=NOTHING, minimum=1)
     quantization_factor_document: int = key(
         "create_anserini: document impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
     )

@@ -35,7 +35,7 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
     terms: list[int] = []
     weights: list[float] = []
     for number, line in iterate_lines(path):
-        doc_id, vector = _entry(decode_json(line, path, number), path, number)
+        doc_id, vector = vector_of(decode_json(line, path, number), path, number)
         try:
             terms += [term_of[token] for token in vector]
         except KeyError as error:
@@ -62,7 +62,12 @@ def write(path: Path, ids: Sequence[str], vectors: SparseVectors, tokens: Sequen
             lines.write(json.dumps({"id": doc_id, "vector": bag}, ensure_ascii=False) + "\n")
 
 
-def _entry(entry: object, path: Path, number: int) -> tuple[str, dict[str, float]]:
+def vector_of(entry: object, path: Path, number: int) -> tuple[str, dict[str, float]]:
+    """Return id and vector that a line of a file holds.
+
+    Raises:
+        DataError: it is no such object.
+    """
     place = f"{path}: line {number}"
     fields = entry if isinstance(entry, dict) else {}
     vector = fields.get("vector")

@@ -72,6 +72,7 @@ class VectorFiles:
     Attributes:
         name: what the user gave.
         manifest: what `splade.encode` wrote of them; None for those of others.
+        files: the files, in their order.
 
     Raises:
         DataError: no such file, no file of a known form, or parts that are missing.
@@ -82,16 +83,16 @@ class VectorFiles:
         self._tokens = tokens
         place = resolve_path(path)
         self.manifest = read_manifest(place) if (place / MANIFEST).is_file() else None
-        self._files = self._found(place)
+        self.files = self._found(place)
 
     def __iter__(self) -> Iterator[Group]:
         """Yield ids with their vectors, some at a time, in the order of the files."""
-        for file in self._files:
+        for file in self.files:
             yield from FORMS[_form(file)].read(file, self._tokens)
 
     def digest(self) -> str:
         """Return name and digest of the files' content."""
-        joined = sha256("".join(map(file_digest, self._files)).encode()).hexdigest()[:32]
+        joined = sha256("".join(map(file_digest, self.files)).encode()).hexdigest()[:32]
         return f"{self.name} {CONTENT_MARK}{joined}"
 
     def _found(self, place: Path) -> list[Path]:
@@ -111,6 +112,18 @@ class VectorFiles:
                 f"{place}: {what}; vectors are .parquet, .npz, .jsonl or .jsonl.gz, in a folder one of these"
             )
         return files
+
+
+def files_of_form(place: Path, form: Form) -> list[Path]:
+    """Return a file of vectors, or those of a folder, all of one form.
+
+    Raises:
+        DataError: there is none, or one of another form.
+    """
+    found = VectorFiles(place, ()).files
+    if {_form(file) for file in found} != {form}:
+        raise DataError(f"{place}: {form} vectors are needed, and these are {_form(found[0])}")
+    return found
 
 
 def read_manifest(folder: Path) -> Manifest:

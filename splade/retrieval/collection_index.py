@@ -21,6 +21,7 @@ from splade.encoding.sparse_model import SparseModel
 from splade.errors import CollapseError, ConfigError, DataError, IndexFileError
 from splade.evaluation.collapse import every_term_is_active
 from splade.inverted_index import IndexBuilder, InvertedIndex, open_index, update_documents
+from splade.inverted_index.prune import was_pruned
 from splade.models.splade import Splade
 from splade.progress import progress_bar
 from splade.retrieval.origin import note_update, write_origin
@@ -282,12 +283,14 @@ def finished_index(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
     if (
         same_source
         and not there.get("updated")
+        and not was_pruned(there)
         and all(there.get(key) == metadata[key] for key in ("fingerprint", "max_length"))
     ):
         return True
     if overwrite:
         return False
     changed = ", changed since by adding or deleting documents" if there.get("updated") else ""
+    changed += ", pruned" if was_pruned(there) else ""
     if " " in str(there.get("source", "")) and CONTENT_MARK not in str(there["source"]):
         changed += " (an earlier version wrote it without reading the whole collection: it may or may not be this one)"
     raise IndexFileError(

@@ -110,6 +110,14 @@ def note_update(folder: Path, added: object, doc_ids: Iterable[str]) -> None:
     _write(folder, Origin(origin.model, origin.max_length, tuple(dict.fromkeys(collections))))
 
 
+def copy_origin(folder: Path, copy: Path) -> None:
+    """Write down of an index that was made of another one what is known of that; texts are not copied."""
+    origin = _read_quietly(folder)
+    if origin is not None:
+        paths = tuple(str((folder / path).absolute()) for path in origin.collections)
+        _write(copy, Origin(origin.model, origin.max_length, paths))
+
+
 class DocumentTexts:
     """The texts of the documents of an index, found by id.
 
