@@ -1,9 +1,25 @@
-"""Keys of the other retrievers beside the sparse one, and of the comparison between them."""
+"""Keys of retrievers: two-step search, those beside the sparse one, and the comparison between them."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from splade.config.declare import BM25, DENSE, FUSION, NOTHING, RERANKING, TRAIN, files_key, key
+from splade.config.declare import BM25, DENSE, FUSION, NOTHING, RERANKING, SEARCH, TRAIN, files_key, key
+
+
+@dataclass
+class TwoStepConfig:
+    """`config.two_step`: an approximate first step finds candidates, their whole vectors score them."""
+
+    candidates: int | None = key(
+        "documents that the first step finds, at least top_k; null: one step", affects=SEARCH, minimum=1
+    )
+    query_terms: int = key("first step: so many largest terms of each query", 10, affects=SEARCH, minimum=1)
+    document_terms: int = key(
+        "first step: so many largest terms of each document, in a second index beside the first",
+        50,
+        affects=SEARCH,
+        minimum=1,
+    )
 
 
 @dataclass

@@ -24,7 +24,7 @@ from splade.config.declare import (
 )
 from splade.config.interop import PushConfig
 from splade.config.middle_training import PretrainConfig
-from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig
+from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig, TwoStepConfig
 from splade.config.serving import ServeConfig
 
 __all__ = ["LARGEST_INT", "Affects", "Bounds", "Experiment"]  # of `declare`, for those who look here for them
@@ -223,6 +223,7 @@ class RunConfig:
     search_effort: float = key(
         "1: exact search; less is faster and may miss documents", 1.0, affects=SEARCH, above=0, maximum=1
     )
+    two_step: TwoStepConfig = field(default_factory=TwoStepConfig)
     n_threads: int = key("search threads; 0: one per core", 0, affects=SEARCH, minimum=0)  # for its times
     eval_metric: list[list[str]] = key("metrics per evaluated data set: [[mrr_10, recall], ...]", [], affects=NOTHING)
     retrieval_name: list[str] = key("names of the evaluated data sets, one per query collection", [], affects=NOTHING)

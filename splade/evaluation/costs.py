@@ -24,6 +24,8 @@ class Costs:
         search_ms_per_query: wall-clock milliseconds of searching, with `n_threads` threads.
         n_threads: search threads.
         top_k: documents asked for per query.
+        search: `approximate` or `two-step`; None: exact, or nobody says.
+        overlap_at_10: share of the exact top 10 that such a search finds (of the top k, where k is less).
         n_empty_queries: queries without any term, for which nothing can be found.
         n_empty_results: queries for which nothing was found.
         pairs_per_query: rows that a reranker read per query: documents, or pairs of them where it compares.
@@ -48,6 +50,8 @@ class Costs:
     search_ms_per_query: float | None = None
     n_threads: int | None = None
     top_k: int | None = None
+    search: str | None = None
+    overlap_at_10: float | None = None
     n_empty_queries: int | None = None
     n_empty_results: int | None = None
     pairs_per_query: float | None = None
@@ -71,6 +75,6 @@ class Costs:
         """
         known = {item.name: record[item.name] for item in fields(cls) if record.get(item.name) is not None}
         for key, value in known.items():
-            if key != "model" and (isinstance(value, bool) or not isinstance(value, Number)):
+            if key not in ("model", "search") and (isinstance(value, bool) or not isinstance(value, Number)):
                 raise DataError(f"{name}: '{key}' must be a number, got {value!r}")
         return cls(**known)  # type: ignore[arg-type]  # checked above

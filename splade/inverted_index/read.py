@@ -152,23 +152,7 @@ class InvertedIndex:
         Raises:
             DataError: wrong vectors, `top_k`, `effort` or `n_threads`.
         """
-        if not isinstance(queries, SparseVectors):
-            raise DataError(f"queries are given as SparseVectors, got {type(queries).__name__}")
-        queries.check(self.vocab_size)
-        counts_given = isinstance(top_k, Integral) and isinstance(n_threads, Integral)
-        numbers_given = isinstance(effort, Real) and isinstance(threshold, Real)
-        right = counts_given and numbers_given and top_k >= 1 and n_threads >= 1 and 0 < effort <= 1
-        if not right or np.isnan(threshold):
-            raise DataError(
-                "top_k and n_threads are integers of at least 1, threshold is a number, effort is above 0 and at most"
-                f" 1; given top_k={top_k!r}, n_threads={n_threads!r}, threshold={threshold!r}, effort={effort!r}"
-            )
-        highest = queries.weights.astype(np.float64) @ self.statistics.largest[queries.term_ids]
-        if highest >= _LARGEST_SCORE:
-            raise DataError(
-                f"scores of up to {highest:.2g} could occur, float32 numbers end at {_LARGEST_SCORE:.2g}: the weights"
-                " of the queries are too large"
-            )
+        self.check_search(queries, top_k, threshold, effort, n_threads)
         top_k = min(int(top_k), self.n_docs)
         size = max(1, min(_BATCH_QUERIES, _BATCH_RESULTS // top_k, -(-len(queries) // n_threads)))
         batches = [queries.rows(i, min(i + size, len(queries))) for i in range(0, len(queries), size)]
@@ -189,6 +173,30 @@ class InvertedIndex:
             np.concatenate([np.zeros(0, np.int32), *docs]),
             np.concatenate([np.zeros(0, np.float32), *scores]),
         )
+
+    def check_search(self, queries: SparseVectors, top_k: int, threshold: float, effort: float, n_threads: int) -> None:
+        """Refuse what `search` cannot do.
+
+        Raises:
+            DataError: wrong vectors, `top_k`, `threshold`, `effort` or `n_threads`.
+        """
+        if not isinstance(queries, SparseVectors):
+            raise DataError(f"queries are given as SparseVectors, got {type(queries).__name__}")
+        queries.check(self.vocab_size)
+        counts_given = isinstance(top_k, Integral) and isinstance(n_threads, Integral)
+        numbers_given = isinstance(effort, Real) and isinstance(threshold, Real)
+        right = counts_given and numbers_given and top_k >= 1 and n_threads >= 1 and 0 < effort <= 1
+        if not right or np.isnan(threshold):
+            raise DataError(
+                "top_k and n_threads are integers of at least 1, threshold is a number, effort is above 0 and at most"
+                f" 1; given top_k={top_k!r}, n_threads={n_threads!r}, threshold={threshold!r}, effort={effort!r}"
+            )
+        highest = queries.weights.astype(np.float64) @ self.statistics.largest[queries.term_ids]
+        if highest >= _LARGEST_SCORE:
+            raise DataError(
+                f"scores of up to {highest:.2g} could occur, float32 numbers end at {_LARGEST_SCORE:.2g}: the weights"
+                " of the queries are too large"
+            )
 
     def vector(self, doc_idx: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the term ids (int32) and weights (float32) of a document.

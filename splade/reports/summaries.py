@@ -18,6 +18,7 @@ COST_COLUMNS = (
     Column("encode ms /query", digits=2),
     Column("search ms /query", digits=2),
     Column("threads"),
+    Column("overlap@10", digits=3),
     Column("pairs /query", digits=0),
     Column("rerank ms /query", digits=1),
     Column("reranker M", digits=1),
@@ -76,6 +77,7 @@ def cost_line(costs: Costs) -> str:
         (_megabytes(costs), "index {:.1f} MB"),
         (encode_ms, "{:.2f} ms encoding per query"),
         (search_ms, f"{{:.2f}} ms search per query{_threads(costs)}"),
+        (costs.overlap_at_10, f"{costs.search} search: overlap@10 with exact search {{:.3f}}"),
         (costs.pairs_per_query, "{:.0f} pairs per query"),
         (costs.reranking_ms_per_query, "{:.1f} ms reranking per query"),
         (_millions(costs.n_parameters), "reranker of {:.1f} M parameters"),
@@ -94,6 +96,7 @@ def cost_figures(costs: Costs) -> dict[str, str]:
         "index, MB": (_megabytes(costs), 2),
         f"encoding, ms per query (mean of {costs.n_queries})": (encode_ms, 2),
         f"search, ms per query{_threads(costs)}": (search_ms, 3),
+        f"{costs.search} search, overlap@10": (costs.overlap_at_10, 3),
         "pairs per query": (costs.pairs_per_query, 1),
         "reranking, ms per query": (costs.reranking_ms_per_query, 2),
         "reranker, M parameters": (_millions(costs.n_parameters), 2),
@@ -135,7 +138,7 @@ def cost_cells(costs: Costs) -> tuple[Cell, ...]:
     """Return the cells under `COST_COLUMNS`."""
     terms = (costs.L0_d, costs.L0_q, costs.flops, _megabytes(costs))
     encode_ms, search_ms = query_times(costs)
-    own = (*terms, encode_ms, search_ms, None if search_ms is None else costs.n_threads)
+    own = (*terms, encode_ms, search_ms, None if search_ms is None else costs.n_threads, costs.overlap_at_10)
     return (*own, costs.pairs_per_query, costs.reranking_ms_per_query, _millions(costs.n_parameters))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from splade.config.schema import RunConfig
 from splade.distributed import available_threads
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError
@@ -16,10 +17,14 @@ from splade.evaluation.costs import Costs
 from splade.evaluation.expected_flops import flops, term_probabilities
 from splade.inspection.explanation import Explanation, explain
 from splade.inverted_index import InvertedIndex, SearchResults
+from splade.inverted_index.two_step import TwoStepIndex
 from splade.progress import progress_bar
 from splade.retrieval.collection_index import Index, check_made_by
 from splade.retrieval.protocol import Ranking, Retriever
 from splade.vectors import SparseVectors
+
+_COMPARED_QUERIES = 50
+"""Queries of `retrieve` from which the overlap of an approximate search with exact search is measured."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class SparseRetriever(Retriever):
         threshold: only documents with a greater score are returned.
         effort: 1 is exact; less is faster and may miss documents (see `InvertedIndex.search`).
         n_threads: threads that share the queries of `retrieve`; 0: one per core.
+        two_step: searched in place of the index's postings; `effort` is then that of its first step.
 
     Raises:
         IndexFileError: another model made the index.
@@ -62,7 +68,13 @@ class SparseRetriever(Retriever):
     """
 
     def __init__(
-        self, model: SparseModel, index: Index, threshold: float = 0.0, effort: float = 1.0, n_threads: int = 0
+        self,
+        model: SparseModel,
+        index: Index,
+        threshold: float = 0.0,
+        effort: float = 1.0,
+        n_threads: int = 0,
+        two_step: TwoStepIndex | None = None,
     ):
         check_made_by(index.postings, model)
         self.model = model
@@ -70,8 +82,23 @@ class SparseRetriever(Retriever):
         self.threshold = threshold
         self.effort = effort
         self.n_threads = available_threads(n_threads)
+        self.two_step = two_step
         self.name = model.name
         self._tally = _Tally(model.vocab_size)
+
+    @classmethod
+    def configured(cls, model: SparseModel, index: Index, run: RunConfig) -> "SparseRetriever":
+        """Make the retriever that a configuration asks for, and the second index of a two-step search if need be.
+
+        Raises:
+            IndexFileError: another model made the index.
+            WriteError: the second index cannot be written beside the first.
+        """
+        two_step, asked = None, run.two_step
+        if asked.candidates is not None:
+            check_made_by(index.postings, model)
+            two_step = TwoStepIndex.beside(index.postings, asked.document_terms, asked.query_terms, asked.candidates)
+        return cls(model, index, run.threshold, run.search_effort, run.n_threads, two_step)
 
     @property
     def tag(self) -> str:
@@ -95,18 +122,21 @@ class SparseRetriever(Retriever):
 
     def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
         """Yield (query_id, {doc_id: score}) for every query, in their order, best document first."""
-        postings, tally = self.index.postings, _Tally(self.model.vocab_size, top_k)
+        postings, tally = self.index.postings, _Tally(self.model.vocab_size, top_k, self.kind_of_search)
         self._tally = tally
         if not queries:
             return
         # Encode and search once, so that compiling and first allocations are in no measured query.
-        self._search(postings, self.model.encode_queries("a first query"), top_k)
+        self._search(self.model.encode_queries("a first query"), top_k)
         query_ids = iter(queries)
         with progress_bar("searching", total=len(queries), unit="query") as bar:
             for vectors in tally.encoded_ahead(self.model.queries.encode_stream(queries.values())):
                 start = time.perf_counter()
-                results = self._search(postings, vectors, top_k)
+                results = self._search(vectors, top_k)
                 tally.search_seconds += time.perf_counter() - start
+                if tally.search is not None:
+                    compared = vectors.rows(0, min(len(vectors), _COMPARED_QUERIES - tally.n_compared))
+                    tally.compare(results, postings.search(compared, min(10, top_k), self.threshold))
                 tally.count(vectors, results)
                 for i, query_id in enumerate(itertools.islice(query_ids, len(vectors))):
                     doc_idx, scores = results.row(i)
@@ -135,16 +165,24 @@ class SparseRetriever(Retriever):
         postings = self.index.postings
         return [*postings.doc_ids(range(min(3, postings.n_docs))), *sorted(postings.known_doc_ids(wanted))]
 
-    def _search(self, postings: InvertedIndex, vectors: SparseVectors, top_k: int) -> SearchResults:
-        return postings.search(vectors, top_k, self.threshold, self.effort, self.n_threads)
+    @property
+    def kind_of_search(self) -> str | None:
+        """`two-step` or `approximate`; None: exact."""
+        return "two-step" if self.two_step is not None else "approximate" if self.effort < 1 else None
+
+    def _search(
+        self, vectors: SparseVectors, top_k: int, effort: float | None = None, n_threads: int | None = None
+    ) -> SearchResults:
+        searched = self.index.postings if self.two_step is None else self.two_step
+        effort, n_threads = self.effort if effort is None else effort, n_threads or self.n_threads
+        return searched.search(vectors, top_k, self.threshold, effort, n_threads)
 
     def hits(
         self, vectors: SparseVectors, top_k: int, effort: float | None = None, n_threads: int = 1
     ) -> list[list[Hit]]:
         """Return the best documents for each of several query vectors; `effort` instead of the retriever's own."""
         postings, tokens = self.index.postings, self.model.tokens
-        effort = self.effort if effort is None else effort
-        results = postings.search(vectors, top_k, self.threshold, effort, n_threads)
+        results = self._search(vectors, top_k, effort, n_threads)
         found = []
         for i, query in enumerate(vectors):
             numbers, scores = (row.tolist() for row in results.row(i))
@@ -160,9 +198,10 @@ class SparseRetriever(Retriever):
 class _Tally:
     """Counts of the queries of one `retrieve`."""
 
-    def __init__(self, vocab_size: int, top_k: int = 0):
+    def __init__(self, vocab_size: int, top_k: int = 0, search: str | None = None):
         self.term_counts = np.zeros(vocab_size, dtype=np.int64)
-        self.top_k = top_k
+        self.top_k, self.search = top_k, search
+        self.n_compared, self._overlaps = 0, 0.0
         self.n_queries = self.n_empty = self.n_without_result = 0
         self.encoding_seconds = self.search_seconds = 0.0
 
@@ -193,6 +232,14 @@ class _Tally:
         self.n_without_result += int((np.diff(results.indptr) == 0).sum())
         self.term_counts += np.bincount(vectors.term_ids, minlength=len(self.term_counts))
 
+    def compare(self, results: SearchResults, exact: SearchResults) -> None:
+        """Compare the first of some results with those of exact search, each of the best ten documents or fewer."""
+        for i in range(len(exact)):
+            best = exact.row(i)[0]
+            found = np.isin(best, results.row(i)[0][: len(best)]).sum()
+            self._overlaps += found / len(best) if len(best) else 1.0
+        self.n_compared += len(exact)
+
     def add_to(self, costs: Costs, p_doc: np.ndarray, n_threads: int) -> Costs:
         """Return the costs with those of the queries."""
         n = self.n_queries
@@ -205,6 +252,8 @@ class _Tally:
             search_ms_per_query=1e3 * self.search_seconds / n,
             n_threads=n_threads,
             top_k=self.top_k,
+            search=self.search,
+            overlap_at_10=self._overlaps / self.n_compared if self.n_compared else None,
             n_empty_queries=self.n_empty,
             n_empty_results=self.n_without_result,
         )

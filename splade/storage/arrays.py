@@ -46,9 +46,13 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An opened file: attributes, and read-only arrays that the operating system loads when they are touched."""
+    """An opened file: attributes, and read-only arrays that the operating system loads when they are touched.
+
+    Its `seal`, length and checksum, tells it from a file of any other content.
+    """
 
     path: Path
+    seal: str
     attributes: Mapping[str, object]
     arrays: Arrays
     begins: dict[str, int]
@@ -221,7 +225,8 @@ def _map_arrays(stream: io.FileIO, path: Path, layout: Layout) -> ArrayFile:
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise IndexFileError(f"{path}: its HDF5 structure cannot be read ({error}); build it again") from error
     data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    file = ArrayFile(path, attributes, {}, {}, len(data))
+    seal = data[:_SEAL_BYTES].rstrip(b"\0").decode("ascii", "replace").splitlines()[-1]
+    file = ArrayFile(path, seal, attributes, {}, {}, len(data))
     if attributes.get(_KIND) != layout.kind:
         raise IndexFileError(f"{path}: holds a {attributes.get(_KIND)}, not a {layout.kind}")
     for name, expected in layout.dtypes.items():

@@ -55,4 +55,4 @@ def open_retriever(experiment: Experiment) -> tuple[Retriever, list[Finding]]:
         return DenseRetriever(dense, found, experiment.dense.engine, run.n_threads), list(dense.findings)
     model, findings = load_model_of_index(experiment)
     index = Index.open(str(run.index_dir), model)
-    return SparseRetriever(model, index, run.threshold, run.search_effort, run.n_threads), findings
+    return SparseRetriever.configured(model, index, run), findings

@@ -33,9 +33,7 @@ def search(experiment: Experiment) -> TaskResult:
     require(experiment, "config.index_dir")
     run, query = experiment.config, experiment.query
     model, _ = load_model_of_index(experiment)
-    retriever = SparseRetriever(
-        model, Index.open(Path(str(run.index_dir)), model), run.threshold, run.search_effort, run.n_threads
-    )
+    retriever = SparseRetriever.configured(model, Index.open(Path(str(run.index_dir)), model), run)
     texts = texts_of_index(experiment, retriever)
     top_k = SHOWN if run.top_k == type(run)().top_k else run.top_k
     retriever.search("a first query", top_k)  # compiling and first allocations are in no measured query

@@ -92,7 +92,7 @@ class SparseSystem(System):
         findings += check_index(index.postings)
         if process_rank() == 0:
             write_index_report(index.postings, findings)
-        retriever = SparseRetriever(self._model, index, run.threshold, run.search_effort, run.n_threads)
+        retriever = SparseRetriever.configured(self._model, index, run)
         return retriever, findings
 
 

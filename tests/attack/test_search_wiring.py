@@ -234,7 +234,7 @@ class TestSearchSettings:
         splade.Index.build(tmp_path / "index", splade.load(FOLDER), PAIRS)
         (tmp_path / "queries.tsv").write_text("".join(f"{name}\t{text}\n" for name, text in QUERIES.items()))
         retrieve(experiment(tmp_path, *SETTINGS, f"data.Q_COLLECTION_PATH=[{tmp_path / 'queries.tsv'}]"))
-        assert given and set(given) == {(7, 0.25, 0.5, 3)}
+        assert set(given) == {(7, 0.25, 0.5, 3), (7, 0.25, 1.0, 1)}  # and exact, to compare
         run = json.loads((tmp_path / "out" / "x" / "run.json").read_text())
         assert all(len(ranking) <= 7 and min(ranking.values()) > 0.25 for ranking in run.values() if ranking)
 
@@ -242,14 +242,19 @@ class TestSearchSettings:
         given = spy_on_search(monkeypatch)
         write_beir(tmp_path / "data" / "x")
         beir_eval(beir_experiment(tmp_path, "config.threshold=0.25", "config.search_effort=0.5", "config.n_threads=3"))
-        assert given and set(given) == {(1000, 0.25, 0.5, 3)}
+        assert set(given) == {(1000, 0.25, 0.5, 3), (10, 0.25, 1.0, 1)}  # and exact, to compare
 
     def test_results_with_other_settings_are_not_reused(self, tmp_path):
         write_beir(tmp_path / "data" / "x")
         first = beir_eval(beir_experiment(tmp_path))
         assert "evaluated earlier" not in first.summary()
         assert "evaluated earlier" in beir_eval(beir_experiment(tmp_path)).summary()
-        for other in ("config.threshold=2", "config.search_effort=0.9", "config.top_k=200", "config.n_threads=3"):
+        for other in (
+            "config.threshold=2",
+            "config.search_effort=0.9",
+            "config.top_k=200",
+            "config.two_step.candidates=5",
+        ):
             assert "evaluated earlier" not in beir_eval(beir_experiment(tmp_path, other)).summary(), other
         (tmp_path / "out" / "beir" / "x" / "run.json").unlink()
         assert "evaluated earlier" not in beir_eval(beir_experiment(tmp_path, other)).summary()

@@ -1,0 +1,170 @@
+"""The vectors of an index once more, document by document: what scores a few documents exactly, and quickly.
+
+Of a document, an inverted index only knows in which posting lists to look. Here its terms and impacts lie side by side,
+8 bytes each, so scoring it costs one cache miss and not one for each term of the query.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from splade.inverted_index.kernels.top_k import keep_best, ranking_key, write_ranking
+from splade.inverted_index.layout import WINDOW_BITS, ascends, check_lengths, posting_lists
+from splade.inverted_index.read import InvertedIndex, SearchResults
+from splade.progress import progress_bar
+from splade.storage.arrays import ArrayFile, Layout, array_writer, open_arrays
+from splade.storage.compiled import compiled
+from splade.vectors import SparseVectors
+
+
+class DocumentVectors:
+    """The vectors of all documents of an index, in a file of their own.
+
+    Attributes:
+        made_of: seal of the index file that they were read from.
+    """
+
+    def __init__(self, file: ArrayFile):
+        self.made_of = file.text("made_of")
+        self.n_bytes = file.n_bytes
+        self._starts, self._term_ids, self._impacts = (file.arrays[name] for name in ("starts", "term_ids", "impacts"))
+        self._vocab_size = file.integer("vocab_size")
+
+    @classmethod
+    def open(cls, path: Path) -> "DocumentVectors":
+        """Map the file.
+
+        Raises:
+            IndexFileError: it is missing, foreign or damaged.
+        """
+        return cls(open_arrays(path, _LAYOUT))
+
+    @classmethod
+    def write(cls, index: InvertedIndex, path: Path) -> "DocumentVectors":
+        """Write the vectors of an index, one window of documents in memory at a time, and open them."""
+        lists, lengths = posting_lists(index.file), index.file.arrays["doc_lengths"]
+        starts = np.zeros(index.n_docs + 1, np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        attributes: dict[str, int | str] = {
+            "n_docs": index.n_docs,
+            "vocab_size": index.vocab_size,
+            "made_of": index.file.seal,
+        }
+        blocks = np.argsort(lists.block_windows, kind="stable")  # those of one window stay in the order of their terms
+        terms = np.repeat(np.arange(index.vocab_size, dtype=np.int32), np.diff(lists.term_blocks))[blocks]
+        firsts = range(0, index.n_docs, 1 << WINDOW_BITS)
+        ends = np.searchsorted(lists.block_windows[blocks], np.arange(len(firsts)), "right")
+        with (
+            array_writer(path, _LAYOUT, attributes) as file,
+            progress_bar("vectors by document", total=index.n_docs, unit="doc") as bar,
+        ):
+            file.write("starts", starts)
+            file.create("term_ids", index.n_postings)
+            file.create("impacts", index.n_postings)
+            for first, begin, end in zip(firsts, [0, *ends[:-1]], ends, strict=True):
+                last = min(index.n_docs, first + (1 << WINDOW_BITS))
+                begins = lists.block_postings[blocks[begin:end]], lists.block_postings[blocks[begin:end] + 1]
+                term_ids, impacts = _by_document(
+                    lists.offsets, lists.impacts, *begins, terms[begin:end], starts[first : last + 1]
+                )
+                file.append("term_ids", term_ids)
+                file.append("impacts", impacts)
+                bar.update(last - first)
+        return cls.open(path)
+
+    def rows(self, start: int, stop: int) -> SparseVectors:
+        """Return the vectors of documents `start` to `stop` (exclusive)."""
+        whole = SparseVectors(self._starts, self._term_ids, self._impacts, self._vocab_size)
+        return whole.rows(start, stop)
+
+    def rescore(self, queries: SparseVectors, candidates: SearchResults, top_k: int, threshold: float) -> SearchResults:
+        """Return of each query's candidates the `top_k` with the highest dot products above a threshold.
+
+        Products are summed up in float32 in the order of the terms, so a score may differ from that of
+        `InvertedIndex.search` by rounding.
+        """
+        n_queries = len(queries)
+        docs, scores = np.empty((n_queries, top_k), np.int32), np.empty((n_queries, top_k), np.float32)
+        counts = np.zeros(n_queries, np.int64)
+        _rescore(
+            *(self._starts, self._term_ids, self._impacts),
+            *(queries.indptr, queries.term_ids, queries.weights.astype(np.float32)),
+            *(candidates.indptr, candidates.doc_idx),
+            np.zeros(self._vocab_size, np.float32),
+            np.float32(threshold),
+            *(docs, scores, counts),
+        )
+        kept = np.arange(top_k) < counts[:, None]
+        return SearchResults(np.concatenate(([0], np.cumsum(counts))), docs[kept], scores[kept])
+
+
+def _check_vectors(file: ArrayFile) -> None:
+    """Refuse content that cannot be: compiled loops would follow a wrong position out of the memory."""
+    starts, term_ids, impacts = (file.arrays[name] for name in ("starts", "term_ids", "impacts"))
+    check_lengths(file, {"starts": file.integer("n_docs") + 1, "impacts": len(term_ids)})
+    if not ascends(starts, 0, len(term_ids)):
+        file.refuse("'starts' points outside")
+    if len(term_ids) and not (term_ids.min() >= 0 and term_ids.max() < file.integer("vocab_size")):
+        file.refuse("'term_ids' holds a term outside the vocabulary")
+    if len(impacts) and not (impacts.min() > 0 and impacts.max() < np.inf):  # written so that NaN is refused too
+        file.refuse("'impacts' holds a number that is not finite and positive")
+
+
+_LAYOUT = Layout("document vectors", {"starts": "<i8", "term_ids": "<i4", "impacts": "<f4"}, _check_vectors)
+
+
+@compiled()
+def _by_document(
+    offsets: np.ndarray,
+    impacts: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    terms: np.ndarray,
+    starts: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the term ids and impacts of a window's documents, which begin at `starts`, from its posting blocks."""
+    places = starts - starts[0]
+    by_doc, impacts_by_doc = np.empty(places[-1], np.int32), np.empty(places[-1], np.float32)
+    for block in range(len(begins)):
+        for posting in range(begins[block], ends[block]):
+            place = places[offsets[posting]]
+            by_doc[place] = terms[block]
+            impacts_by_doc[place] = impacts[posting]
+            places[offsets[posting]] = place + 1
+    return by_doc, impacts_by_doc
+
+
+@compiled()
+def _rescore(
+    starts: np.ndarray,
+    term_ids: np.ndarray,
+    impacts: np.ndarray,
+    indptr: np.ndarray,
+    query_terms: np.ndarray,
+    query_weights: np.ndarray,
+    candidate_indptr: np.ndarray,
+    candidates: np.ndarray,
+    of_term: np.ndarray,
+    threshold: np.float32,
+    doc_idx: np.ndarray,
+    scores: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Fill in the rankings, as `search_batch` does; `of_term` are (vocab_size,) zeros."""
+    top_k, keys = doc_idx.shape[1], np.empty(len(candidates), np.uint64)
+    for query in range(len(indptr) - 1):
+        span = slice(indptr[query], indptr[query + 1])
+        for entry in range(span.start, span.stop):
+            of_term[query_terms[entry]] = query_weights[entry]
+        size = 0
+        for i in range(candidate_indptr[query], candidate_indptr[query + 1]):
+            doc, score = candidates[i], np.float32(0)
+            for entry in range(starts[doc], starts[doc + 1]):
+                score += of_term[term_ids[entry]] * impacts[entry]
+            if score > threshold:
+                keys[size] = ranking_key(score, doc)
+                size += 1
+        for entry in range(span.start, span.stop):
+            of_term[query_terms[entry]] = 0
+        counts[query] = keep_best(keys, size, top_k)
+        write_ranking(keys[: counts[query]], doc_idx[query], scores[query])
