@@ -27,6 +27,7 @@ POSITIONAL = {
     "adapt": ("data.TRAIN_DATA_DIR", "config.out_dir"),
     "serve": ("config.index_dir",),
     "prune": ("config.index_dir",),
+    "explain": ("explain.text",),
 }
 """What the arguments of a command stand for that are no `key=value`."""
 

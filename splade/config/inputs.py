@@ -26,6 +26,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "create_anserini": ("data.COLLECTION_PATH", "data.Q_COLLECTION_PATH"),
     "search": ("config.index_dir",),
     "serve": ("config.index_dir",),
+    "explain": ("config.index_dir", "explain.file", "explain.run"),
     "update": ("config.index_dir", "add"),
     "compare": ("runs", "qrels"),
     "prune": ("config.index_dir", *_QUERIES),
@@ -41,13 +42,15 @@ _LOADS_A_MODEL = (
     "beir_eval",
     "search",
     "serve",
+    "explain",
     "push",
     "export",
     "encode",
 )
 # An index may be named by its file.
 _TAKES_A_FILE = [
-    ("index_dir", task) for task in ("search", "serve", "retrieve", "flops", "update", "index_info", "export", "prune")
+    ("index_dir", task)
+    for task in ("search", "serve", "explain", "retrieve", "flops", "update", "index_info", "export", "prune")
 ]
 
 

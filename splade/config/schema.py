@@ -22,6 +22,7 @@ from splade.config.declare import (
     files_key,
     key,
 )
+from splade.config.inspecting import ExplainConfig
 from splade.config.interop import PushConfig
 from splade.config.middle_training import PretrainConfig
 from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig, TwoStepConfig
@@ -329,6 +330,7 @@ class Experiment:
     compare: CompareConfig = field(default_factory=CompareConfig)
     push: PushConfig = field(default_factory=PushConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
     retriever: str = key(
         "beir_eval: sparse, bm25, dense, fuse, rerank, or package.module:Class, a Retriever made with the corpus",
         "sparse",
@@ -346,7 +348,9 @@ class Experiment:
     target: Literal["onnx", "parquet", "npz", "jsonl"] | None = key(
         "export: onnx; encode: parquet (also null), npz or jsonl", affects=NOTHING
     )
-    query: str | None = key("search: one query; null: a prompt", affects=NOTHING)
+    query: str | None = key(
+        "search: one query; null: a prompt; explain: what documents are scored for", affects=NOTHING
+    )
     add: str | None = key("update: collection of documents to add", affects=NOTHING, names_files=True)
     delete: list[str] | None = key(
         "update: documents to delete: [id, id, ...]; a file among them stands for its lines", affects=NOTHING

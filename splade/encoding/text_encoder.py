@@ -90,6 +90,20 @@ class TextEncoder:
         with self._lock, one_thread() if little else nullcontext():
             return self.encoder.encode(input_ids, torch.ones_like(input_ids))
 
+    def token_weights(self, text: str, term_ids: np.ndarray) -> tuple[list[str], np.ndarray | None]:
+        """Return the tokens that the model reads of a text, and what each gives to some terms, before pooling.
+
+        Returns:
+            The tokens, prompt and special tokens included; (n_tokens, n_terms) float32, or None where the encoder
+            cannot tell.
+        """
+        token_ids = self._token_ids(self._prompted(text))
+        with self._lock:
+            weights = self.encoder.token_weights(
+                torch.tensor(token_ids, dtype=torch.int64), torch.from_numpy(term_ids.astype(np.int64))
+            )
+        return list(self.tokenizer.convert_ids_to_tokens(token_ids)), None if weights is None else weights.numpy()
+
     def encode_stream(self, texts: Iterable[str]) -> Iterator[SparseVectors]:
         """Yield the vectors of the next texts, in their order, in constant memory."""
         prompted, special = map(self._prompted, texts), self.settings.special_tokens

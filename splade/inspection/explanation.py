@@ -11,12 +11,43 @@ SparseVector = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
+class InputToken:
+    """A token of a text that gave a term its weight, or most of it.
+
+    Attributes:
+        token: as the tokenizer names it.
+        position: among the tokens that the model reads, from 0; special tokens and a prompt count.
+        weight: what it gave.
+    """
+
+    token: str
+    position: int
+    weight: float
+
+    def __str__(self) -> str:
+        return f"{self.token}@{self.position}"
+
+
+Sources = Sequence[InputToken | None]
+
+
+@dataclass(frozen=True)
 class Contribution:
-    """What one term adds to a score: `query_weight * doc_weight`."""
+    """What one term adds to a score: `query_weight * doc_weight`.
+
+    Attributes:
+        token: the term.
+        query_weight: its weight in the query.
+        doc_weight: its weight in the document.
+        query_from: the token of the query that gave the weight, where that is known.
+        doc_from: the same of the document.
+    """
 
     token: str
     query_weight: float
     doc_weight: float
+    query_from: InputToken | None = None
+    doc_from: InputToken | None = None
 
     @property
     def score(self) -> float:
@@ -50,13 +81,14 @@ class Explanation:
         """Return a text with the `top` terms of each kind, about 80 columns wide."""
         plural = "" if len(self.contributions) == 1 else "s"
         lines = [f"score {self.score:.4f} from {len(self.contributions)} shared term{plural}"]
+        sourced = any(part.query_from or part.doc_from for part in self.contributions)
         if self.contributions:
-            lines.append("   share     score   query  document  term")
+            heading = "   share     score   query  document  term"
+            lines.append(f"{heading:<60}query token   document token" if sourced else heading)
         for part in self.contributions[:top]:
             share = part.score / self.score
-            lines.append(
-                f"  {share:6.1%}  {part.score:8.4f}  {part.query_weight:6.2f}  {part.doc_weight:8.2f}  {part.token}"
-            )
+            line = f"  {share:6.1%}  {part.score:8.4f}  {part.query_weight:6.2f}  {part.doc_weight:8.2f}  {part.token}"
+            lines.append(f"{line:<60}{part.query_from or '-'!s:<14}{part.doc_from or '-'}" if sourced else line)
         if len(self.contributions) > top:
             rest = sum(part.score for part in self.contributions[top:])
             lines.append(f"  {rest / self.score:6.1%}  {rest:8.4f}  from {len(self.contributions) - top} further terms")
@@ -70,13 +102,21 @@ class Explanation:
         return self.render()
 
 
-def explain(query: SparseVector, document: SparseVector, tokens: Sequence[str]) -> Explanation:
+def explain(
+    query: SparseVector,
+    document: SparseVector,
+    tokens: Sequence[str],
+    query_sources: Sources | None = None,
+    doc_sources: Sources | None = None,
+) -> Explanation:
     """Split a score into its terms.
 
     Args:
         query: (term_ids, weights), each term once, as `SparseVectors.row` returns it.
         document: the same for the document.
         tokens: the vocabulary of both.
+        query_sources: for each term of the query the token that gave its weight; None: not known.
+        doc_sources: the same for the document.
 
     Raises:
         DataError: a term lies outside the vocabulary.
@@ -86,7 +126,13 @@ def explain(query: SparseVector, document: SparseVector, tokens: Sequence[str]) 
     check_vocabulary(doc_terms, tokens)
     shared, in_query, in_document = np.intersect1d(query_terms, doc_terms, assume_unique=True, return_indices=True)
     parts = [
-        Contribution(tokens[int(term)], float(query_weights[i]), float(doc_weights[j]))
+        Contribution(
+            tokens[int(term)],
+            float(query_weights[i]),
+            float(doc_weights[j]),
+            None if query_sources is None else query_sources[i],
+            None if doc_sources is None else doc_sources[j],
+        )
         for term, i, j in zip(shared, in_query, in_document, strict=True)
     ]
     parts.sort(key=lambda part: -part.score)

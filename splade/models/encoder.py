@@ -62,6 +62,18 @@ class SparseEncoder(nn.Module, ABC):
             ModelError: a weight is not a finite number.
         """
 
+    def token_weights(self, input_ids: Tensor, term_ids: Tensor) -> Tensor | None:
+        """Return what each token of one text gives to some terms, before pooling; None: this encoder cannot tell.
+
+        Args:
+            input_ids: (length,) token ids of the text.
+            term_ids: (n,) int64 terms.
+
+        Returns:
+            (length, n) float32 on the CPU. Pooled over tokens, they are the weights of the terms.
+        """
+        return None
+
     def gather(self, parts: Sequence[SparseVectors], order: np.ndarray) -> SparseVectors:
         """Return the rows of several batches in an order."""
         return SparseVectors.concatenate(list(parts), self.vocab_size).take(order)

@@ -128,6 +128,28 @@ class MaskedLMEncoder(SparseEncoder):
             rows = pooled_blocks(hidden, given.pooled, weight, bias, self.agg, sparse, int8_filter, self.activation)
         return SparseVectors.concatenate(rows, self.vocab_size)
 
+    @torch.inference_mode()
+    def token_weights(self, input_ids: Tensor, term_ids: Tensor) -> Tensor:
+        """Return the (length, n) float32 weights that each token of one text gives to some terms, before pooling."""
+        device = next(self.model.parameters()).device
+        row, term_ids = input_ids.to(device).unsqueeze(0), term_ids.to(device)
+        autocast = torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None)
+        with _evaluating(self), autocast:
+            given = self._model_inputs(row, torch.ones_like(row))
+            if self._decoder is None:
+                logits = self.model(input_ids=given.input_ids, attention_mask=given.attention_mask).logits[
+                    0, :, term_ids
+                ]
+            else:
+                hidden = self._decoder.inputs(self.model, given.input_ids, given.attention_mask)[0]
+                weight, bias = self._decoder.parameters(self.model)
+                logits = hidden @ weight[term_ids].t()
+                logits = logits if bias is None else logits + bias[term_ids]
+        weights = torch.log1p(torch.relu(logits.float())) * given.pooled[0].unsqueeze(1)
+        if self.activation == "log1p_relu":
+            weights = torch.log1p(weights)
+        return weights[-len(input_ids) :].cpu()  # of a text that is read twice, its second copy
+
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off, and forget what was derived from the weights before they change."""
         if mode:

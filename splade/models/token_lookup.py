@@ -91,6 +91,11 @@ class TokenLookupEncoder(SparseEncoder):
         terms, weights = terms[kept], weights[kept]
         return SparseVectors(np.array([0, len(terms)], dtype=np.int64), terms, weights, self.vocab_size)
 
+    @torch.inference_mode()
+    def token_weights(self, input_ids: Tensor, term_ids: Tensor) -> Tensor:
+        """Return (length, n) float32: a token gives its weight to its own term, and nothing to the others."""
+        return (input_ids.unsqueeze(1) == term_ids).float() * self.table().cpu()[term_ids]
+
     def _numpy_table(self) -> np.ndarray:
         """Return `table`, made anew only when a parameter has changed or moved."""
         made_from = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
