@@ -2,6 +2,6 @@
 
 from splade.config.command import compose_experiment, run_task
 from splade.config.schema import Experiment
-from splade.config.validate import require, to_experiment
+from splade.config.validate import check_monitored, require, to_experiment
 
-__all__ = ["Experiment", "compose_experiment", "require", "run_task", "to_experiment"]
+__all__ = ["Experiment", "check_monitored", "compose_experiment", "require", "run_task", "to_experiment"]

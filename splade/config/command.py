@@ -152,6 +152,7 @@ class TaskJobs:
             figures = tuple(self._run(experiment).figures())
         if process_rank() == 0:
             error = str(self.errors[-1]) if len(self.errors) > n_errors else None
+            report("" if error is None else f"failed: {error.removeprefix(f'job {title}: ')}")
             self.sweep.note(experiment, swept, error, figures)
         return next((value for one in figures for value in one.metrics.values()), None)
 
@@ -168,6 +169,7 @@ class TaskJobs:
         if self.on_own_data and self.sweep.task in ("train", "run_all"):
             logger.info("no configuration is named: the settings are those for one's own data, conf/own_data.yaml")
         check_inputs(experiment, self.sweep.task)
+        importlib.import_module("splade.tasks.first_look").first_look(experiment, self.sweep.task)
         result = run_shared(self.task_module, experiment)
         report(result.summary())
         return result

@@ -54,8 +54,14 @@ def _alternatives(experiment: Experiment, given: frozenset[str]) -> Iterator[str
 
 
 def _own_queries(experiment: Experiment, given: frozenset[str]) -> Iterator[str]:
-    """Name the sets of queries after their files, and evaluate the usual metrics, where nothing says otherwise."""
+    """Name the sets of queries after their files, and evaluate the usual metrics, where nothing else fits them."""
     run, data = experiment.config, experiment.data
+    for key, paths, name in (
+        ("data.Q_COLLECTION_PATH", data.Q_COLLECTION_PATH, "retrieval_name"),
+        ("data.EVAL_QREL_PATH", data.EVAL_QREL_PATH, "eval_metric"),
+    ):
+        if key in given and f"config.{name}" not in given and len(getattr(run, name)) != len(paths):
+            setattr(run, name, [])  # those are of the configuration's own sets
     if "data.Q_COLLECTION_PATH" in given and not run.retrieval_name:
         names = [_name_of(path) for path in data.Q_COLLECTION_PATH]
         if len(set(names)) == len(names) and all(names):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from splade.config.schema import Experiment
+from splade.config.validate import require
 from splade.errors import ConfigError, DataError, ModelError, nearest
 from splade.storage.paths import IR_DATASETS_SCHEME, PACKAGE_SCHEME, one_folder_off, resolve_path
 
@@ -30,8 +31,26 @@ READS: Mapping[str, tuple[str, ...]] = {
     "update": ("config.index_dir", "add"),
     "compare": ("runs", "qrels"),
     "prune": ("config.index_dir", *_QUERIES),
+    "fuse": ("runs", "qrels"),
 }
 """Task to keys whose files must be there when it starts."""
+
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "train": ("config.checkpoint_dir", "data.TRAIN.DATASET_PATH"),
+    "index": ("config.index_dir", "data.COLLECTION_PATH"),
+    "encode": ("config.out_dir", "data.COLLECTION_PATH"),
+    "retrieve": ("config.index_dir", "config.out_dir", "data.Q_COLLECTION_PATH", "config.retrieval_name"),
+    "evaluate": ("config.out_dir", "config.retrieval_name", "data.EVAL_QREL_PATH", "config.eval_metric"),
+    "flops": ("config.index_dir", "config.out_dir", "data.flops_queries"),
+    "run_all": ("config.index_dir", "config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH"),
+    "create_anserini": ("config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH"),
+    "beir_eval": ("beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir"),
+    "search": ("config.index_dir",),
+    "compare": ("runs", "config.out_dir"),
+    "fuse": ("runs", "config.out_dir"),
+    "rerank": ("config.out_dir", "data.path_run", "data.document_dir", "data.query_dir"),
+}
+"""Task to keys that must have a value."""
 
 _VECTORS_INSTEAD = (("index", "data.COLLECTION_PATH"), ("prune", "config.index_dir"))
 _LOADS_A_MODEL = (
@@ -60,17 +79,12 @@ def check_inputs(experiment: Experiment, task: str) -> None:
     Raises:
         DataError: one is not; the message gives the absolute path and what is near it.
         ModelError: a model's folder is not.
-        ConfigError: a file is given where a folder is needed.
+        ConfigError: a key has no value, or a file is given where a folder is needed.
     """
-    trains = task in ("train", "run_all") and not experiment.config.pretrained_no_yamlconfig
-    for key in READS.get(task, ()):
-        if experiment.data.VECTORS_PATH is not None and (task, key) in _VECTORS_INSTEAD:
-            key = "data.VECTORS_PATH"
-        if trains or key not in (*_TRAINING, *_VALIDATION):
-            for path in _paths(experiment, key):
-                if not path.startswith(IR_DATASETS_SCHEME):
-                    _check_path(path, key)
-    run = experiment.config
+    for key, path in named_files(experiment, task):
+        if not path.startswith(IR_DATASETS_SCHEME):
+            _check_path(path, key)
+    run, trains = experiment.config, trains_model(experiment, task)
     for name in ("checkpoint_dir", "index_dir", "out_dir"):
         folder = getattr(run, name)
         if folder is not None and Path(folder).expanduser().is_file() and (name, task) not in _TAKES_A_FILE:
@@ -81,6 +95,31 @@ def check_inputs(experiment: Experiment, task: str) -> None:
         for model in (experiment.init_dict.model_type_or_dir, experiment.init_dict.model_type_or_dir_q):
             if model is not None:
                 check_model_name(model)
+    require_all(experiment, task)
+
+
+def require_all(experiment: Experiment, task: str) -> None:
+    """Raise a ConfigError that names the keys without a value that a task cannot do without."""
+    keys = list(REQUIRED.get(task, ()))
+    if task == "index" and experiment.data.VECTORS_PATH is not None:
+        keys.remove("data.COLLECTION_PATH")
+    require(experiment, *keys)
+
+
+def trains_model(experiment: Experiment, task: str) -> bool:
+    """Return whether a task trains an encoder on `data.TRAIN`."""
+    run = experiment.config
+    return task in ("train", "run_all") and not run.pretrained_no_yamlconfig and run.regularizer != "eval_only"
+
+
+def named_files(experiment: Experiment, task: str) -> Iterator[tuple[str, str]]:
+    """Yield (key, path) of the files and folders that a task reads."""
+    trains = trains_model(experiment, task)
+    for key in READS.get(task, ()):
+        if experiment.data.VECTORS_PATH is not None and (task, key) in _VECTORS_INSTEAD:
+            key = "data.VECTORS_PATH"
+        if trains or key not in (*_TRAINING, *_VALIDATION):
+            yield from ((key, path) for path in _paths(experiment, key))
 
 
 def check_checkpoint_folder(folder: Path) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SectionType = TypeVar("SectionType", bound="DataclassInstance")
+_WHAT_MEASURES = (
+    "data.VALIDATION_SIZE_FOR_LOSS measures the loss, data.VALIDATION_FULL_RANKING what config.validation_metrics names"
+)
 
 
 def to_experiment(cfg: DictConfig, given: frozenset[str] = frozenset()) -> Experiment:
@@ -56,6 +59,30 @@ def require(experiment: Experiment, *keys: str) -> None:
             absent.append(name)
     if absent:
         raise ConfigError(f"no value for {', '.join(absent)}: give it as an override, {absent[0]}=VALUE")
+
+
+def check_monitored(experiment: Experiment) -> None:
+    """Raise a ConfigError when `monitoring_ckpt` or `early_stopping` is something that validation does not measure."""
+    run, data = experiment.config, experiment.data
+    ranking = data.VALIDATION_FULL_RANKING
+    ranks = ranking is not None and any((ranking.D_COLLECTION_PATH, ranking.Q_COLLECTION_PATH, ranking.QREL_PATH))
+    measured = (["loss"] if data.VALIDATION_SIZE_FOR_LOSS else []) + (list(run.validation_metrics) if ranks else [])
+    if measured and run.monitoring_ckpt not in measured:
+        near = nearest(run.monitoring_ckpt, measured)
+        raise ConfigError(
+            f"config.monitoring_ckpt={run.monitoring_ckpt} is not measured here{near or '.'} Allowed is "
+            f"{' or '.join(measured)} ({_WHAT_MEASURES})"
+        )
+    if not measured and run.early_stopping:
+        raise ConfigError(
+            f"config.early_stopping={str(run.early_stopping).lower()} needs validation: set "
+            "data.VALIDATION_SIZE_FOR_LOSS or data.VALIDATION_FULL_RANKING"
+        )
+    if isinstance(run.early_stopping, str) and run.early_stopping not in measured:
+        raise ConfigError(
+            f"config.early_stopping={run.early_stopping} is not measured here: true, false or one of "
+            f"{', '.join(measured)} is meant ({_WHAT_MEASURES})"
+        )
 
 
 @cache

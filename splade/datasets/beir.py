@@ -64,16 +64,21 @@ def beir_dataset(folder: Path, split: str = "test", name: str | None = None) -> 
     Raises:
         DataError: names what is missing and the splits that exist; or a judged query has no text.
     """
-    splits = available_splits(folder)
-    if split not in splits:
-        there = ", ".join(splits) or "none"
-        raise DataError(f"{folder.absolute()}: there are no judgements of the split '{split}'; splits: {there}")
+    check_split(folder, split)
     dataset = Dataset.open(name or folder.name, folder, folder, folder, split)
     judged = dataset.judged_queries
     for query_id in dataset.qrels or {}:
         if query_id not in judged:
             raise DataError(f"{folder}: query '{query_id}' is judged in the split '{split}' but has no text")
     return replace(dataset, queries=judged)
+
+
+def check_split(folder: Path, split: str) -> None:
+    """Raise a DataError that names the splits that exist, unless a BEIR folder has judgements of this one."""
+    splits = available_splits(folder)
+    if split not in splits:
+        there = ", ".join(splits) or "none"
+        raise DataError(f"{folder.absolute()}: there are no judgements of the split '{split}'; splits: {there}")
 
 
 def available_splits(folder: Path) -> list[str]:
@@ -98,8 +103,8 @@ def find_or_download(name: str, folder: str | Path, url: str = URL, split: str =
         raise DataError(
             f"{wanted.absolute()}: no such folder; {place / archive_name} {folder_content(place / archive_name)}"
         )
-    if url == URL and archive_name not in PUBLIC:
-        _check_name(archive_name, place)
+    if url == URL:
+        check_beir_name(archive_name, place)
     address = url.replace("{name}", archive_name)
     scratch = place / f".{archive_name}.download"
     with FolderLock(scratch):
@@ -116,8 +121,14 @@ def find_or_download(name: str, folder: str | Path, url: str = URL, split: str =
     return wanted
 
 
-def _check_name(name: str, place: Path) -> None:
-    """Refuse a name that is near that of a folder or a public data set, instead of asking a server for it."""
+def check_beir_name(name: str, place: Path) -> None:
+    """Refuse a name that is near that of a folder or a public data set, instead of asking a server for it.
+
+    Raises:
+        DataError: it is.
+    """
+    if name in PUBLIC:
+        return
     there = (
         sorted(entry.name for entry in place.iterdir() if entry.is_dir() and entry.name[0] != ".")
         if place.is_dir()

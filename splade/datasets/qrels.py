@@ -49,8 +49,8 @@ def read_qrels(path: str | Path, split: str = "test") -> Qrels:
     """
     if str(path).startswith(IR_DATASETS_SCHEME):
         return _collect(str(path), ir_datasets_qrels(str(path)))
-    files = _find_files(resolve_path(path), split)
-    return _collect(str(files[0]), (judgement for file in files for judgement in _judgements(file)))
+    files = qrels_files(resolve_path(path), split)
+    return _collect(str(files[0]), (judgement for file in files for judgement in iterate_judgements(file)))
 
 
 def _collect(name: str, judgements: Iterable[Judgement]) -> Qrels:
@@ -85,7 +85,8 @@ def checked_grade(relevance: Any, place: str) -> int:
     )
 
 
-def _find_files(found: Path, split: str) -> tuple[Path, ...]:
+def qrels_files(found: Path, split: str) -> tuple[Path, ...]:
+    """Return the file itself, or the files of a split in a folder; a DataError where there are none."""
     if found.is_file():
         return (found,)
     for folder in (found / "qrels", found):
@@ -100,8 +101,8 @@ def _find_files(found: Path, split: str) -> tuple[Path, ...]:
     )
 
 
-def _judgements(file: Path) -> Iterator[Judgement]:
-    """Tell the format by the content: parquet, JSON, JSON lines, or columns."""
+def iterate_judgements(file: Path) -> Iterator[Judgement]:
+    """Yield the judgements of a file of any format: parquet, JSON, JSON lines, or columns, told by the content."""
     if is_parquet(file):
         return _from_records(file, enumerate(parquet_rows(file), start=1), "row")
     beginning = head(file)

@@ -38,7 +38,7 @@ class Triplets(TrainingSet):
         self.report = TrainingSetReport(len(self))
 
     def _open(self, file: Path) -> LineIndex:
-        return LineIndex.open(LineSource.of_file(file), "triplets", _check_three)
+        return LineIndex.open(LineSource.of_file(file), "triplets", check_triplet)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -53,7 +53,7 @@ class ScoredTriplets(Triplets):
     """Lines `query<TAB>positive<TAB>negative<TAB>score of the positive<TAB>score of the negative`."""
 
     def _open(self, file: Path) -> LineIndex:
-        return LineIndex.open(LineSource.of_file(file), "scored triplets", _check_five)
+        return LineIndex.open(LineSource.of_file(file), "scored triplets", check_scored_triplet)
 
     def example(self, index: int, draw: int = 0) -> TrainingExample:
         """Return the triplet of a line; `draw` changes nothing."""
@@ -68,7 +68,8 @@ def open_triplets(path: str | Path) -> TrainingSet:
     return Triplets(path)
 
 
-def _check_three(line: str, file: Path, line_number: int) -> None:
+def check_triplet(line: str, file: Path, line_number: int) -> None:
+    """Raise a DataError unless a line has the columns of a triplet."""
     n_columns = line.count("\t") + 1
     if n_columns != 3:
         hint = "; for five, with scores, the type is triplets_with_distil" if n_columns == 5 else ""
@@ -79,7 +80,8 @@ def _check_three(line: str, file: Path, line_number: int) -> None:
         raise DataError(f"{file}: line 1 is a heading, {shown(line)}; remove it, or it would be trained on")
 
 
-def _check_five(line: str, file: Path, line_number: int) -> None:
+def check_scored_triplet(line: str, file: Path, line_number: int) -> None:
+    """Raise a DataError unless a line has the columns of a triplet with scores."""
     columns = line.split("\t")
     if len(columns) != 5:
         raise DataError(

@@ -173,7 +173,7 @@ def load_folder(
 
     With `weights`, by their names, these take the place of the folder's.
     """
-    _check_config(folder, name)
+    check_config(folder, name)
     model = _load_model(folder, name) if weights is None else _load_weights(folder, name, weights)
     tokenizer = load_tokenizer(folder, name, tokenizer_name)
     _check_tokenizer_fits(model, tokenizer, name)
@@ -241,7 +241,7 @@ def _load_model(folder: Path, name: str) -> PreTrainedModel:
         base_folder = model_folder(base)
         if base_folder.resolve() == folder.resolve():
             raise ModelError(f"model '{name}': {folder / ADAPTER_CONFIG} names its own folder as the model")
-        _check_config(base_folder, base)
+        check_config(base_folder, base)
         model = _load_model(base_folder, base)
         load_merged(model, folder)
         for key, value in adapter_settings(folder).items():
@@ -307,7 +307,7 @@ def _in_short(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
-def _check_config(folder: Path, name: str) -> None:
+def check_config(folder: Path, name: str) -> None:
     """Refuse a configuration that needs code of its own, or has sizes that cannot be."""
     config = read_settings(folder / "config.json", name, optional=(folder / ADAPTER_CONFIG).is_file())
     tokenizer = folder / "tokenizer_config.json"

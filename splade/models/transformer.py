@@ -9,7 +9,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging as transformers_logging
 
 from splade.errors import ModelError
-from splade.models.pretrained import UNUSED_WEIGHTS, _check_config
+from splade.models.pretrained import UNUSED_WEIGHTS, check_config
 
 # Made anew, or used by no head: their absence changes nothing.
 _NOT_NEEDED = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq)(\.|$)")
@@ -37,7 +37,7 @@ def load_transformer(
         ModelError: it does not load as what it should be, weights are missing or of another shape, or its folder names
             Python code.
     """
-    _check_config(folder, name)
+    check_config(folder, name)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
     transformers_logging.disable_progress_bar()

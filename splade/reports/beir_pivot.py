@@ -1,4 +1,4 @@
-"""BEIR results as papers show them: one metric, data sets and systems across, the best in bold, significance marked."""
+"""Results as papers show them: one metric, data sets and systems across, the best in bold, significance marked."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,11 +14,11 @@ ByQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
 """System to data set to query id to value."""
 
 
-def pivot_table(metric: str, values: Values, by_query: ByQuery) -> Table:
+def pivot_table(title: str, values: Values, by_query: ByQuery) -> Table:
     """Return a table of one metric; the longer of systems and data sets goes down.
 
     Args:
-        metric: its name, for the title.
+        title: names the metric.
         values: what is shown.
         by_query: values per query of the same metric, as far as they are known; the first system is the one that the
             others are tested against.
@@ -40,7 +40,7 @@ def pivot_table(metric: str, values: Values, by_query: ByQuery) -> Table:
     notes = [
         f"* differs from {systems[0]}: paired t-test over the queries, Holm correction over the models, p < {ALPHA}."
     ]
-    table = Table(f"BEIR: {metric} (measured here)", columns, tuple(rows), tuple(notes) if marks else (), marks=marks)
+    table = Table(title, columns, tuple(rows), tuple(notes) if marks else (), marks=marks)
     return table.with_best(across=systems_across)
 
 

@@ -143,7 +143,7 @@ def beir_tables(entries: Sequence[SweepEntry], reference: str | None = None) -> 
             system: {one.dataset: one.by_query[heading] for one in of_system if heading in one.by_query}
             for system, of_system in ordered.items()
         }
-        pivots.append(pivot_table(heading, values, by_query))
+        pivots.append(pivot_table(f"BEIR: {heading} (measured here)", values, by_query))
     costs = {column.name for column in COST_COLUMNS}
     keys = tuple(range(whole.n_keys))
     dear = whole.only([i for i, column in enumerate(whole.columns) if i in keys or column.name in costs])

@@ -40,14 +40,16 @@ def differences_table(comparison: Comparison) -> Table:
         Column("losses"),
         Column("p", bounded=True),
         Column("p corrected", bounded=True),
-        Column("*"),
     )
     names = display_names(comparison.metrics)
-    rows = tuple(_difference_row(pair, names[pair.metric], comparison.alpha) for pair in comparison.pairs)
+    rows = tuple(_difference_row(pair, names[pair.metric]) for pair in comparison.pairs)
+    marks = {
+        (row, len(columns) - 1): "*" for row, pair in enumerate(comparison.pairs) if pair.p_corrected < comparison.alpha
+    }
     family = len(comparison.pairs) // len(comparison.metrics)
     note = f"{_TESTS[comparison.test]}, {_CORRECTIONS[comparison.correction]} correction"
     note += f" over {family} comparison{'s' if family > 1 else ''} per metric; * p < {comparison.alpha:g}."
-    return Table("Differences", columns, rows, (note,), n_keys=3)
+    return Table("Differences", columns, rows, (note,), n_keys=3, marks=marks)
 
 
 def render_comparison(comparison: Comparison, markdown: bool = False) -> str:
@@ -76,10 +78,9 @@ def write_comparison(comparison: Comparison, stem: Path) -> tuple[str, tuple[Pat
     return contents[".txt"], write_forms(contents, stem)
 
 
-def _difference_row(pair: PairedDifference, metric: str, alpha: float) -> tuple[Cell, ...]:
-    mark = "*" if pair.p_corrected < alpha else ""
+def _difference_row(pair: PairedDifference, metric: str) -> tuple[Cell, ...]:
     outcome = (pair.difference, pair.wins, pair.ties, pair.losses)
-    return (metric, pair.second, pair.first, *outcome, pair.p_value, pair.p_corrected, mark)
+    return (metric, pair.second, pair.first, *outcome, pair.p_value, pair.p_corrected)
 
 
 def _render_query(query: QueryDifference) -> str:

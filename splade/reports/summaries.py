@@ -24,8 +24,8 @@ COST_COLUMNS = (
     Column("reranker M", digits=1),
 )
 
-FEWEST_TIMED_QUERIES = 50
-"""Mean times of fewer queries are not shown; files have them."""
+FEWEST_TIMED_QUERIES, LEAST_TIMED_MS = 50, 50
+"""Mean times of fewer queries, or of so little time in all, are noise and not shown; files have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +143,18 @@ def cost_cells(costs: Costs) -> tuple[Cell, ...]:
 
 
 def query_times(costs: Costs) -> tuple[float | None, float | None]:
-    """Return milliseconds of encoding and of searching per query; None where too few queries make the mean noise.
+    """Return milliseconds of encoding and of searching per query; None where the sample makes the mean noise.
 
     A number of queries that nobody knows, as in files of other programs, is taken to be enough.
     """
-    if costs.n_queries is not None and costs.n_queries < FEWEST_TIMED_QUERIES:
-        return None, None
-    return costs.encoding_ms_per_query, costs.search_ms_per_query
+    n, times = costs.n_queries, (costs.encoding_ms_per_query, costs.search_ms_per_query)
+    if n is None:
+        return times
+    encode_ms, search_ms = (
+        mean if mean is not None and n >= FEWEST_TIMED_QUERIES and mean * n >= LEAST_TIMED_MS else None
+        for mean in times
+    )
+    return encode_ms, search_ms
 
 
 def warning_block(findings: Sequence[Finding]) -> list[str]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.jobs import Figures, Sweep
 from splade.config.processes import processes_to_start
 from splade.config.record import save_record
@@ -51,7 +52,7 @@ class BeirResult(TaskResult):
 
 def beir_eval(experiment: Experiment) -> BeirResult:
     """Evaluate `retriever` on the BEIR data set beir.dataset; with `beir.baseline`, beside BM25."""
-    require(experiment, "beir.dataset", "beir.dataset_path", "config.index_dir", "config.out_dir")
+    require_all(experiment, "beir_eval")
     datasets = first_process_first(lambda: open_beir_datasets(experiment))
     system = open_system(experiment, swept_values())
     result = evaluate_datasets(experiment, system, datasets)

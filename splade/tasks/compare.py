@@ -5,7 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import cast
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.qrels import Qrels, read_qrels
 from splade.datasets.runs import Run, read_run
@@ -32,7 +33,7 @@ def compare(experiment: Experiment) -> TaskResult:
     '+metrics=[nDCG@10,R@100]' config.out_dir=out. Texts are shown when data.COLLECTION_PATH and data.Q_COLLECTION_PATH
     hold the documents and queries of the runs.
     """
-    require(experiment, "runs", "config.out_dir")
+    require_all(experiment, "compare")
     files = {name: _run_file(path) for name, path in named_runs(experiment.runs).items()}
     metrics = experiment.metrics or next(iter(experiment.config.eval_metric), None)
     qrels_path = experiment.qrels or next(iter(experiment.data.EVAL_QREL_PATH), None)

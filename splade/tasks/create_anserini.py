@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection, open_queries
@@ -28,8 +29,7 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     Several query collections give one file each, queries_anserini.<name>.tsv. Anserini indexes all files of a folder:
     out_dir/anserini_collection holds the documents, and nothing else, by a second name of the same file.
     """
-    inputs = ("config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH")
-    require(experiment, *inputs)
+    require_all(experiment, "create_anserini")
     out_dir, names = Path(str(experiment.config.out_dir)), _file_names(experiment)
     documents = open_collection(str(experiment.data.COLLECTION_PATH))
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection
@@ -23,7 +24,7 @@ def encode(experiment: Experiment) -> TaskResult:
 
     A run that was interrupted goes on with the parts that are missing; several processes share them.
     """
-    require(experiment, "config.out_dir", "data.COLLECTION_PATH")
+    require_all(experiment, "encode")
     form = experiment.target or "parquet"
     if form not in FORMS:
         raise ConfigError(f"target={form}: splade.encode writes {', '.join(FORMS)}")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.record import save_record
 from splade.retrieval.evaluate_retriever import evaluate_stored_run
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
@@ -11,7 +12,7 @@ from splade.tasks.retrieve import RetrieveResult
 
 def evaluate(experiment: Experiment) -> RetrieveResult:
     """Compare the runs in config.out_dir with the qrels data.EVAL_QREL_PATH."""
-    require(experiment, "config.out_dir", "config.retrieval_name", "data.EVAL_QREL_PATH", "config.eval_metric")
+    require_all(experiment, "evaluate")
     out_dir = Path(str(experiment.config.out_dir))
     sets = open_evaluation_sets(experiment, with_queries=False)
     runs = [

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.record import save_record
 from splade.datasets.collections import open_queries
 from splade.evaluation.expected_flops import flops as expected_multiplications
@@ -18,7 +19,7 @@ def flops(experiment: Experiment) -> TaskResult:
 
     The first factor is measured on the queries data.flops_queries, the second on the index config.index_dir.
     """
-    require(experiment, "config.index_dir", "config.out_dir", "data.flops_queries")
+    require_all(experiment, "flops")
     queries = open_queries(str(experiment.data.flops_queries))
     model, _ = load_model_of_index(experiment)
     postings = Index.open(str(experiment.config.index_dir), model).postings

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.record import save_record
 from splade.config.schema import FuseConfig
 from splade.datasets.dataset import Dataset
@@ -27,7 +28,7 @@ _METRICS = ("nDCG@10", "R@100")
 
 def fuse(experiment: Experiment) -> TaskResult:
     """Fuse `runs` into config.out_dir/run.json; with qrels, evaluate."""
-    require(experiment, "runs", "config.out_dir")
+    require_all(experiment, "fuse")
     out_dir, settings = Path(str(experiment.config.out_dir)), experiment.fuse
     metrics = experiment.metrics or next(iter(experiment.config.eval_metric), list(_METRICS))
     parse_metrics([*metrics, settings.metric])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.jobs import Figures
 from splade.config.processes import processes_to_start
 from splade.config.record import save_record
@@ -49,11 +50,10 @@ def index(experiment: Experiment) -> IndexResult | DenseIndexResult:
     run = experiment.config
     if run.matching_type == "dense":
         return index_dense(experiment)
+    require_all(experiment, "index")
     if experiment.data.VECTORS_PATH is not None:
-        require(experiment, "config.index_dir")
         model, findings = load_model(experiment)
         return _report(experiment, _index_of_vectors(experiment, model), findings)
-    require(experiment, "config.index_dir", "data.COLLECTION_PATH")
     collection = open_collection(str(experiment.data.COLLECTION_PATH))
     findings = on_first_process(lambda: check_collection(experiment, collection))
     model, about_model = load_model(experiment)

@@ -1,6 +1,7 @@
 """Task: what an index holds, and whether it is undamaged."""
 
 from splade.config import Experiment, require
+from splade.datasets.text_collection import CONTENT_MARK
 from splade.inverted_index import open_index
 from splade.reports.summaries import TaskResult
 
@@ -12,5 +13,19 @@ def index_info(experiment: Experiment) -> TaskResult:
         require(experiment, "config.index_dir")
     postings = open_index(str(folder))
     postings.verify()
-    lines = [f"{name}: {value}" for name, value in postings.describe().items()]
-    return TaskResult(text="\n".join([*lines, "the checksum is right"]))
+    found, made = postings.describe(), postings.metadata
+    source = str(made.get("source", "unknown")).partition(f" {CONTENT_MARK}")[0]
+    changed = ", changed since by adding or deleting documents" if made.get("updated") else ""
+    lines = [
+        f"{found['n_docs']} documents, {found['n_empty']} of them without any term"
+        + (f", in {found['n_shards']} shards" if "n_shards" in found else ""),
+        f"{found['n_postings']} postings, {found['mean_terms']:.1f} per document, {found['longest_posting_list']} of "
+        "the most frequent term",
+        f"{found['terms_in_use']} of {found['vocab_size']} terms in use",
+        f"{postings.n_bytes / 1e6:.1f} MB, {found['bytes_per_posting']:.1f} bytes per posting",
+        f"model {made.get('model', 'unknown')}, texts of up to {made.get('max_length', 'unknown')} tokens",
+        f"collection {source}{changed}",
+        "the checksum is right",
+        f"  in {found['path']}",
+    ]
+    return TaskResult(text="\n".join(lines))

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.record import save_record
 from splade.datasets.dataset import Dataset
 from splade.distributed import pick_device
@@ -43,7 +44,7 @@ class RerankJob:
 
 def rerank(experiment: Experiment) -> TaskResult:
     """Re-rank the runs data.path_run."""
-    require(experiment, "config.out_dir", "data.path_run", "data.document_dir", "data.query_dir")
+    require_all(experiment, "rerank")
     jobs = list(open_jobs(experiment))
     reranker = load_trained_reranker(experiment)
     results = [_rerank(job, reranker, experiment.config.top_k) for job in jobs]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.jobs import Figures
 from splade.config.record import save_record
 from splade.evaluation.checks import Finding
@@ -32,7 +33,7 @@ class RetrieveResult(TaskResult):
 
 def retrieve(experiment: Experiment) -> RetrieveResult:
     """Search config.index_dir for every query of data.Q_COLLECTION_PATH, then evaluate."""
-    require(experiment, "config.index_dir", "config.out_dir", "data.Q_COLLECTION_PATH", "config.retrieval_name")
+    require_all(experiment, "retrieve")
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
     sets = open_evaluation_sets(experiment)
     retriever, findings = open_retriever(experiment)

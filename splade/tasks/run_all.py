@@ -6,7 +6,8 @@ from copy import deepcopy
 from itertools import zip_longest
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
+from splade.config.inputs import require_all
 from splade.config.processes import processes_to_start
 from splade.datasets.collections import open_collection, open_queries
 from splade.distributed import on_first_process
@@ -73,7 +74,7 @@ def _evaluate(
 
 def _check_inputs(experiment: Experiment) -> int:
     """Open everything that the last tasks read before the first one starts; return the number of documents."""
-    require(experiment, "config.index_dir", "config.out_dir", "data.COLLECTION_PATH", "data.Q_COLLECTION_PATH")
+    require_all(experiment, "run_all")
     open_evaluation_sets(experiment)
     if experiment.data.flops_queries:
         len(open_queries(experiment.data.flops_queries))

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from splade.config import Experiment, require
+from splade.config import Experiment
 from splade.config.command import report
+from splade.config.inputs import require_all
 from splade.errors import printable
 from splade.inspection.matching import mark_words, matching_tokens
 from splade.reports.summaries import TaskResult
@@ -30,7 +31,7 @@ _HISTORY = "search_history"
 
 def search(experiment: Experiment) -> TaskResult:
     """Search config.index_dir for `query`, for the lines of standard input (`-`), or for what is typed at a prompt."""
-    require(experiment, "config.index_dir")
+    require_all(experiment, "search")
     run, query = experiment.config, experiment.query
     model, _ = load_model_of_index(experiment)
     retriever = SparseRetriever.configured(model, Index.open(Path(str(run.index_dir)), model), run)

@@ -1,12 +1,14 @@
 """Task: add documents to an index and delete some."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection
-from splade.errors import ConfigError, DataError
+from splade.errors import ConfigError, DataError, shown
 from splade.evaluation.checks import Finding
+from splade.inverted_index import InvertedIndex
 from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
@@ -26,6 +28,7 @@ def update(experiment: Experiment) -> TaskResult:
     deleted = [] if experiment.delete is None else _doc_ids(experiment.delete)
     added, model = None, None
     findings: list[Finding] = []
+    _check_known(InvertedIndex.open(folder), deleted)  # before a model is loaded
     if experiment.add is not None:
         added = open_collection(experiment.add)
         model, findings = load_model_of_index(experiment)
@@ -40,6 +43,16 @@ def update(experiment: Experiment) -> TaskResult:
     n_added = len(index) - before + len(deleted)
     text = f"{len(deleted)} documents deleted, {n_added} added; the index holds {len(index)}\n  in {folder}"
     return TaskResult(text=text, findings=tuple(findings))
+
+
+def _check_known(postings: InvertedIndex, doc_ids: Sequence[str]) -> None:
+    known = postings.known_doc_ids(doc_ids)
+    unknown = [doc_id for doc_id in doc_ids if doc_id not in known]
+    if unknown:
+        raise DataError(
+            f"delete: {len(unknown)} of {len(doc_ids)} documents are not in the index, which holds {postings.n_docs}: "
+            f"{', '.join(map(shown, unknown[:5]))}{' ...' if len(unknown) > 5 else ''}; nothing was changed"
+        )
 
 
 def _doc_ids(named: list[str]) -> list[str]:

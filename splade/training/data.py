@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from splade.config.schema import Experiment, FullRanking
-from splade.config.validate import require
+from splade.config.validate import check_monitored, require
 from splade.datasets.collections import open_collection, open_queries
 from splade.datasets.dataset import Dataset
 from splade.datasets.hard_negatives import HardNegatives
@@ -41,10 +41,11 @@ def load_training_data(experiment: Experiment, loss: WeightedLoss) -> TrainingDa
     """Open the training and validation data that the configuration names.
 
     Raises:
-        ConfigError: the kind of data or the batch does not fit the loss.
+        ConfigError: the kind of data or the batch does not fit the loss, or what is monitored is not measured.
         DataError: wrong files.
     """
     check_loss_fits(experiment, loss)
+    check_monitored(experiment)
     run, data = experiment.config, experiment.data
     examples = open_training_set(experiment)
     n_held_out = held_out_size(data.VALIDATION_SIZE_FOR_LOSS or 0, len(examples))
@@ -148,25 +149,3 @@ def load_full_ranking(config: FullRanking | None, metrics: Sequence[str]) -> Ful
         raise DataError(f"{paths['D_COLLECTION_PATH']} has none of the documents judged in {paths['QREL_PATH']}")
     own = replace(dataset, queries=queries, qrels={query_id: qrels[query_id] for query_id in queries})
     return FullRankingData(own, TrecProtocol(metrics), config.TOP_K)
-
-
-def check_monitoring(experiment: Experiment, data: TrainingData) -> None:
-    """Raise a ConfigError when `monitoring_ckpt` or `early_stopping` is something that is not measured."""
-    run = experiment.config
-    measured = (["loss"] if data.held_out is not None else []) + (
-        list(run.validation_metrics) if data.full_ranking is not None else []
-    )
-    if measured and run.monitoring_ckpt not in measured:
-        raise ConfigError(
-            f"config.monitoring_ckpt={run.monitoring_ckpt} is not measured here: {', '.join(measured)} are"
-        )
-    if not measured and run.early_stopping:
-        raise ConfigError(
-            f"config.early_stopping={str(run.early_stopping).lower()} needs validation: set "
-            "data.VALIDATION_SIZE_FOR_LOSS or data.VALIDATION_FULL_RANKING"
-        )
-    if isinstance(run.early_stopping, str) and run.early_stopping not in measured:
-        raise ConfigError(
-            f"config.early_stopping={run.early_stopping} is not measured here: true, false or one of "
-            f"{', '.join(measured)} is meant"
-        )

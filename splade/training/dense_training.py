@@ -19,7 +19,7 @@ from splade.models.encoder import EncoderSettings
 from splade.models.save import MODEL_FOLDER, saving
 from splade.retrieval.dense import search_dense
 from splade.training.collator import Batch, Collator
-from splade.training.data import TrainingData, check_monitoring, load_training_data
+from splade.training.data import TrainingData, load_training_data
 from splade.training.objective import RegularizedObjective, gather_rows
 from splade.training.run import TrainResult, run_training
 from splade.training.trainer import SpladeTrainer
@@ -90,7 +90,6 @@ def prepare_dense_training(experiment: Experiment) -> tuple[SpladeTrainer, Train
     loss = WeightedLoss.parse(run.loss, run.augment_pairs == "in_batch_negatives")
     set_seed(run.seed)
     data = first_process_first(lambda: load_training_data(experiment, loss))
-    check_monitoring(experiment, data)
     loaded = load_dense(str(init.model_type_or_dir), dense.pooling, dense.normalise)
     if run.gradient_checkpointing:
         loaded.encoder.model.gradient_checkpointing_enable({"use_reentrant": False})

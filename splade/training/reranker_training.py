@@ -19,7 +19,7 @@ from splade.errors import ConfigError
 from splade.losses import BatchScores, WeightedLoss
 from splade.models.pair_scorer import KINDS, PairScorer, load_reranker
 from splade.models.save import MODEL_FOLDER, saving
-from splade.training.data import TrainingData, check_monitoring, load_training_data
+from splade.training.data import TrainingData, load_training_data
 from splade.training.objective import RegularizedObjective
 from splade.training.trainer import SpladeTrainer
 from splade.training.validation import Validation
@@ -114,7 +114,6 @@ def prepare_reranker_training(experiment: Experiment) -> tuple[SpladeTrainer, Tr
     loss = WeightedLoss.parse(run.loss)
     set_seed(run.seed)
     data = first_process_first(lambda: load_training_data(experiment, loss))
-    check_monitoring(experiment, data)
     loaded = load_reranker(str(init.model_type_or_dir), run.reranker_type, new_head=True)
     if run.gradient_checkpointing:
         loaded.scorer.model.gradient_checkpointing_enable({"use_reentrant": False})

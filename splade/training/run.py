@@ -22,7 +22,7 @@ from splade.models.splade import Splade
 from splade.models.token_idf import token_weights
 from splade.training.collapse_check import check_trained
 from splade.training.collator import Collator
-from splade.training.data import TrainingData, check_monitoring, load_training_data
+from splade.training.data import TrainingData, load_training_data
 from splade.training.objective import Objective
 from splade.training.run_folder import RunFolder
 from splade.training.schedule import with_global_batch
@@ -104,6 +104,13 @@ def run_training(
             ) from error
     trainer, data = prepare(experiment)
     logger.info("%s", describe_training(experiment, data, trainer.collator.max_length))
+    schedule = data.schedule
+    if schedule.warmup_steps >= schedule.steps > 1 and process_rank() == 0:
+        logger.warning(
+            "the learning rate grows for %d steps, and training has only %d: it ends before it reaches config.lr; "
+            "config.warmup_ratio=0.1 makes the warm-up a share of training",
+            *(schedule.warmup_steps, schedule.steps),
+        )
     step = on_first_process(folder.start)
     if process_rank() == 0:
         save_config(experiment, folder.path)
@@ -159,7 +166,6 @@ def prepare_training(experiment: Experiment) -> tuple[SpladeTrainer[Splade], Tra
     parse_regularizers(run.regularizer)  # what is wrong with them is said before the data is read
     set_seed(run.seed)
     data = first_process_first(lambda: load_training_data(experiment, loss))
-    check_monitoring(experiment, data)
     model = _build_model(experiment)
     idf = None
     if needs_idf(run.regularizer):

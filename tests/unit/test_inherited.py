@@ -52,6 +52,11 @@ def test_sets_of_own_queries_are_named_after_their_files():
     own = compose_experiment("own_data", [f"data.Q_COLLECTION_PATH={queries}", "data.EVAL_QREL_PATH=[a.json,b.json,c]"])
     assert own.config.retrieval_name == ["queries", "dev", "test"]
     assert own.config.eval_metric == [["mrr_10", "ndcg_cut_10", "recall_100"]] * 3
+    # A preset's own five sets give way, and one of its names stays where the number fits.
+    one = ["data.Q_COLLECTION_PATH=my/questions.tsv", "data.EVAL_QREL_PATH=my/qrels.json"]
+    preset = compose_experiment("config_splade", one).config
+    assert preset.retrieval_name == ["questions"] and preset.eval_metric == [["mrr_10", "ndcg_cut_10", "recall_100"]]
+    assert compose_experiment("config_default", one).config.retrieval_name == ["TOY"]
     alike = compose_experiment("own_data", ["data.Q_COLLECTION_PATH=[a/q.tsv, b/q.tsv]"])
     assert alike.config.retrieval_name == []
 
@@ -102,4 +107,4 @@ def test_a_task_needs_only_what_it_reads(tmp_path, monkeypatch):
     elsewhere = ["data.TRAIN.DATASET_PATH=gone.tsv", "data.COLLECTION_PATH=gone.tsv", "init_dict.model_type_or_dir=a/b"]
     (tmp_path / "idx").mkdir()
     check_inputs(compose_experiment("own_data", [*elsewhere, "config.index_dir=idx"]), "search")
-    check_inputs(compose_experiment("own_data", ["data.COLLECTION_PATH=ir_datasets:cranfield"]), "index")
+    check_inputs(compose_experiment("own_data", ["data.COLLECTION_PATH=ir_datasets:cranfield", "config.index_dir=i"]), "index")

@@ -13,7 +13,7 @@ from splade.config.jobs import Figures, JobRecord, read_records
 from splade.config.sweep import in_job_folders, job_title
 from splade.errors import DataError
 from splade.reports.summaries import TaskResult
-from splade.reports.sweep_report import sweep_table
+from splade.reports.sweep_report import sweep_pages, sweep_table
 
 LAMBDA, MODEL = "config.regularizer.FLOPS.lambda_d", "init_dict.model_type_or_dir"
 
@@ -104,7 +104,7 @@ def test_jobs_after_a_failed_one_run_and_all_are_in_the_table(task, capfd, tmp_p
     printed = capfd.readouterr()
     assert [seed for seed, _ in task] == [1, 2, 3] and task[0][1] == "out/seed-1"
     assert printed.err.strip() == "error: job seed=2: queries.tsv: line 7 is empty"
-    assert "== job 2: seed=2 ==" in printed.out and printed.out.count("done") == 2
+    assert "== job 2: seed=2 ==\nfailed: queries.tsv: line 7 is empty" in printed.out and printed.out.count("done") == 2
     rows = json.loads((tmp_path / "out/sweep_found.json").read_text())["rows"]
     assert [(row["seed"], row["state"], row["MRR@10"]) for row in rows] == [
         ("1", None, 0.5),
@@ -166,3 +166,21 @@ def test_columns_are_those_that_differ():
 
 def test_titles():
     assert job_title({}) == "" and job_title({"a.lr": "1", "b.lr": "2"}) == "a.lr=1, b.lr=2"
+
+
+def test_several_data_sets_are_a_pivot_per_metric():
+    def job(number, error=None, **datasets):
+        figures = [Figures(name, {"mrr_10": value}, {"L0_d": 7.0}) for name, value in datasets.items()]
+        return JobRecord("retrieve", "s", number, 0.0, {"config.seed": str(number)}, "f", None, error, tuple(figures))
+
+    mrr, costs = sweep_pages([job(1, A=0.5, B=0.25), job(2, A=0.25, B=0.75), job(3, error="no")])
+    assert mrr.title == "splade.retrieve: MRR@10 (measured here)"
+    assert [column.name for column in mrr.columns] == ["data set", "seed=1", "seed=2", "seed=3 (failed)"]
+    assert mrr.rows == (
+        ("A", 0.5, 0.25, None),
+        ("B", 0.25, 0.75, None),
+        ("average of 2", 0.375, 0.5, None),
+    )
+    assert mrr.bold == {(0, 1), (1, 2), (2, 2)}
+    assert [column.name for column in costs.columns] == ["seed", "state", "data set", "terms /doc"]
+    assert sweep_pages([job(1, A=0.5)]) == (sweep_table([job(1, A=0.5)]),)
