@@ -45,16 +45,11 @@ def fast_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
-    """A WordPiece tokenizer of 400 tokens, learned from the toy collection."""
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import PreTrainedTokenizerFast
+    """A WordPiece tokenizer of 400 tokens, learned from the toy collection, the same one in every run."""
+    from splade.models.from_scratch import learn_tokenizer
 
-    tokenizer = BertWordPieceTokenizer()
     lines = (TOY / "collection" / "raw.tsv").read_text(encoding="utf-8").splitlines()
-    tokenizer.train_from_iterator(lines, vocab_size=400, show_progress=False)
-    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    tokens = {f"{name}_token": token for name, token in special.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, **tokens)
+    return learn_tokenizer(lines, vocab_size=400, max_length=512)
 
 
 @pytest.fixture(scope="session")

@@ -47,16 +47,12 @@ def write_archive(folder: Path) -> Path:
 def write_models(folder: Path) -> None:
     """Write `models/mlm_flops`: two random BERTs, 16 units wide, over one vocabulary learned from the toy texts."""
     import torch
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForMaskedLM
 
-    tokenizer = BertWordPieceTokenizer()
+    from splade.models.from_scratch import learn_tokenizer
+
     lines = (TOY / "collection" / "raw.tsv").read_text(encoding="utf-8").splitlines()
-    tokenizer.train_from_iterator(lines, vocab_size=400, show_progress=False)
-    special = {name: f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer._tokenizer, **{f"{name}_token": token for name, token in special.items()}
-    )
+    fast = learn_tokenizer(lines, vocab_size=400, max_length=512)
     for name, layers in (("DistilBERT", 2), ("BERTiny", 1)):
         with torch.random.fork_rng():
             torch.manual_seed(layers)
