@@ -45,11 +45,18 @@ def fast_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
-    """A WordPiece tokenizer of 400 tokens, learned from the toy collection, the same one in every run."""
+    """A WordPiece tokenizer of 400 tokens, learned from the toy collection, the same one in every run.
+
+    It puts no special tokens around a text.
+    """
+    from tokenizers.processors import TemplateProcessing
+
     from splade.models.from_scratch import learn_tokenizer
 
     lines = (TOY / "collection" / "raw.tsv").read_text(encoding="utf-8").splitlines()
-    return learn_tokenizer(lines, vocab_size=400, max_length=512)
+    tokenizer = learn_tokenizer(lines, vocab_size=400, max_length=512)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")
+    return tokenizer
 
 
 @pytest.fixture(scope="session")
