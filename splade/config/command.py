@@ -73,7 +73,8 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
         description: opens the `--help` text.
         arguments: command line; None: the process's own.
     """
-    traceback_wanted = os.environ.get(TRACEBACK_VARIABLE) == "1"
+    given_before = os.environ.get(TRACEBACK_VARIABLE)
+    traceback_wanted = given_before == "1"
     os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra raises its errors to us instead of printing them itself
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = task_module.rpartition(".")[2]
@@ -102,6 +103,9 @@ def run_task(task_module: str, description: str | None = None, arguments: Sequen
             raise
         jobs.errors.append(explain_composition_error(error, choice.path if choice is not None else None))
     finally:
+        del os.environ[TRACEBACK_VARIABLE]
+        if given_before is not None:
+            os.environ[TRACEBACK_VARIABLE] = given_before
         _end_output()
     for failure in jobs.errors:
         report_error(str(failure))

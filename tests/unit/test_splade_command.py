@@ -1,10 +1,12 @@
 """The command `splade`, and the list of its tasks."""
 
+import os
 import sys
 
 import pytest
 
 from splade.__main__ import main, overview, tasks
+from splade.config import run_task
 
 
 def test_every_task_has_a_line():
@@ -35,3 +37,15 @@ def test_a_task_gets_the_rest_of_the_command_line(monkeypatch):
     ((given, how, argv),) = ran
     assert given == ("splade.search",) and how == {"run_name": "__main__", "alter_sys": True}
     assert argv[0].endswith("search.py") and argv[1:] == ["my/index", "a question"]
+
+
+@pytest.mark.parametrize("value", [None, "0"])
+def test_a_command_leaves_the_environment_as_it_was(value, capsys, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    if value is not None:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    monkeypatch.setattr(sys, "argv", ["index_info.py"])
+    with pytest.raises(SystemExit):
+        run_task("splade.tasks.index_info", arguments=["index_dir=/nowhere/at/all"])
+    assert os.environ.get("HYDRA_FULL_ERROR") == value
+    assert "/nowhere/at/all" in capsys.readouterr().err
