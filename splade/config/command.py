@@ -23,7 +23,7 @@ from splade.config.choose import OWN_DATA_CONFIG, ROOT, ConfigChoice, choose_con
 from splade.config.inputs import check_inputs
 from splade.config.jobs import Figures, FindsSweepFolder, Sweep
 from splade.config.messages import explain_composition_error, explain_machine_error
-from splade.config.processes import Outline, run_in_processes
+from splade.config.processes import Outline, check_launcher, run_in_processes
 from splade.config.schema import Experiment
 from splade.config.sweep import in_job_folders, in_sweep, job_title, swept_values
 from splade.config.validate import to_experiment
@@ -172,6 +172,7 @@ class TaskJobs:
     def _run(self, experiment: Experiment) -> Result:
         if self.on_own_data and self.sweep.task in ("train", "run_all"):
             logger.info("no configuration is named: the settings are those for one's own data, conf/own_data.yaml")
+        check_launcher(experiment.launcher, self.sweep.task)
         check_inputs(experiment, self.sweep.task)
         importlib.import_module("splade.tasks.first_look").first_look(experiment, self.sweep.task)
         result = run_shared(self.task_module, experiment)

@@ -30,6 +30,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
+from splade.config.cluster import Launcher
 from splade.config.jobs import Figures
 from splade.config.messages import explain_machine_error
 from splade.config.schema import Experiment
@@ -37,6 +38,9 @@ from splade.distributed import available_threads, n_processes, visible_gpus, wor
 from splade.errors import ConfigError, SpladeError
 
 START_METHOD = "spawn"  # a CUDA device cannot be used in a fork
+ON_RAY = ("encode", "index", "retrieve", "beir_eval", "serve")
+"""Tasks that `launcher=ray` is for."""
+
 _LOOK_SECONDS = 0.5  # a child of a dead worker may keep its pipe open
 _OTHERS_GONE = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 _GRACE_SECONDS = 3.0  # in which the other workers may tell what they saw, and end
@@ -59,6 +63,8 @@ def processes_to_start(experiment: Experiment, trains: bool) -> int:
         ConfigError: `config.n_processes` is more than the GPUs, cannot share the batch, or is not what `torchrun` says.
     """
     run = experiment.config
+    if experiment.launcher == "ray":
+        return 1
     if os.environ.get("WORLD_SIZE"):
         if run.n_processes not in (None, n_processes()):
             raise ConfigError(
@@ -83,6 +89,22 @@ def processes_to_start(experiment: Experiment, trains: bool) -> int:
         "%d of %d GPUs are used: config.train_batch_size=%d cannot be divided among more", shares[-1], gpus, batch_size
     )
     return shares[-1]
+
+
+def check_launcher(launcher: Launcher | None, task: str) -> None:
+    """Check that a command was started as `launcher` says, and that it can be.
+
+    Raises:
+        ConfigError: it was not, or the task does not run on Ray.
+    """
+    by_torchrun = bool(os.environ.get("WORLD_SIZE"))
+    if launcher == "torchrun" and not by_torchrun:
+        raise ConfigError(f"launcher=torchrun: give the command as torchrun --nproc_per_node N -m splade.{task} ...")
+    if launcher in ("local", "ray") and by_torchrun:
+        raise ConfigError(f"launcher={launcher}, but torchrun has started {n_processes()} processes; leave one of both")
+    if launcher == "ray" and task not in ON_RAY:
+        among = "training on several machines is torchrun's; " if task in ("train", "run_all", "pretrain") else ""
+        raise ConfigError(f"launcher=ray: splade.{task} does not use Ray; {among}these do: {', '.join(ON_RAY)}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the checks of keys, types and values, and what may be used again (`splade.config
 from dataclasses import dataclass, field
 from typing import Literal
 
+from splade.config.cluster import Launcher, RayConfig
 from splade.config.declare import (
     BM25,
     INDEX,
@@ -151,6 +152,9 @@ class RunConfig:
         "processes that share training and encoding; null: one per visible GPU, one without GPU",
         affects=NOTHING,
         minimum=1,
+    )
+    n_shards: int | None = key(
+        "files that the index is kept in and searched as one; null: a single one", affects=INDEX, minimum=1
     )
     seed: int = key("seed of everything that is random", 123, affects=TRAIN, minimum=0, maximum=2**32 - 1)
     pretrained_no_yamlconfig: bool = files_key(
@@ -331,6 +335,12 @@ class Experiment:
     push: PushConfig = field(default_factory=PushConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+    launcher: Launcher | None = key(
+        "who shares the work: local, the processes of config.n_processes; torchrun, those that it has started; "
+        "ray, a cluster; null: torchrun where it has, else local",
+        affects=NOTHING,
+    )
     retriever: str = key(
         "beir_eval: sparse, bm25, dense, fuse, rerank, or package.module:Class, a Retriever made with the corpus",
         "sparse",

@@ -23,7 +23,13 @@ from splade.storage.paths import resolve_path
 Form = Literal["parquet", "npz", "jsonl"]
 FORMS: dict[Form, ModuleType] = {"parquet": parquet_vectors, "npz": npz_vectors, "jsonl": jsonl_vectors}
 MANIFEST = "vectors.json"
-PART_SIZE = 100 * 512  # whole windows of encoding
+_WINDOW, _MANY_PARTS = 512, 64
+PART_SIZE = 100 * _WINDOW  # whole windows of encoding
+
+
+def small_parts(n_docs: int) -> int:
+    """Return how many documents a part has so that a few dozen workers have enough parts; whole windows of encoding."""
+    return min(PART_SIZE, max(1, n_docs // _WINDOW // _MANY_PARTS) * _WINDOW)
 
 
 @dataclass(frozen=True)
@@ -144,16 +150,20 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def begin(folder: Path, manifest: Manifest, overwrite: bool) -> None:
+def begin(folder: Path, manifest: Manifest, overwrite: bool) -> Manifest:
     """Begin to write parts into a folder, or go on with those of an earlier run of the same model and collection.
+
+    Returns:
+        What is written: the size of the parts is the earlier run's.
 
     Raises:
         ConfigError: the folder holds other vectors, and `overwrite` is False.
     """
     if (folder / MANIFEST).is_file():
         there = read_manifest(folder)
-        if asdict(there) | {"model": ""} == asdict(manifest) | {"model": ""}:
-            return
+        free = {"model": "", "part_size": 0}
+        if asdict(there) | free == asdict(manifest) | free:
+            return there
         if not overwrite:
             raise ConfigError(
                 f"{folder} holds vectors of '{there.model}', {there.source}; give another config.out_dir, or replace "
@@ -162,6 +172,7 @@ def begin(folder: Path, manifest: Manifest, overwrite: bool) -> None:
         for number in range(there.n_parts):
             there.part(folder, number).unlink(missing_ok=True)
     write_json(folder / MANIFEST, asdict(manifest))
+    return manifest
 
 
 def _form(file: Path) -> Form:

@@ -73,7 +73,7 @@ class InvertedIndex:
         self.file = file
         self._ids = DocumentIds(file.arrays["id_text"], file.arrays["id_ends"])
         self._lists = posting_lists(file)
-        self.statistics = TermStatistics(self._lists.term_max, self.posting_counts)
+        self.statistics = self.own_statistics()
         self.path, self.n_bytes = file.path, file.n_bytes
         self.n_docs, self.n_empty = file.integer("n_docs"), file.integer("n_empty")
         self.n_postings, self.vocab_size = file.integer("n_postings"), file.integer("vocab_size")
@@ -92,7 +92,7 @@ class InvertedIndex:
         path = Path(index_dir)
         if os.path.isdir(path):  # False, too, where there can be none
             if not (path / INDEX_FILE).exists():
-                unfinished = any(path.glob(".build-*")) or any(path.glob(".shards-*"))
+                unfinished = any(path.glob(".build-*")) or any(path.glob("shards-*"))
                 reason = "an unfinished index; run the same indexing again to complete it" if unfinished else "no index"
                 if (path / SHARDS_FILE).exists():
                     reason = "an index in shards, which is not changed; index into one file, without config.n_shards"
@@ -104,6 +104,10 @@ class InvertedIndex:
     def posting_counts(self) -> np.ndarray:
         """(vocab_size,) int64: number of documents that each term occurs in."""
         return np.diff(self._lists.block_postings[self._lists.term_blocks])
+
+    def own_statistics(self) -> TermStatistics:
+        """Return the statistics of this file alone, which are those of the collection unless the file is a shard."""
+        return TermStatistics(self._lists.term_max, self.posting_counts)
 
     @property
     def mean_terms(self) -> float:

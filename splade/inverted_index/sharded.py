@@ -6,6 +6,7 @@ an index without it is unfinished. Shards know the statistics of the terms in al
 those of one index of all documents, to the last bit.
 """
 
+import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,9 +18,11 @@ from splade.errors import DataError, IndexFileError
 from splade.inverted_index.document_ids import DocumentIds, check_unique_across
 from splade.inverted_index.layout import INDEX_FILE, SHARDS_FILE, TermStatistics
 from splade.inverted_index.read import InvertedIndex, SearchResults
-from splade.storage.arrays import read_seal
 from splade.storage.atomic import JsonObject, read_json_object, write_json
 from splade.vectors import SparseVectors
+
+SHARDS_FOLDER = "shards-"
+"""Begins the names of folders with the files of shards, finished or not."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class ShardedIndex(InvertedIndex):
         self.n_docs, self.n_empty = sum(one.n_docs for one in shards), sum(one.n_empty for one in shards)
         self.n_postings, self.n_bytes = sum(one.n_postings for one in shards), sum(one.n_bytes for one in shards)
         self._starts = np.cumsum([0, *(one.n_docs for one in shards)], dtype=np.int64)
-        largest = np.max([one.statistics.largest for one in shards], axis=0)
-        self.statistics = TermStatistics(largest, np.sum([one.statistics.counts for one in shards], axis=0))
+        largest, counts = zip(*(one.own_statistics() for one in shards), strict=True)
+        self.statistics = TermStatistics(np.max(largest, axis=0), np.sum(counts, axis=0))
         for one in self.shards:
             one.statistics = self.statistics
 
@@ -184,7 +187,7 @@ def open_index(place: str | Path) -> InvertedIndex:
     for entry in entries:
         file = path.parent / entry.file
         shard = InvertedIndex.open(file)
-        if (shard.n_docs, read_seal(file)) != (entry.n_docs, entry.seal) or shard.metadata != metadata:
+        if (shard.n_docs, shard.file.seal) != (entry.n_docs, entry.seal) or shard.metadata != metadata:
             raise IndexFileError(f"{file}: is not the shard that {path} names; index again with config.overwrite=true")
         shards.append(shard)
     return ShardedIndex(path, shards, metadata)
@@ -204,11 +207,20 @@ def join_shards(folder: Path, files: Sequence[Path]) -> None:
             raise IndexFileError(f"{shard.path}: of another model or collection than {first.path}; index again")
     check_unique_across([DocumentIds(one.file.arrays["id_text"], one.file.arrays["id_ends"]) for one in shards])
     entries = [
-        ShardEntry(file.relative_to(folder).as_posix(), shard.n_docs, read_seal(file))
+        ShardEntry(file.relative_to(folder).as_posix(), shard.n_docs, shard.file.seal)
         for file, shard in zip(files, shards, strict=True)
     ]
     write_json(folder / SHARDS_FILE, {"metadata": first.metadata, "shards": [asdict(entry) for entry in entries]})
     (folder / INDEX_FILE).unlink(missing_ok=True)
+
+
+def forget_shards(folder: Path, but: Path | None = None) -> None:
+    """Remove shards from a folder whose index is another one now: the one file, or the shards in the folder `but`."""
+    if but is None:
+        (folder / SHARDS_FILE).unlink(missing_ok=True)
+    for place in folder.glob(f"{SHARDS_FOLDER}*"):
+        if place != but:
+            shutil.rmtree(place)
 
 
 def _read_manifest(path: Path) -> tuple[list[ShardEntry], JsonObject]:

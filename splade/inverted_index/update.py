@@ -14,6 +14,7 @@ import numpy as np
 from splade.errors import DataError
 from splade.inverted_index.document_ids import DocumentIds
 from splade.inverted_index.index_source import IndexSource
+from splade.inverted_index.layout import INDEX_FILE
 from splade.inverted_index.merge import IndexInfo, merge
 from splade.inverted_index.read import InvertedIndex
 from splade.inverted_index.segments import PostingSource, Segment
@@ -61,6 +62,18 @@ def update_documents(index_dir: str | Path, delete: Sequence[str] = (), add: Bat
         sources: list[PostingSource] = [old] if len(old.ids) else []
         sources += [Segment(ids, vectors, index.vocab_size)] if n_added else []
         return merge(sources, index.path, index.vocab_size, {**index.metadata, "updated": True})
+
+
+def merge_indexes(files: Sequence[Path], index_dir: Path) -> IndexInfo:
+    """Make the index of a folder of several index files, one document after the other; the metadata are the first's.
+
+    Raises:
+        DataError: a document is in two of them.
+        IndexFileError: one is damaged.
+    """
+    indexes = [InvertedIndex.open(file) for file in files]
+    sources = [IndexSource(index.file) for index in indexes]
+    return merge(sources, index_dir / INDEX_FILE, indexes[0].vocab_size, indexes[0].metadata)
 
 
 def add_documents(index_dir: str | Path, batches: Batches) -> IndexInfo:

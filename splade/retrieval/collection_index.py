@@ -20,8 +20,9 @@ from splade.encoding.batching import WINDOW
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import CollapseError, ConfigError, DataError, IndexFileError
 from splade.evaluation.collapse import every_term_is_active
-from splade.inverted_index import IndexBuilder, InvertedIndex, open_index, update_documents
+from splade.inverted_index import IndexBuilder, InvertedIndex, ShardedIndex, open_index, update_documents
 from splade.inverted_index.prune import was_pruned
+from splade.inverted_index.sharded import forget_shards
 from splade.models.splade import Splade
 from splade.progress import progress_bar
 from splade.retrieval.origin import note_update, write_origin
@@ -180,6 +181,7 @@ def _build(folder: Path, model: SparseModel, corpus: Iterable[tuple[str, str]], 
     if isinstance(corpus, TextCollection) and corpus.digest() != source:
         raise DataError(f"{corpus.name}: changed while it was indexed; start again once it is complete")
     builder.finish()
+    on_first_process(lambda: forget_shards(folder))
     return Index(open_index(folder), model)
 
 
@@ -242,15 +244,25 @@ def _encode_into(
     else:
         pairs, total = (checked_pair(pair, f"document number {i}") for i, pair in enumerate(corpus)), None
     with progress_bar("indexing", total=total, unit="doc") as bar:
-        for doc_ids, vectors in model.documents.encode_pairs(pairs):
-            if len(vectors) == WINDOW and every_term_is_active(vectors):
-                raise CollapseError(
-                    f"'{model.name}' gives each of {WINDOW} documents (nearly) all of its {model.vocab_size} terms: it "
-                    "was never trained for sparse retrieval, or training has failed; an index would be as large as a "
-                    "dense matrix and rank nothing"
-                )
+        for doc_ids, vectors in encode_documents(model, pairs):
             builder.add(doc_ids, vectors)
             bar.update(len(vectors))
+
+
+def encode_documents(model: SparseModel, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], SparseVectors]]:
+    """Yield ids and vectors of (id, text) pairs, some at a time.
+
+    Raises:
+        CollapseError: the vectors are not sparse.
+    """
+    for doc_ids, vectors in model.documents.encode_pairs(pairs):
+        if len(vectors) == WINDOW and every_term_is_active(vectors):
+            raise CollapseError(
+                f"'{model.name}' gives each of {WINDOW} documents (nearly) all of its {model.vocab_size} terms: it "
+                "was never trained for sparse retrieval, or training has failed; an index would be as large as a "
+                "dense matrix and rank nothing"
+            )
+        yield doc_ids, vectors
 
 
 def _digest_of_query_encoder(network: Splade) -> str:
@@ -272,8 +284,8 @@ def index_metadata(model: SparseModel, source: str) -> Metadata:
     }
 
 
-def finished_index(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
-    """Return whether the index of a folder is the one asked for; if not, it may be built."""
+def finished_index(folder: Path, metadata: Metadata, overwrite: bool, n_shards: int | None = None) -> bool:
+    """Return whether the index of a folder is the one asked for, in so many shards; if not, it may be built."""
     try:
         index = open_index(folder)
     except IndexFileError:
@@ -286,7 +298,14 @@ def finished_index(folder: Path, metadata: Metadata, overwrite: bool) -> bool:
         and not was_pruned(there)
         and all(there.get(key) == metadata[key] for key in ("fingerprint", "max_length"))
     ):
-        return True
+        found = len(index.shards) if isinstance(index, ShardedIndex) else None
+        if found == n_shards or overwrite:
+            return found == n_shards
+        form = "one file" if found is None else f"{found} shards"
+        raise IndexFileError(
+            f"{folder} holds this index in {form}, and config.n_shards={n_shards or 'null'}: it answers the same; "
+            "give another config.index_dir, or build it anew with config.overwrite=true"
+        )
     if overwrite:
         return False
     changed = ", changed since by adding or deleting documents" if there.get("updated") else ""

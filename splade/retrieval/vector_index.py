@@ -8,6 +8,7 @@ from typing import Protocol
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError
 from splade.inverted_index import IndexBuilder, InvertedIndex, open_index
+from splade.inverted_index.sharded import forget_shards
 from splade.progress import progress_bar
 from splade.retrieval.collection_index import finished_index, index_metadata
 from splade.retrieval.origin import write_origin
@@ -76,5 +77,6 @@ def index_vectors(
     if vectors.digest() != source:
         raise DataError(f"{vectors.name}: changed while it was indexed; start again once it is complete")
     builder.finish()
+    forget_shards(folder)
     write_origin(folder, model, ())
     return open_index(folder)

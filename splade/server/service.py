@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class SearchService:
         model: encodes queries and texts.
         folder: of the index.
         texts: of the documents; None: answers have no texts.
+        opened: opens the index of a folder.
 
     Attributes:
         problem: why an index that was built again could not be taken; None: all is well.
@@ -50,8 +51,15 @@ class SearchService:
         IndexFileError: no index there, or one of another model.
     """
 
-    def __init__(self, model: SparseModel, folder: Path, texts: Texts | None = None):
+    def __init__(
+        self,
+        model: SparseModel,
+        folder: Path,
+        texts: Texts | None = None,
+        opened: Callable[[Path, SparseModel], Index] = Index.open,
+    ):
         self.model = model
+        self._opened = opened
         self.folder = folder
         self.texts = texts
         self.problem: str | None = None
@@ -134,7 +142,7 @@ class SearchService:
 
     def _open(self) -> _State:
         made = self._file_state()
-        return _State(SparseRetriever(self.model, Index.open(self.folder, self.model), n_threads=1), made)
+        return _State(SparseRetriever(self.model, self._opened(self.folder, self.model), n_threads=1), made)
 
     def _file_state(self) -> tuple[int, int, int]:
         state = index_file(self.folder).stat()

@@ -187,12 +187,6 @@ def open_arrays(path: Path, layout: Layout, verify: bool = False) -> ArrayFile:
     return file
 
 
-def read_seal(path: Path) -> str:
-    """Return what a file that has been opened says of its length and checksum: what tells it from any other."""
-    with open(path, "rb", buffering=0) as stream:
-        return stream.read(_SEAL_BYTES).rstrip(b"\0").decode().splitlines()[-1]
-
-
 def _seal(stream: io.FileIO) -> bytes:
     """Return what must stand in the user block: any other bytes there are a damage, too."""
     stream.seek(_SEAL_BYTES)

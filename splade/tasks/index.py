@@ -20,10 +20,10 @@ from splade.interop.vector_files import VectorFiles
 from splade.inverted_index import InvertedIndex
 from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
-from splade.retrieval.collection_index import Index
 from splade.retrieval.vector_index import index_vectors
 from splade.tasks.dense_indexing import DenseIndexResult, index_dense
 from splade.tasks.evaluation_sets import check_collection
+from splade.tasks.launching import build_index
 from splade.tasks.model_loading import load_model
 from splade.vectors import SparseVectors
 
@@ -58,7 +58,7 @@ def index(experiment: Experiment) -> IndexResult | DenseIndexResult:
     findings = on_first_process(lambda: check_collection(experiment, collection))
     model, about_model = load_model(experiment)
     findings += about_model + model.documents.check_truncation(text for _, text in collection)
-    made = Index.build(str(run.index_dir), model, collection, run.overwrite, run.store_texts).postings
+    made = build_index(experiment, model, collection, Path(str(run.index_dir))).postings
     return _report(experiment, made, findings)
 
 

@@ -9,7 +9,6 @@ from splade.config.jobs import Figures
 from splade.config.record import save_record
 from splade.evaluation.checks import Finding
 from splade.reports.summaries import TaskResult, cost_line
-from splade.retrieval.collection_index import Index
 from splade.retrieval.dense import DenseRetriever
 from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
@@ -17,6 +16,7 @@ from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
 from splade.tasks.dense_indexing import load_dense_model
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
+from splade.tasks.launching import open_built_index
 from splade.tasks.model_loading import load_model_of_index
 
 
@@ -55,5 +55,5 @@ def open_retriever(experiment: Experiment) -> tuple[Retriever, list[Finding]]:
         found = DenseIndex.open(str(run.index_dir), dense)
         return DenseRetriever(dense, found, experiment.dense.engine, run.n_threads), list(dense.findings)
     model, findings = load_model_of_index(experiment)
-    index = Index.open(str(run.index_dir), model)
+    index = open_built_index(experiment, str(run.index_dir), model)
     return SparseRetriever.configured(model, index, run), findings

@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import secrets
 import socket
+from functools import partial
 from pathlib import Path
 
 from splade.config import Experiment, require
@@ -11,6 +12,7 @@ from splade.config.command import report
 from splade.errors import ConfigError
 from splade.reports.summaries import TaskResult
 from splade.tasks.document_texts import texts_of_index
+from splade.tasks.launching import open_built_index
 from splade.tasks.model_loading import load_model_of_index
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ def serve(experiment: Experiment) -> TaskResult:
     listening = _listen(keys.host, keys.port)
     try:
         model, _ = load_model_of_index(experiment)
-        service = SearchService(model, Path(str(experiment.config.index_dir)))
+        opened = partial(open_built_index, experiment)
+        service = SearchService(model, Path(str(experiment.config.index_dir)), opened=opened)
         service.texts = texts_of_index(experiment, service.retriever)
         limits = Limits(characters=keys.characters, top_k=keys.top_k)
         app = make_app(Server(service, token, keys.at_once, keys.per_second, limits), loopback)

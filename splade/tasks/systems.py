@@ -22,7 +22,6 @@ from splade.evaluation.protocols import EvaluationProtocol
 from splade.inspection.term_scores import term_scores
 from splade.reports.index_report import write_index_report
 from splade.retrieval.bm25 import Bm25Retriever, bm25s_library
-from splade.retrieval.collection_index import Index
 from splade.retrieval.dense import DenseRetriever
 from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
@@ -31,6 +30,7 @@ from splade.retrieval.sparse import SparseRetriever
 from splade.retrieval.stored_results import finished_result, store_result
 from splade.storage.locks import FolderLock
 from splade.tasks.index import check_index
+from splade.tasks.launching import build_index, searched
 from splade.tasks.model_loading import load_model
 
 
@@ -87,12 +87,12 @@ class SparseSystem(System):
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Index the documents, or open the index that is there."""
         run, corpus = self._experiment.config, dataset.documents
-        index = Index.build(index_dir, self._model, corpus, run.overwrite)
+        index = build_index(self._experiment, self._model, corpus, index_dir)
         findings = [*self._findings, *self._model.documents.check_truncation(text for _, text in corpus)]
         findings += check_index(index.postings)
         if process_rank() == 0:
             write_index_report(index.postings, findings)
-        retriever = SparseRetriever.configured(self._model, index, run)
+        retriever = SparseRetriever.configured(self._model, searched(self._experiment, index), run)
         return retriever, findings
 
 

@@ -1,0 +1,28 @@
+"""Keys of what runs on many machines: Ray, and Milvus as the place of the index."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from splade.config.declare import NOTHING, key
+
+Launcher = Literal["local", "torchrun", "ray"]
+
+
+@dataclass
+class RayConfig:
+    """`ray`: the cluster of `launcher=ray`, and what each worker takes of it."""
+
+    address: str | None = key(
+        "auto, HOST:PORT or ray://HOST:PORT: a cluster that runs; null: this machine, as long as the command runs",
+        affects=NOTHING,
+    )
+    workers: int | None = key(
+        "parts that are worked on at a time; null: as many as there is room for", affects=NOTHING, minimum=1
+    )
+    cpus: int = key("processors of a worker, and threads of an index shard's search", 1, affects=NOTHING, minimum=1)
+    gpus: float | None = key(
+        "GPUs of a worker; null: one where the cluster has any, else none", affects=NOTHING, minimum=0
+    )
+    gone_seconds: float = key(
+        "an error after so long without the cluster's head, or a machine for what waits", 30.0, affects=NOTHING, above=0
+    )
