@@ -137,7 +137,7 @@ def search(
         (engine, setting)
         for engine in engines.values()
         for setting in (
-            [{"effort": effort} for effort in efforts] if efforts and isinstance(engine, Splade) else engine.settings
+            [{"effort": effort} for effort in efforts] if efforts and type(engine) is Splade else engine.settings
         )
     ]
     # Two settings of one engine do not follow each other: the second would find the postings in the cache.

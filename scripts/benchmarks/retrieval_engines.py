@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from splade.inverted_index import IndexBuilder, InvertedIndex
+from splade.inverted_index.two_step import TwoStepIndex
 from splade.vectors import SparseVectors
 
 
@@ -80,6 +81,25 @@ class Splade(RetrievalEngine):
 
     def search(self, query: SparseVectors, k: int, **setting: float) -> np.ndarray:  # noqa: D102
         return self.index.search(query, k, effort=setting["effort"]).doc_idx
+
+
+class SpladeTwoStep(Splade):
+    """This toolkit, in two steps."""
+
+    name = "splade-two-step"
+    settings = tuple(
+        {"document_terms": of_documents, "query_terms": of_queries, "candidates": candidates}
+        for of_documents, of_queries, candidates in ((50, 8, 50), (50, 10, 100), (50, 15, 200))
+    )
+
+    def __init__(self, documents: SparseVectors, folder: Path) -> None:
+        super().__init__(documents, folder)
+        self.steps = {
+            tuple(setting.values()): TwoStepIndex.beside(self.index, *setting.values()) for setting in self.settings
+        }
+
+    def search(self, query: SparseVectors, k: int, **setting: float) -> np.ndarray:  # noqa: D102
+        return self.steps[tuple(setting.values())].search(query, k).doc_idx
 
 
 @numba.njit(nogil=True)
@@ -261,4 +281,4 @@ class Sindi(RetrievalEngine):
         return [int(number) for number in numbers if number >= 0]
 
 
-ENGINES: list[type[RetrievalEngine]] = [Exhaustive, Splade, SciPy, SpladeIndex, Seismic, Bmp, Sindi]
+ENGINES: list[type[RetrievalEngine]] = [Exhaustive, Splade, SpladeTwoStep, SciPy, SpladeIndex, Seismic, Bmp, Sindi]

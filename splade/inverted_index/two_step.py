@@ -19,6 +19,7 @@ from splade.inverted_index.build import IndexBuilder
 from splade.inverted_index.document_vectors import DocumentVectors
 from splade.inverted_index.read import InvertedIndex, SearchResults
 from splade.inverted_index.sharded import ShardedIndex
+from splade.storage.compiled import compiled
 from splade.storage.locks import FolderLock
 from splade.vectors import SparseVectors
 
@@ -91,12 +92,28 @@ def largest_terms(vectors: SparseVectors, n: int) -> SparseVectors:
         >>> largest_terms(vectors, 2).term_ids.tolist()
         [2, 3, 0]
     """
-    rows = np.repeat(np.arange(len(vectors)), vectors.lengths)
-    order = np.lexsort((-vectors.weights, rows))
-    kept = np.sort(order[np.arange(vectors.nnz) - vectors.indptr[rows] < n])
+    kept = np.flatnonzero(_largest(vectors.indptr, vectors.weights, n))
     indptr = np.zeros(len(vectors) + 1, np.int64)
     np.cumsum(np.minimum(vectors.lengths, n), out=indptr[1:])
     return SparseVectors(indptr, vectors.term_ids[kept], vectors.weights[kept], vectors.vocab_size)
+
+
+@compiled()
+def _largest(indptr: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
+    """Return (entries,) bool: whether an entry is among the `n` largest of its row."""
+    kept = np.ones(len(weights), np.bool_)
+    for row in range(len(indptr) - 1):
+        begin, end = indptr[row], indptr[row + 1]
+        if end - begin <= n:
+            continue
+        least = np.partition(weights[begin:end], end - begin - n)[end - begin - n]
+        equal = n - (weights[begin:end] > least).sum()
+        for entry in range(begin, end):
+            kept[entry] = weights[entry] > least
+            if weights[entry] == least and equal > 0:
+                kept[entry] = True
+                equal -= 1
+    return kept
 
 
 def _find(index: InvertedIndex, folder: Path, document_terms: int) -> tuple[InvertedIndex, DocumentVectors] | None:
