@@ -1,8 +1,7 @@
 """Write out_dir/docs_anserini.jsonl and out_dir/queries_anserini.tsv with integer weights round(factor * weight).
 
 The factors are quantization_factor_document and quantization_factor_query, 100 each. Several query collections give
-one file each, queries_anserini.<name>.tsv. anserini_shard_size=100000 writes compressed files of so many documents,
-which all processes share. The commands that index and search them in Anserini are printed.
+one file each, queries_anserini.<name>.tsv. The commands that index and search them in Anserini are printed.
 """
 
 from splade.config import run_task

@@ -374,9 +374,6 @@ class Experiment:
     quantization_factor_document: int = key(
         "create_anserini: document impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
     )
-    quantization_factor_query: int | None = key(
-        "create_anserini: query impact = round(factor * weight); null: 100, of splade_doc 1", affects=NOTHING, minimum=1
-    )
-    anserini_shard_size: int = key(
-        "create_anserini: documents of each compressed file; 0: one file", 0, affects=NOTHING, minimum=0
+    quantization_factor_query: int = key(
+        "create_anserini: query impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
     )

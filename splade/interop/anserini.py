@@ -8,19 +8,15 @@ Anserini splits at blanks what it reads. A vocabulary may hold tokens with blank
 are written as `[term-<id>]`, in documents and queries alike, so that scores stay what they are.
 """
 
-import gzip
-import io
 import json
 import logging
 import os
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -36,8 +32,6 @@ SparseVector = tuple[np.ndarray, np.ndarray]
 _LONGEST_TOKEN = 255
 _LARGEST_IMPACT = 2**31 - 1
 _LONGEST_QUERY = 10**7
-EMPTY_TOKEN = "[no-term]"
-"""The one token of a document without terms, so that Lucene counts the document; no query has it."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +41,14 @@ class Exported:
     Attributes:
         path: the file.
         n_written: number of lines.
-        empty_ids: of the vectors without a term left after quantisation; such documents are written with
-            `EMPTY_TOKEN`, such queries are left out because Anserini's reader stops at a query without text.
+        n_empty: vectors without a term left after quantisation; documents are written all the same, queries are left
+            out because Anserini's reader stops at a query without text.
         mean_terms: mean number of terms of all vectors after quantisation.
     """
 
     path: Path
     n_written: int
-    empty_ids: tuple[str, ...]
+    n_empty: int
     mean_terms: float
 
 
@@ -64,10 +58,10 @@ def write_documents(
     tokens: Sequence[str],
     factor: float = 100.0,
 ) -> Exported:
-    """Write documents, whole or not at all: one `{"id", "content", "vector": {token: weight}}` a line.
+    """Write `docs_anserini.jsonl`, whole or not at all: one `{"id", "content", "vector": {token: weight}}` a line.
 
     Args:
-        path: the file to write, compressed if it ends in `.gz`.
+        path: the file to write.
         documents: (doc_id, text, (term_ids, weights)), consumed one at a time.
         tokens: the vocabulary, token of each term id.
         factor: weights are multiplied by it and rounded; what rounds to zero is dropped.
@@ -78,17 +72,13 @@ def write_documents(
     """
     names = unambiguous_tokens(tokens)
     lengths: list[int] = []
-    empty: list[str] = []
-    with _written_lines(Path(path)) as lines:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
         for doc_id, text, vector in documents:
             terms, impacts = quantise(vector, factor)
             bag = dict(zip(_names(terms, names), impacts.tolist(), strict=True))
-            lengths.append(len(bag))
-            if not bag:
-                empty.append(doc_id)
-                bag = {EMPTY_TOKEN: 1}
             lines.write(json.dumps({"id": doc_id, "content": text, "vector": bag}, ensure_ascii=False) + "\n")
-    return Exported(Path(path), len(lengths), tuple(empty), _mean(lengths))
+            lengths.append(len(bag))
+    return _exported(path, lengths, n_written=len(lengths))
 
 
 def write_queries(
@@ -103,8 +93,7 @@ def write_queries(
     """
     names = unambiguous_tokens(tokens)
     lengths: list[int] = []
-    empty: list[str] = []
-    with _written_lines(Path(path)) as lines:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
         for query_id, vector in queries:
             if len(query_id.split("\t")) != 1 or len(query_id.splitlines()) != 1:
                 raise DataError(
@@ -119,34 +108,22 @@ def write_queries(
             if len(terms):
                 words = (" ".join([name] * n) for name, n in zip(_names(terms, names), impacts.tolist(), strict=True))
                 lines.write(f"{query_id}\t{' '.join(words)}\n")
-            else:
-                empty.append(query_id)
-    return Exported(Path(path), len(lengths) - len(empty), tuple(empty), _mean(lengths))
+    return _exported(path, lengths, n_written=int(np.count_nonzero(lengths)))
 
 
-def link(path: Path, second: Path) -> None:
-    """Give a file a second name; a copy where the file system has no links.
+def link_alone(path: Path, folder: Path) -> None:
+    """Give a file a second name in a folder in which it is alone; a copy where the file system has no links.
 
     Raises:
         WriteError: the folder cannot be written to.
     """
-    with replacing(second) as temporary:
+    with replacing(folder / path.name) as temporary:
         try:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
-
-
-def link_alone(path: Path, folder: Path) -> None:
-    """Give a file a second name in a folder in which it is alone."""
-    link(path, folder / path.name)
-    keep_only(folder, [path.name])
-
-
-def keep_only(folder: Path, names: Sequence[str]) -> None:
-    """Remove other files from a folder, all of which Anserini would index."""
     for other in folder.iterdir():
-        if other.name not in names:
+        if other.name != path.name:
             other.unlink()
 
 
@@ -203,9 +180,9 @@ def unambiguous_tokens(tokens: Sequence[str]) -> list[str]:
         token if _in_one_piece(token) and occurrences[token] == 1 else f"[term-{term_id}]"
         for term_id, token in enumerate(tokens)
     ]
-    if len(set(names)) < len(names) or EMPTY_TOKEN in names:
-        clash = next((name for name, n in Counter(names).items() if n > 1), EMPTY_TOKEN)
-        raise DataError(f"the vocabulary already holds {clash!r}, which is the name of something else here")
+    if len(set(names)) < len(names):
+        clash = next(name for name, n in Counter(names).items() if n > 1)
+        raise DataError(f"the vocabulary already holds {clash!r}, the name for a token that Anserini would split")
     renamed = sum(name != token for name, token in zip(names, tokens, strict=True))
     if renamed:
         logger.info("%d tokens with blanks, or occurring twice, are written as [term-<id>]", renamed)
@@ -221,18 +198,6 @@ def _names(terms: np.ndarray, names: Sequence[str]) -> list[str]:
     return [names[term] for term in terms.tolist()]
 
 
-def _mean(lengths: Sequence[int]) -> float:
-    return float(np.mean(lengths)) if lengths else 0.0
-
-
-@contextmanager
-def _written_lines(path: Path) -> Iterator[TextIO]:
-    """Open a text file that appears when it is complete."""
-    with replacing(path) as temporary:
-        if path.suffix == ".gz":  # without a time, so that the same vectors give the same bytes
-            with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-                with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as lines:
-                    yield lines
-        else:
-            with open(temporary, "w", encoding="utf-8", newline="\n") as lines:
-                yield lines
+def _exported(path: str | Path, lengths: Sequence[int], n_written: int) -> Exported:
+    n_empty = len(lengths) - int(np.count_nonzero(lengths))
+    return Exported(Path(path), n_written, n_empty, float(np.mean(lengths)) if lengths else 0.0)

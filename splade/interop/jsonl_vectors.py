@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from splade.errors import DataError, shown
-from splade.interop.anserini import EMPTY_TOKEN, unambiguous_tokens
+from splade.interop.anserini import unambiguous_tokens
 from splade.interop.vector_groups import AT_ONCE, Group, as_group
 from splade.storage.atomic import replacing
 from splade.storage.text_files import decode_json, id_text, iterate_lines
@@ -74,8 +74,6 @@ def vector_of(entry: object, path: Path, number: int) -> tuple[str, dict[str, fl
     found = next((fields[name] for name in _IDS if name in fields), None)
     if not isinstance(vector, dict) or found is None:
         raise DataError(f'{place}: a vector is {{"id": ..., "vector": {{token: weight}}}}, got {shown(entry)}')
-    if vector.keys() == {EMPTY_TOKEN}:
-        vector = {}
     wrong = next((weight for weight in vector.values() if type(weight) not in (int, float)), None)
     if wrong is not None:
         raise DataError(f"{place}: a weight must be a number, got {shown(wrong)}")
