@@ -36,6 +36,7 @@ replaces its entry in `scripts/benchmarks/results.json`, from which this page is
 python scripts/benchmarks/bench_encoding.py     # --beir data/beir/scifact for the full figures
 python scripts/benchmarks/bench_training.py     # --beir data/beir/scifact
 python scripts/benchmarks/bench_retrieval.py    # --vectors DOCS.npz --queries QUERIES.npz
+python scripts/benchmarks/bench_growth.py       # --vectors DOCS.npz --queries QUERIES.npz --docs 25000 ... 8000000
 python scripts/benchmarks/bench_start.py        # --vectors DOCS.npz
 python scripts/benchmarks/bench_busy.py         # --beir data/beir/scifact
 ```
@@ -77,6 +78,15 @@ exhaustive search; `bmp` has impacts of 8 bits, `seismic` is approximate. In a *
 queries. Building starts from arrays and ends with an index that answers queries. Mixed vectors have near-duplicates,
 which flatter every search that prunes by a threshold, ours too. *Ratio*: how many times as fast as `exhaustive` at the
 same number of documents and k; of a batch, as the same batch on its first number of threads.
+""",
+    "growth": """\
+## Growth
+
+One index on one machine, larger and larger. Beyond the vectors of the file, the same are repeated with fresh terms:
+each term is exchanged for one of nearly the same document frequency, drawn anew for each repetition, so that no two
+are alike and terms stay as frequent as they are. Vectors are made while the index is built, as part of its time. The
+peaks of memory are those of a process that only builds and of one that only searches, the pages of the mapped index
+that it has touched included. Queries one at a time, by one thread.
 """,
     "busy": """\
 ## Busy machines
@@ -173,6 +183,20 @@ def _retrieval(entry: Entry) -> list[str]:
     return table(header, rows, texts=2)
 
 
+def _growth(entry: Entry) -> list[str]:
+    header = ["documents", "M postings", "build s", "M postings/s", "build peak MiB", "MB", "bytes per posting"]
+    header += ["k", "mean ms", "p50", "p99", "search peak MiB", "load"]
+    rows = [
+        [f"{row['docs']:,}", f"{row['postings'] / 1e6:.1f}", _number(row["build_s"])]
+        + [f"{row['postings'] / row['build_s'] / 1e6:.1f}", f"{row['build_peak_mib']:,.0f}"]
+        + [f"{row['bytes'] / 1e6:,.0f}", f"{row['bytes'] / row['postings']:.2f}", str(row["k"])]
+        + [f"{row[key]:.3f}" for key in ("mean_ms", "p50_ms", "p99_ms")]
+        + [f"{row['search_peak_mib']:,.0f}", _load(row)]
+        for row in entry["rows"]
+    ]
+    return table(header, rows, texts=0)
+
+
 def _busy(entry: Entry) -> list[str]:
     rows = [
         [row["waiting"], str(row["others"]), _number(row["short_per_second"]), _number(row["documents_per_second"])]
@@ -204,6 +228,7 @@ SECTIONS: dict[str, Callable[[Entry], list[str]]] = {
     "encoding": _encoding,
     "training": _training,
     "retrieval": _retrieval,
+    "growth": _growth,
     "busy": _busy,
     "start": _start,
 }

@@ -11,6 +11,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from splade.vectors import SparseVectors
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
 NAMES = (
@@ -20,6 +22,7 @@ NAMES = (
     "bench_encoding",
     "bench_training",
     "bench_retrieval",
+    "bench_growth",
     "bench_start",
     "bench_busy",
 )
@@ -175,3 +178,20 @@ def test_a_missing_data_set_is_named(scripts, tmp_path):
 def test_a_failure_in_an_engines_process_is_told(scripts):
     with pytest.raises(SystemExit, match="building: FileNotFoundError"):
         scripts["bench_common"].EngineProcess(scripts["bench_start"].Builder, (Path("nowhere"), 10, Path("nowhere")))
+
+
+def test_growth(scripts, model, tmp_path):
+    growth = scripts["bench_growth"]
+    given = ("--model", model, "--docs", 300, 700, "--repeats", 1, "--k", 5)
+    _, entry, report = run(scripts, "bench_growth", tmp_path / "r.json", *given)
+    assert [row["docs"] for row in entry["rows"]] == [300, 700]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] and row["build_s"] > 0 for row in entry["rows"])
+    assert "|       700 |" in report
+    rows = [(np.sort(np.random.default_rng(i).choice(2000, 20, False)), np.full(20, i + 1.0)) for i in range(50)]
+    vectors = SparseVectors.from_rows(rows, 2000)
+    first, second = list(growth.repeated(vectors, 100))
+    assert first.term_ids.tolist() == vectors.term_ids.tolist()
+    second.check(2000)
+    assert [weights.tolist() for _, weights in second] == [weights.tolist() for _, weights in vectors]
+    shared = [len(set(a[0].tolist()) & set(b[0].tolist())) for a, b in zip(first, second, strict=True)]
+    assert sum(shared) < 0.1 * vectors.nnz
