@@ -28,6 +28,7 @@ POSITIONAL = {
     "serve": ("config.index_dir",),
     "prune": ("config.index_dir",),
     "explain": ("explain.text",),
+    "figures": ("figures.folder",),
 }
 """What the arguments of a command stand for that are no `key=value`."""
 

@@ -27,6 +27,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "create_anserini": ("data.COLLECTION_PATH", "data.Q_COLLECTION_PATH"),
     "search": ("config.index_dir",),
     "serve": ("config.index_dir",),
+    "figures": ("figures.folder",),
     "explain": ("config.index_dir", "explain.file", "explain.run"),
     "update": ("config.index_dir", "add"),
     "compare": ("runs", "qrels"),

@@ -29,3 +29,15 @@ class ExplainConfig:
     top: int = key("terms shown", 20, affects=NOTHING, minimum=1)
     most: int = key("texts or documents shown", 3, affects=NOTHING, minimum=1)
     write: list[str] | None = key("files to write: [a.json, b.html]", affects=NOTHING)
+
+
+@dataclass
+class FiguresConfig:
+    """`figures`: what splade.figures draws."""
+
+    folder: str | None = key(
+        "any folder with what the tasks wrote, also several levels below; null: the folders of config",
+        affects=NOTHING,
+        names_files=True,
+    )
+    out: str | None = key("where the figures go; null: config.out_dir/figures, or folder/figures", affects=NOTHING)

@@ -23,7 +23,7 @@ from splade.config.declare import (
     files_key,
     key,
 )
-from splade.config.inspecting import ExplainConfig
+from splade.config.inspecting import ExplainConfig, FiguresConfig
 from splade.config.interop import PushConfig
 from splade.config.middle_training import PretrainConfig
 from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig, TwoStepConfig
@@ -335,6 +335,7 @@ class Experiment:
     push: PushConfig = field(default_factory=PushConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     launcher: Launcher | None = key(
         "who shares the work: local, the processes of config.n_processes; torchrun, those that it has started; "

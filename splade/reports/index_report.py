@@ -33,7 +33,7 @@ def write_index_report(postings: InvertedIndex, findings: Sequence[Finding] = ()
             stats = {"L0_d": postings.mean_terms, "warnings": warning_messages(findings)}
             write_json(folder / "index_dist.json", lengths, indent=None)
             write_json(folder / "index_stats.json", stats)
-            plot_posting_lengths(counts, folder / "index_dist.png", postings.n_docs, index_title(postings))
+            plot_posting_lengths(counts, folder / "index_dist.png", postings.n_docs, index_title(postings), True)
     except (BusyError, WriteError) as error:
         logger.warning("no report of the index: %s", error)
 

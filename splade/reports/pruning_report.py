@@ -7,9 +7,9 @@ from pathlib import Path
 from splade.config.jobs import Figures
 from splade.evaluation.costs import Costs
 from splade.evaluation.measures import display_names
+from splade.reports.figure_style import BLACK, drawn_figure, line_style
 from splade.reports.summaries import COST_COLUMNS, cost_cells, query_times
 from splade.reports.tables import Cell, Column, Table, write_table
-from splade.storage.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -72,28 +72,29 @@ def pruning_table(rows: Sequence[PrunedFigures]) -> Table:
 
 def plot_pruning(rows: Sequence[PrunedFigures], path: Path) -> None:
     """Draw the first metric against index size and search time, a line for each method, on the first data set."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = [row for row in rows if row.figures.dataset == rows[0].figures.dataset and row.figures.metrics]
     metric = next(iter(shown[0].figures.metrics))
-    figure = Figure(figsize=(9.0, 4.0), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    for name in dict.fromkeys(row.method for row in shown):
-        of_method = [row for row in shown if row.method == name]
-        good = [row.figures.metrics[metric] for row in of_method]
-        sizes = [(row.costs.index_bytes or 0) / 1e6 for row in of_method]
-        times = [query_times(row.costs)[1] or float("nan") for row in of_method]
-        for axis, costs in zip(axes, (sizes, times), strict=True):
-            if name:
-                axis.plot(costs, good, marker="o", markersize=4, linewidth=1.2, label=name)
-            else:
-                axis.plot(costs, good, marker="*", markersize=11, color="black", linestyle="", label="as it is")
-    for axis, heading in zip(axes, ("index, MB", "search, ms per query"), strict=True):
-        axis.set_xlabel(heading)
-        axis.grid(True, alpha=0.3)
-    axes[0].set_ylabel(display_names([metric])[metric])
-    axes[0].legend(frameon=False, fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    name_of_metric = display_names([metric])[metric]
+    points = [
+        (
+            *(row.method, row.setting, row.figures.metrics[metric]),
+            *((row.costs.index_bytes or 0) / 1e6, query_times(row.costs)[1]),
+        )
+        for row in shown
+    ]
+    costs = ("index, MB", "search, ms per query")
+    with drawn_figure(path, ("method", "setting", name_of_metric, *costs), points, (9.0, 4.0)) as figure:
+        panels = [place for place in (3, 4) if any(point[place] is not None for point in points)]
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for number, method in enumerate(dict.fromkeys(row.method for row in shown)):
+            style = line_style(number) if method else {"marker": "*", "markersize": 11, "color": BLACK, "linestyle": ""}
+            for axes, place in zip(grid, panels, strict=True):
+                known = [
+                    (point[place], point[2]) for point in points if point[0] == method and point[place] is not None
+                ]
+                axes.plot(*zip(*known, strict=True) if known else ((), ()), label=method or "as it is", **style)
+        for axes, place in zip(grid, panels, strict=True):
+            axes.set_xlabel(costs[place - 3])
+        grid[0].set_ylabel(name_of_metric)
+        grid[0].legend(fontsize=8)
+        figure.suptitle(", ".join(filter(None, ["static pruning", shown[0].figures.dataset])), parse_math=False)

@@ -27,7 +27,7 @@ from splade.storage.atomic import read_json, write_json
 from splade.storage.locks import FolderLock
 from splade.storage.paths import resolve_path
 
-RUN_FILE, PERF_FILE, COSTS_FILE = "run.json", "perf.json", "q_stats.json"
+RUN_FILE, PERF_FILE, COSTS_FILE, TERMS_FILE = "run.json", "perf.json", "q_stats.json", "q_dist.json"
 STATS_FILE, EVALUATION_FILE, BY_QUERY_FILE = "stats.json", "eval_stats.json", "perf_by_query.json"
 
 
@@ -65,8 +65,8 @@ def evaluate_retriever(
 ) -> EvaluatedRun:
     """Retrieve for all queries of a data set and evaluate the run.
 
-    `folder` takes `run.json`, `run.trec`, `q_stats.json` (costs) and, with a protocol, `perf.json` and
-    `eval_stats.json`; without one, the run is only written. `findings` are those from before.
+    `folder` takes `run.json`, `run.trec`, `q_stats.json` (costs), `q_dist.json` (terms of queries) and, with a
+    protocol, `perf.json` and `eval_stats.json`; without one, the run is only written. `findings` are those from before.
 
     Raises:
         BusyError: another process is writing to the folder.
@@ -90,6 +90,7 @@ def _evaluate(
         PERF_FILE,
         EVALUATION_FILE,
         COSTS_FILE,
+        TERMS_FILE,
         BY_QUERY_FILE,
     ):  # figures that are there belong to the run
         (folder / stale).unlink(missing_ok=True)
@@ -97,6 +98,8 @@ def _evaluate(
     costs = retriever.costs()
     found += named(dataset.name, retriever.findings())
     write_json(folder / COSTS_FILE, costs.to_json() | {"warnings": warning_messages(found)})
+    if (terms := retriever.query_distribution()) is not None:
+        write_json(folder / TERMS_FILE, terms, indent=None)
     if protocol is None:
         found += named(dataset.name, raise_errors(check_scores(read_run(folder / RUN_FILE))))
         return EvaluatedRun(retriever.name, dataset, {}, costs, tuple(found), folder)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from splade.evaluation.checks import Finding
 from splade.evaluation.costs import Costs
+from splade.storage.atomic import JsonObject
 
 Ranking = dict[str, float]
 """Document id to score, best document first."""
@@ -53,6 +54,10 @@ class Retriever(ABC):
     def costs(self) -> Costs:
         """Return what is known of the costs, those per query over the last `retrieve`."""
         return Costs(model=self.name)
+
+    def query_distribution(self) -> JsonObject | None:
+        """Return of the last `retrieve` which terms how many queries had, and how many terms; None without terms."""
+        return None
 
     def findings(self) -> list[Finding]:
         """Return what looks wrong about the last `retrieve`."""

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from splade.inverted_index.two_step import TwoStepIndex
 from splade.progress import progress_bar
 from splade.retrieval.collection_index import Index, check_made_by
 from splade.retrieval.protocol import Ranking, Retriever
+from splade.storage.atomic import JsonObject
 from splade.vectors import SparseVectors
 
 _COMPARED_QUERIES = 50
@@ -151,6 +153,13 @@ class SparseRetriever(Retriever):
             return known
         return tally.add_to(known, term_probabilities(postings.posting_counts, postings.n_docs), self.n_threads)
 
+    def query_distribution(self) -> JsonObject | None:
+        """Return of the last `retrieve` how many queries had each term, and how many had so many terms."""
+        tally = self._tally
+        terms = {int(term): int(tally.term_counts[term]) for term in np.flatnonzero(tally.term_counts)}
+        counts = {"terms": terms, "lengths": dict(sorted(tally.lengths.items()))}
+        return {"index": str(self.index.postings.path.absolute()), "n_queries": tally.n_queries} | counts
+
     def findings(self) -> list[Finding]:
         """Are the query vectors of the last `retrieve` what a trained sparse encoder gives?
 
@@ -202,6 +211,7 @@ class _Tally:
         self.term_counts = np.zeros(vocab_size, dtype=np.int64)
         self.top_k, self.search = top_k, search
         self.n_compared, self._overlaps = 0, 0.0
+        self.lengths: Counter[int] = Counter()
         self.n_queries = self.n_empty = self.n_without_result = 0
         self.encoding_seconds = self.search_seconds = 0.0
 
@@ -229,6 +239,7 @@ class _Tally:
         """Count a group of queries and what was found for them."""
         self.n_queries += len(vectors)
         self.n_empty += int((vectors.lengths == 0).sum())
+        self.lengths.update(vectors.lengths.tolist())
         self.n_without_result += int((np.diff(results.indptr) == 0).sum())
         self.term_counts += np.bincount(vectors.term_ids, minlength=len(self.term_counts))
 

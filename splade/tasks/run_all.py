@@ -15,6 +15,7 @@ from splade.errors import CollapseError
 from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.tasks.evaluation_sets import open_evaluation_sets
+from splade.tasks.figures import FOLDER, draw_quietly
 from splade.tasks.flops import flops
 from splade.tasks.index import index
 from splade.tasks.retrieve import RetrieveResult, retrieve
@@ -66,8 +67,10 @@ def _evaluate(
     retrieved = retrieve(experiment)
     if experiment.data.flops_queries and experiment.config.matching_type != "dense":
         flops(experiment)
+    folders, figures = experiment.config, Path(str(experiment.config.out_dir)) / FOLDER
+    draw_quietly([folders.checkpoint_dir, folders.index_dir, folders.out_dir], figures)
     lines = [trained, "", *(_table(untrained, run) for untrained, run in zip_longest(before, retrieved.runs))]
-    lines += ["", f"index in   {experiment.config.index_dir}", f"results in {experiment.config.out_dir}"]
+    lines += ["", f"index in   {folders.index_dir}", f"results in {folders.out_dir}", f"figures in {figures}"]
     findings = (*indexed.findings, *retrieved.findings)
     return RetrieveResult(text="\n".join(lines), findings=findings, runs=retrieved.runs)
 

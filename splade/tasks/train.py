@@ -1,9 +1,12 @@
 """Task: train a model."""
 
+from pathlib import Path
+
 from splade.config import Experiment, require
 from splade.config.processes import processes_to_start
-from splade.distributed import working_together
+from splade.distributed import on_first_process, working_together
 from splade.errors import ConfigError
+from splade.tasks.figures import FOLDER, draw_quietly
 from splade.tasks.model_loading import DEFAULT_MODEL
 from splade.training.dense_training import train_dense
 from splade.training.run import TrainResult, train_model
@@ -19,8 +22,11 @@ def train(experiment: Experiment) -> TrainResult:
         raise ConfigError(
             "config.regularizer=eval_only: this configuration is for evaluation, there is nothing to train"
         )
+    folder = Path(str(experiment.config.checkpoint_dir))
     with working_together():
-        return train_dense(experiment) if experiment.config.matching_type == "dense" else train_model(experiment)
+        result = train_dense(experiment) if experiment.config.matching_type == "dense" else train_model(experiment)
+        on_first_process(lambda: draw_quietly([folder], folder / FOLDER))
+    return result
 
 
 def processes_wanted(experiment: Experiment) -> int:

@@ -71,7 +71,9 @@ def test_all_writes_what_the_contract_names(everything, work):
         checkpoint/tensorboard
         checkpoint/validation_perf.txt checkpoint/model_ckpt index/index_dist.json index/index_stats.json
         index/index_dist.png out/TOY/run.json out/TOY/run.trec out/TOY/q_stats.json out/TOY/perf.json
-        out/perf_all_datasets.json out/flops.json"""
+        out/perf_all_datasets.json out/flops.json out/TOY/q_dist.json
+        checkpoint/figures/training.svg out/figures/training.csv out/figures/posting_lengths.png
+        out/figures/weights.png out/figures/TOY_terms.png out/figures/TOY_flops.png"""
     assert [name for name in expected.split() if not (debug / name).exists()] == []
     assert list((debug / "index").glob("*.h5"))
     assert json.loads((debug / "index/index_stats.json").read_text())["L0_d"] > 50

@@ -79,7 +79,7 @@ def test_title_of_an_index() -> None:
 
 def test_figure_is_written_whole_or_not_at_all(tmp_path) -> None:
     path = tmp_path / "index_dist.png"
-    plot_posting_lengths(np.array([0, 5, 2, 9]), path, n_documents=9)
+    plot_posting_lengths(np.array([0, 5, 2, 9]), path, n_documents=9, png_alone=True)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["index_dist.png"]
     with pytest.raises(DataError, match="no posting"):
