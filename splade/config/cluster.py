@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from splade.config.declare import NOTHING, key
+from splade.config.declare import NOTHING, SEARCH, key
 
 Launcher = Literal["local", "torchrun", "ray"]
 
@@ -26,3 +26,22 @@ class RayConfig:
     gone_seconds: float = key(
         "an error after so long without the cluster's head, or a machine for what waits", 30.0, affects=NOTHING, above=0
     )
+
+
+@dataclass
+class MilvusConfig:
+    """`milvus`: the collection of `retriever=milvus`."""
+
+    uri: str | None = key(
+        "of a server or cluster, http://HOST:19530; null: a file beside the index, and nothing to start",
+        affects=NOTHING,
+    )
+    token: str | None = key("user:password, or a key", affects=NOTHING)
+    collection: str = key("its name; letters, digits and underscores", "splade", affects=NOTHING)
+    batch_size: int = key("documents sent at once", 1000, affects=NOTHING, minimum=1)
+    timeout: float = key("seconds that Milvus may take to answer, its retries included", 20.0, affects=NOTHING, above=0)
+    index_type: str = key("as Milvus calls it", "SPARSE_INVERTED_INDEX", affects=SEARCH)
+    index_params: dict[str, str | float] | None = key(
+        "of its index, such as {inverted_index_algo: DAAT_MAXSCORE}, or SINDI in Milvus 3", affects=SEARCH
+    )
+    search_params: dict[str, str | float] | None = key("such as {drop_ratio_search: 0.2}", affects=SEARCH)

@@ -7,7 +7,7 @@ the checks of keys, types and values, and what may be used again (`splade.config
 from dataclasses import dataclass, field
 from typing import Literal
 
-from splade.config.cluster import Launcher, RayConfig
+from splade.config.cluster import Launcher, MilvusConfig, RayConfig
 from splade.config.declare import (
     BM25,
     INDEX,
@@ -337,13 +337,14 @@ class Experiment:
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    milvus: MilvusConfig = field(default_factory=MilvusConfig)
     launcher: Launcher | None = key(
         "who shares the work: local, the processes of config.n_processes; torchrun, those that it has started; "
         "ray, a cluster; null: torchrun where it has, else local",
         affects=NOTHING,
     )
     retriever: str = key(
-        "beir_eval: sparse, bm25, dense, fuse, rerank, or package.module:Class, a Retriever made with the corpus",
+        "beir_eval: sparse, bm25, dense, milvus, fuse, rerank, or package.module:Class, a Retriever of documents",
         "sparse",
         affects=SEARCH,
     )

@@ -19,11 +19,11 @@ from splade.retrieval.protocol import Retriever
 from splade.retrieval.reranked import RerankedRetriever
 from splade.tasks.fuse import weights_in_order
 from splade.tasks.rerank import open_reranker
-from splade.tasks.systems import Bm25System, DenseSystem, ImportedSystem, SparseSystem, System
+from splade.tasks.systems import Bm25System, DenseSystem, ImportedSystem, MilvusSystem, SparseSystem, System
 
 logger = logging.getLogger(__name__)
 
-RETRIEVERS = ("sparse", "bm25", "dense", "fuse", "rerank")
+RETRIEVERS = ("sparse", "bm25", "dense", "milvus", "fuse", "rerank")
 
 
 class FusedSystem(System):
@@ -122,6 +122,8 @@ def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
     """
     if experiment.retriever == "sparse":
         return SparseSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
+    if experiment.retriever == "milvus":
+        return MilvusSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
     if experiment.retriever == "bm25":
         return Bm25System(experiment, swept)
     if ":" in experiment.retriever:

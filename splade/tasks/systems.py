@@ -25,6 +25,7 @@ from splade.retrieval.bm25 import Bm25Retriever, bm25s_library
 from splade.retrieval.dense import DenseRetriever
 from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
+from splade.retrieval.milvus import MilvusCollection, MilvusRetriever, milvus_library
 from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
 from splade.retrieval.stored_results import finished_result, store_result
@@ -94,6 +95,25 @@ class SparseSystem(System):
             write_index_report(index.postings, findings)
         retriever = SparseRetriever.configured(self._model, searched(self._experiment, index), run)
         return retriever, findings
+
+
+class MilvusSystem(SparseSystem):
+    """A learned sparse model whose vectors Milvus searches; the index that they come from is the exact search."""
+
+    folder_name = "milvus"
+
+    def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
+        milvus_library()  # a missing library shows before anything is read
+        super().__init__(experiment, swept)
+        self.label += " in Milvus"
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Index the documents, and bring their vectors to Milvus, or what is not there yet."""
+        exact, findings = super().build(dataset, index_dir)
+        assert isinstance(exact, SparseRetriever)
+        keys, run = self._experiment.milvus, self._experiment.config
+        found = MilvusCollection.filled(exact.index.postings, keys, index_dir, run.overwrite)
+        return MilvusRetriever(self._model, exact.index, found, run.threshold), findings
 
 
 class Bm25System(System):
