@@ -40,7 +40,7 @@ def divide_logits(model: PreTrainedModel, divisor: float) -> None:
             "leave init_dict.head_divisor null"
         )
     weight, bias = decoder.parameters(model)
-    holders = {name: parameter for name, parameter in model.named_parameters(remove_duplicate=False)}
+    holders = dict(model.named_parameters(remove_duplicate=False))
     own = {f"{decoder.module}.weight": weight / divisor}
     if bias is not None:
         own |= {name: bias / divisor for name, parameter in holders.items() if parameter is bias}

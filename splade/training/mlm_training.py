@@ -4,14 +4,11 @@ A language model that goes through it knows the collection's language, and its p
 was seen: efficient SPLADE models start from there (arXiv 2207.03834).
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from splade.distributed import n_processes
 from splade.errors import ModelError
-from splade.losses import regularization
 from splade.losses.masked_language_model import masked_cross_entropy
 from splade.models.head.pooling import sparse_head
 from splade.models.masked_lm import MaskedLMEncoder, find_decoder
@@ -62,14 +59,10 @@ class MiddleTrainingObjective(RegularizedObjective[MaskedBatch]):
             vectors = gather_rows(vectors)
         # The gradients of all processes will be averaged: each brings its share of the mean, times their number.
         loss = total * processes / count.clamp(min=1)
-        if math.isfinite(step):
-            for regularizer in self.regularizers:
-                regularizer.observe(vectors.detach(), vectors.detach())
-        penalty, penalties = regularization(self.regularizers, step, vectors, vectors)
+        penalty, penalties = self.regularize(step, vectors, vectors)
         shown = loss.detach().clone()
         if processes > 1:
             torch.distributed.all_reduce(shown)
             shown /= processes
-        terms = {"mlm": shown} | {name: value.detach() for name, value in penalties.items()}
-        terms |= {name: monitor(vectors.detach()) for name, monitor in MONITORED.items()}
-        return loss + penalty, terms
+        monitored = {name: monitor(vectors.detach()) for name, monitor in MONITORED.items()}
+        return loss + penalty, {"mlm": shown} | penalties | monitored

@@ -29,6 +29,27 @@ class RegularizedObjective(ABC, Generic[BatchType]):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise, and named detached terms."""
 
+    def regularize(self, step: float, queries: Tensor, documents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the regularisers, and each with the lambda of those that adjust it, detached.
+
+        They learn from the batch before, unless it is one of validation, whose `step` is infinite.
+
+        Args:
+            step: optimiser steps done.
+            queries: (B, V) vectors.
+            documents: (B * (1 + n), V) vectors.
+        """
+        if math.isfinite(step):
+            for regularizer in self.regularizers:
+                regularizer.observe(queries.detach(), documents.detach())
+        penalty, penalties = regularization(self.regularizers, step, queries, documents)
+        terms = {name: value.detach() for name, value in penalties.items()}
+        for regularizer in self.regularizers:
+            if regularizer.controller is not None:
+                factor = regularizer.controller.factor(documents)
+                terms[f"lambda_{regularizer.name}"] = factor * regularizer.first_lambda
+        return penalty, terms
+
     def state(self) -> dict[str, Tensor]:
         """Return what the regularisers have learned, which a resumed run needs."""
         return {f"{part.name}/{name}": value for part in self.regularizers for name, value in part.state().items()}
@@ -82,15 +103,8 @@ class Objective(RegularizedObjective[Batch]):
             teacher = gather_rows(teacher) if teacher is not None else None
         scores = score_batch(queries, documents, self.loss.needs_batch, teacher)
         ranking, terms = self.loss(scores)
-        if math.isfinite(step):
-            for regularizer in self.regularizers:
-                regularizer.observe(queries.detach(), documents.detach())
-        penalty, penalties = regularization(self.regularizers, step, queries, documents)
-        terms = {name: value.detach() for name, value in (terms | penalties).items()}
-        for regularizer in self.regularizers:
-            if regularizer.controller is not None:
-                factor = regularizer.controller.factor(documents)
-                terms[f"lambda_{regularizer.name}"] = factor * regularizer.first_lambda
+        penalty, penalties = self.regularize(step, queries, documents)
+        terms = {name: value.detach() for name, value in terms.items()} | penalties
         for side, vectors in (("q", queries.detach()), ("d", documents.detach())):
             for name, monitor in MONITORED.items():
                 terms[f"{name}_{side}"] = monitor(vectors)

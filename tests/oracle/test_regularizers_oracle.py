@@ -20,8 +20,11 @@ def sparse(n: int, seed: int, density: float = 0.5) -> torch.Tensor:
     return torch.tensor(random.gamma(1.0, 1.0, (n, V)) * (random.random((n, V)) < density))
 
 
+IDF = np.array([0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 0.02])
+
+
 def one(name: str = "mine", **entry):
-    return parse_regularizers({name: RegularizerConfig(**entry)})[0]
+    return parse_regularizers({name: RegularizerConfig(**entry)}, torch.tensor(IDF))[0]
 
 
 def plain_flops(rows: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -48,6 +51,8 @@ def by_hand(entry: dict, queries: np.ndarray, documents: np.ndarray) -> float:
         frequencies = (documents > 0).mean(axis=0)
         weights = np.array([logistic(x, entry.get("alpha", 0.1), entry.get("beta", 10)) for x in frequencies])
         return plain_flops(documents, weights)
+    if entry["reg"] == "IDF_FLOPS":
+        return plain_flops(documents, np.array([1 / max(0.1, idf / (sum(IDF) / V)) for idf in IDF]))
     rows = masked(documents, entry["l0_threshold"]) if "l0_threshold" in entry else documents
     rows = without_largest(rows, entry["beyond_top_k"]) if "beyond_top_k" in entry else rows
     return plain_flops(rows) if entry["reg"] == "FLOPS" else float(rows.sum(axis=1).mean())
@@ -57,6 +62,7 @@ ENTRIES = {
     "joint": {"reg": "joint_FLOPS"},
     "DF": {"reg": "DF_FLOPS"},
     "DF, given": {"reg": "DF_FLOPS", "alpha": 0.4, "beta": 3.0},
+    "IDF": {"reg": "IDF_FLOPS"},
     "l0 mask": {"reg": "FLOPS", "l0_threshold": 4},
     "l0 mask, L1": {"reg": "L1", "l0_threshold": 4},
     "beyond top k": {"reg": "FLOPS", "beyond_top_k": 2},

@@ -194,6 +194,19 @@ def test_a_run_with_adapters_resumes(folders, experiment, tmp_path, monkeypatch)
     )
 
 
+def test_the_preset_trains_two_steps(folders, tmp_path):
+    folder = folders("qwen2")
+    changes = {"init_dict.model_type_or_dir": folder, "config.checkpoint_dir": tmp_path, "config.nb_iterations": 2}
+    changes |= {"config.max_length": 8, "config.train_monitoring_freq": 1, "data.VALIDATION_SIZE_FOR_LOSS": 4}
+    settings = compose_experiment("techniques/config_decoder", [f"{name}={value}" for name, value in changes.items()])
+    assert train(settings).steps == 2
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    moved = [name for name, weight in trained.state_dict().items() if not torch.equal(weight, before[name])]
+    assert moved and all("_proj" in name for name in moved)
+    assert trained.config.splade_repeat_text
+
+
 def test_adapters_of_another_model_are_refused(folders, experiment, tmp_path):
     train(experiment(folders("qwen2"), **LORA | {"config.nb_iterations": 1, "init_dict.lora.save": "adapter"}))
     written = tmp_path / "out" / "model"

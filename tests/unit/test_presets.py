@@ -33,8 +33,8 @@ from splade.tasks.run_all import run_all
 from splade.tasks.train import train
 from splade.training.data import check_loss_fits
 
-# Others train something else: test_rerank.py, test_pretrain.py and test_dense_training.py have them.
-ELSEWHERE = ("reranker/", "middle_training/", "sigir23/config_32neg_dense")
+# Others train something else: test_rerank.py, test_pretrain.py, test_dense_training.py and test_decoders.py have them.
+ELSEWHERE = ("reranker/", "middle_training/", "sigir23/config_32neg_dense", "techniques/config_decoder")
 PRESETS = [name for name in available_configs(conf_folder()) if not name.startswith(ELSEWHERE)]
 preset = functools.cache(compose_experiment)  # for the tests that only look at it
 NOTHING_TO_TRAIN = {"efficient_splade/config_V_from_huggingface"}
