@@ -18,6 +18,8 @@ EXTRAS = {
     "peft": ["peft>=0.17,<1"],
     "onnx": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
     "parquet": ["pyarrow>=15"],
+    "pyterrier": ["python-terrier>=0.13"],
+    "mteb": ["mteb>=2.0,<3"],
     "ray": ["ray>=2.40,<3", "pyarrow>=15"],
     "milvus": ["pymilvus>=2.5", "milvus-lite>=2.4"],
     "serve": ["starlette>=0.40", "uvicorn>=0.30"],
