@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 environment="${SPLADE_TEST_ENVIRONMENT:-.venv}"
-make_environment "$environment"
+make_environment "$environment" scripts/requirements-systems.txt
 python="$environment/bin/python"
 if [ "$#" -gt 0 ]; then
     exec "$python" -m pytest "$@"
