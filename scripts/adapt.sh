@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Adapts a trained sparse model (SPLADE-tiny unless overridden) to a collection that has some judged queries:
+# Adapts a trained sparse model (SPLADE-tiny unless overridden) to a collection, with or without judged queries:
 #   bash scripts/adapt.sh BEIR_FOLDER OUT_FOLDER [Hydra overrides]
 # That is python -m splade.adapt, which does all steps, in an environment that is made first if need be.
 set -euo pipefail

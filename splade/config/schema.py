@@ -7,6 +7,7 @@ the checks of keys, types and values, and what may be used again (`splade.config
 from dataclasses import dataclass, field
 from typing import Literal
 
+from splade.config.adapting import AdaptConfig
 from splade.config.cluster import Launcher, MilvusConfig, RayConfig
 from splade.config.declare import (
     BM25,
@@ -298,23 +299,6 @@ class BeirConfig:
     url: str | None = key("where to download from; null: BEIR's own server", affects=NOTHING)
     baseline: bool | None = key("true: run BM25 beside the model and test the difference", affects=NOTHING)
     reference: str | None = key("published results beside all; null: those of the same model", affects=NOTHING)
-
-
-@dataclass
-class AdaptConfig:
-    """`adapt`: what splade.adapt makes of the number of judged queries."""
-
-    held_out: int | None = key(
-        "queries held out; null: a fifth, at least 10 or half of them, at most data.VALIDATION_SIZE_FOR_LOSS",
-        affects=NOTHING,  # training depends on what follows from it
-        minimum=1,
-    )
-    most_epochs: int | None = key(
-        "passes over the other queries after which training ends, or after config.nb_iterations; null: only then",
-        10,
-        affects=NOTHING,
-        minimum=1,
-    )
 
 
 @dataclass

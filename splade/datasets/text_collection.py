@@ -100,11 +100,11 @@ class FileCollection(TextCollection):
     def __init__(self, source: LineSource, kind: str):
         self.name = source.name
         self.source = source
-        self._kind = kind
+        self.kind = kind
         self._parse = PARSERS[kind]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}('{self.name}', {self._kind})"
+        return f"{type(self).__name__}('{self.name}', {self.kind})"
 
     def digest(self) -> str:
         """Return name and digest of the files' content."""
@@ -124,7 +124,7 @@ class FileCollection(TextCollection):
 
     @cached_property
     def _index(self) -> LineIndex:
-        index = LineIndex.open(self.source, self._kind, partial(_id_of, self._kind))
+        index = LineIndex.open(self.source, self.kind, partial(_id_of, self.kind))
         if len(index) == 0:
             raise _empty(self.name)
         return index

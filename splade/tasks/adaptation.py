@@ -11,6 +11,7 @@ from splade.datasets.dataset import Dataset
 from splade.datasets.hard_negatives import HardNegatives
 from splade.errors import ConfigError, DataError
 from splade.storage.paths import resolve_path
+from splade.tasks.made_set import DOCUMENTS_FILE, QRELS_FILE, QUERIES_FILE
 from splade.training.data import open_training_set
 from splade.training.sampler import split_rows
 
@@ -18,32 +19,69 @@ OWN_NAME = "own"
 """Name of a data set that is no BEIR folder, which would bring one."""
 
 # Held out as long as that is no more than half: on fewer nobody sees whether a model is better.
-_FEWEST_HELD_OUT = 10
+_FEWEST_HELD_OUT = 25
 # Validations in a run whose length follows from the number of queries, and its warm-up.
 _VALIDATIONS, _WARMUP_SHARE = 4, 0.05
 
 
-def open_judged(experiment: Experiment) -> tuple[Dataset, Dataset | None]:
-    """Open the queries to train on and those to test on, with their documents; no test queries: None.
+def judged_set(experiment: Experiment) -> Dataset | None:
+    """Open the judged queries to train on, with their documents; None: there are none.
 
-    They are the splits `train` and `beir.split` of the BEIR folder data.TRAIN_DATA_DIR, or one's own files:
-    data.TRAIN.Q_COLLECTION_PATH, data.TRAIN.QREL_PATH, data.COLLECTION_PATH, for a test data.EVAL_QREL_PATH.
+    They are the split `train` of the BEIR folder data.TRAIN_DATA_DIR, or one's own files: data.TRAIN.Q_COLLECTION_PATH,
+    data.TRAIN.QREL_PATH, data.COLLECTION_PATH.
 
     Raises:
         ConfigError: a file is not given.
         DataError: a file is missing or wrong, or no query is judged.
     """
     data, own = experiment.data, own_files(experiment)
-    if "data.TRAIN.Q_COLLECTION_PATH" not in own and "data.TRAIN.QREL_PATH" not in own:
-        require(experiment, "data.TRAIN_DATA_DIR")
-        return _open_beir(resolve_path(str(data.TRAIN_DATA_DIR)), experiment.beir.split)
-    require(experiment, "data.TRAIN.Q_COLLECTION_PATH", "data.TRAIN.QREL_PATH")
-    corpus = corpus_path(experiment)
-    train = _judged(data.TRAIN.Q_COLLECTION_PATH, data.TRAIN.QREL_PATH, corpus, "train")
-    if "data.EVAL_QREL_PATH" not in own:
-        return train, None
-    queries = own.get("data.Q_COLLECTION_PATH", data.TRAIN.Q_COLLECTION_PATH)
-    return train, _judged(queries, own["data.EVAL_QREL_PATH"], corpus, "test")
+    if _names_queries(own):
+        require(experiment, "data.TRAIN.Q_COLLECTION_PATH", "data.TRAIN.QREL_PATH")
+        return _judged(data.TRAIN.Q_COLLECTION_PATH, data.TRAIN.QREL_PATH, corpus_path(experiment), "train")
+    if "data.COLLECTION_PATH" in own:
+        return None
+    folder = _beir_folder(experiment)
+    return beir_dataset(folder, "train") if "train" in available_splits(folder) else None
+
+
+def evaluated_set(experiment: Experiment) -> Dataset | None:
+    """Open the queries to test on: the split `beir.split` of the BEIR folder, or data.EVAL_QREL_PATH; None: no test.
+
+    Raises:
+        ConfigError: qrels without queries.
+        DataError: a file is missing or wrong, or no query is judged.
+    """
+    own = own_files(experiment)
+    if _names_queries(own) or "data.COLLECTION_PATH" in own:
+        if "data.EVAL_QREL_PATH" not in own:
+            return None
+        queries = own.get("data.Q_COLLECTION_PATH", own.get("data.TRAIN.Q_COLLECTION_PATH"))
+        if queries is None:
+            raise ConfigError("no value for data.Q_COLLECTION_PATH: the queries that data.EVAL_QREL_PATH judges")
+        return _judged(queries, own["data.EVAL_QREL_PATH"], corpus_path(experiment), "test")
+    folder, split = _beir_folder(experiment), experiment.beir.split
+    if split is None and "test" not in available_splits(folder):
+        return None
+    return beir_dataset(folder, split or "test")
+
+
+def made_experiment(experiment: Experiment, folder: Path) -> Experiment:
+    """Return the settings with the made queries in `folder`, and their documents, in place of the judged ones."""
+    made = deepcopy(experiment)
+    data = made.data
+    data.COLLECTION_PATH = data.TRAIN.D_COLLECTION_PATH = str(folder / DOCUMENTS_FILE)
+    data.TRAIN.Q_COLLECTION_PATH, data.TRAIN.QREL_PATH = str(folder / QUERIES_FILE), str(folder / QRELS_FILE)
+    data.TRAIN.DATASET_PATH = f"{data.TRAIN_DATA_DIR}/mined/train/run.json"  # not that of judged queries
+    return made
+
+
+def _names_queries(own: dict[str, str]) -> bool:
+    return "data.TRAIN.Q_COLLECTION_PATH" in own or "data.TRAIN.QREL_PATH" in own
+
+
+def _beir_folder(experiment: Experiment) -> Path:
+    require(experiment, "data.TRAIN_DATA_DIR")
+    return resolve_path(str(experiment.data.TRAIN_DATA_DIR))
 
 
 def own_files(experiment: Experiment) -> dict[str, str]:
@@ -127,13 +165,6 @@ def _shorten(training: Experiment, n_queries: int) -> None:
         run.record_frequency = min(run.record_frequency, math.ceil(steps / _VALIDATIONS))
         if run.warmup_steps is not None:
             run.warmup_steps = min(run.warmup_steps, math.ceil(_WARMUP_SHARE * steps))
-
-
-def _open_beir(folder: Path, split: str | None) -> tuple[Dataset, Dataset | None]:
-    train = beir_dataset(folder, "train")
-    if split is None and "test" not in available_splits(folder):
-        return train, None
-    return train, beir_dataset(folder, split or "test")
 
 
 def _judged(queries: str | None, qrels: str | None, corpus: str, split: str) -> Dataset:

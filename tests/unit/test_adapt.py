@@ -14,7 +14,8 @@ from splade.datasets.qrels import read_qrels
 from splade.errors import ConfigError, DataError
 from splade.models.load import load_checkpoint, load_for_inference
 from splade.tasks import adapt as task
-from splade.tasks.adaptation import open_judged, training_experiment
+from splade.tasks import adaptation_stage as stage
+from splade.tasks.adaptation import evaluated_set, judged_set, training_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "data" / "toy"
@@ -56,7 +57,8 @@ def adapted(*overrides):
     return task.adapt(compose_experiment("config_domain_adaptation", list(overrides)))
 
 
-FAST = [
+JUDGED = ["adapt.queries=judged", "adapt.teacher=[sparse,bm25]"]
+FAST = JUDGED + [
     f"config.{setting}"
     for setting in ("nb_iterations=4", "record_frequency=2", "warmup_steps=1", "train_batch_size=4", "max_length=24")
 ]
@@ -86,14 +88,13 @@ def test_script_from_beginning_to_end(mine, tmp_path, tiny_model, fast_python):
     mined = json.loads((out / "mined/beir/mine/run.json").read_text())
     assert set(mined) == set(train) and not set(mined) & set(read_qrels(mine / "qrels/test.tsv"))
     held_out = json.loads((out / "held_out/beir/mine/run.json").read_text())
-    assert set(held_out) < set(train) and len(held_out) == summary["held_out"]["n_queries"] == len(train) // 2
+    assert set(held_out) < set(train) and len(held_out) == summary["judged"]["held_out"]["n_queries"] == len(train) // 2
 
 
-def verdict(before, after):
+def verdict(before, after, p_value=0.2):
     """Return a function that judges so, whatever the models do."""
-    return lambda *_: task.Verdict(
-        7, {"NDCG@10": before, "Recall@100": 0.9}, {"NDCG@10": after, "Recall@100": 0.9}, 0.2
-    )
+    metrics = [{"NDCG@10": value, "Recall@100": 0.9} for value in (before, after)]
+    return lambda *_: (stage.Verdict(7, *metrics, p_value), None)
 
 
 def weights(folder):
@@ -102,9 +103,14 @@ def weights(folder):
     return load_checkpoint(folder, experiment).document_encoder.state_dict()
 
 
-@pytest.mark.parametrize(("after", "kept"), [(0.5, "before"), (0.4, "before"), (0.6, "after")])
-def test_the_old_model_stays_unless_the_new_one_is_better(mine, tmp_path, tiny_model, monkeypatch, after, kept):
-    monkeypatch.setattr(task, "_judge", verdict(0.5, after))
+@pytest.mark.parametrize(
+    ("after", "p_value", "kept"),
+    [(0.5, 0.2, "before"), (0.4, 0.2, "before"), (0.6, 0.5, "before"), (0.6, 0.2, "after")],
+)
+def test_the_old_model_stays_unless_the_new_one_is_better(
+    mine, tmp_path, tiny_model, monkeypatch, after, p_value, kept
+):
+    monkeypatch.setattr(stage, "judge", verdict(0.5, after, p_value))
     model, out = tiny_model(), tmp_path / "out"
     given = [f"init_dict.model_type_or_dir={model}", f"data.TRAIN_DATA_DIR={mine}", f"config.out_dir={out}", *FAST]
     result = adapted(*given)
@@ -115,7 +121,7 @@ def test_the_old_model_stays_unless_the_new_one_is_better(mine, tmp_path, tiny_m
     old, now = weights_of_folder(model), weights(out / "checkpoint")
     assert all((old[name] == value).all() for name, value in now.items() if name in old) == (kept == "before")
     assert (out / "not_kept/model/config.json").is_file() == (kept == "before")
-    monkeypatch.setattr(task, "_judge", verdict(0.5, after) if kept == "after" else None)
+    monkeypatch.setattr(stage, "judge", verdict(0.5, after, p_value) if kept == "after" else None)
     assert adapted(*given).summary() == text  # the same command again does nothing again
 
 
@@ -128,16 +134,17 @@ def weights_of_folder(folder):
 
 
 def test_files_in_place_of_a_beir_folder(mine, tmp_path, tiny_model, monkeypatch):
-    monkeypatch.setattr(task, "_judge", verdict(0.5, 0.6))
+    monkeypatch.setattr(stage, "judge", verdict(0.5, 0.6))
     collection, queries = TOY / "collection", TOY / "queries/train"
     result = adapted(
         *(f"init_dict.model_type_or_dir={tiny_model()}", f"config.out_dir={tmp_path}", "config.nb_iterations=1"),
         *("config.record_frequency=1", "config.train_batch_size=2", "config.max_length=8", "config.warmup_steps=0"),
         *(f"data.COLLECTION_PATH={collection}", f"data.TRAIN.Q_COLLECTION_PATH={queries}"),
         f"data.TRAIN.QREL_PATH={TOY / 'qrels/train.json'}",
+        *JUDGED,
     )
-    assert result.test == {} and "48 judged queries are trained on, 12 held out" in result.summary()
-    assert set(json.loads((tmp_path / "summary.json").read_text())) == {"kept", "held_out"}
+    assert result.test == {} and "35 judged queries are trained on, 25 held out" in result.summary()
+    assert set(json.loads((tmp_path / "summary.json").read_text())) == {"kept", "judged"}
 
 
 def open_own(*overrides):
@@ -146,7 +153,13 @@ def open_own(*overrides):
         f"data.TRAIN.Q_COLLECTION_PATH={TOY / 'queries/train'}",
         f"data.TRAIN.QREL_PATH={TOY / 'qrels/train.json'}",
     ]
-    return open_judged(compose_experiment("config_domain_adaptation", [*files, *overrides]))
+    return both(*files, *overrides)
+
+
+def both(*overrides):
+    """Return the judged queries and the test queries."""
+    experiment = compose_experiment("config_domain_adaptation", list(overrides))
+    return judged_set(experiment), evaluated_set(experiment)
 
 
 def test_test_queries_are_those_that_are_named(mine):
@@ -160,10 +173,10 @@ def test_test_queries_are_those_that_are_named(mine):
     assert len(train.queries) > len(test.queries) == 25 and len(test.documents) == 240
     with pytest.raises(ConfigError, match="no value for data.COLLECTION_PATH"):
         open_own()
-    train, test = open_judged(compose_experiment("config_domain_adaptation", [f"data.TRAIN_DATA_DIR={mine}"]))
+    train, test = both(f"data.TRAIN_DATA_DIR={mine}")
     assert (train.split, test.split, train.name) == ("train", "test", "mine")
     with pytest.raises(DataError, match="no judgements of the split 'dev'"):
-        open_judged(compose_experiment("config_domain_adaptation", [f"data.TRAIN_DATA_DIR={mine}", "beir.split=dev"]))
+        both(f"data.TRAIN_DATA_DIR={mine}", "beir.split=dev")
 
 
 def planned(tmp_path, n_queries, *overrides):
@@ -178,7 +191,7 @@ def planned(tmp_path, n_queries, *overrides):
     return training_experiment(given, tmp_path / "run.json", tmp_path / "checkpoint")
 
 
-@pytest.mark.parametrize(("n_queries", "n_held_out"), [(60, 12), (30, 10), (12, 6)])
+@pytest.mark.parametrize(("n_queries", "n_held_out"), [(60, 25), (30, 15), (12, 6)])
 def test_what_is_held_out_follows_from_what_there_is(tmp_path, n_queries, n_held_out):
     training, held_out = planned(tmp_path, n_queries)
     run = training.config
@@ -207,9 +220,9 @@ def test_script_says_how_it_is_called():
     assert done.stderr.startswith("usage: bash scripts/adapt.sh BEIR_FOLDER OUT_FOLDER")
 
 
-def test_a_train_split_is_needed(tmp_path):
+def test_judged_queries_that_are_asked_for_must_be_there(tmp_path):
     data = write_beir(tmp_path / "mine", n_docs=30)
     (data / "qrels" / "train.tsv").unlink()
-    with pytest.raises(DataError, match="no judgements of the split 'train'; splits: test"):
-        adapted(f"data.TRAIN_DATA_DIR={data}", f"config.out_dir={tmp_path / 'out'}")
+    with pytest.raises(ConfigError, match="adapt.queries=judged: there are no judged queries"):
+        adapted(f"data.TRAIN_DATA_DIR={data}", f"config.out_dir={tmp_path / 'out'}", "adapt.queries=judged")
     assert not (tmp_path / "out").exists()
