@@ -11,6 +11,12 @@ class PretrainConfig:
 
     collection: str | None = files_key("texts to learn from, in the format of a collection", affects=TRAIN)
     masked_share: float = key("share of the tokens that are to be guessed", 0.15, affects=TRAIN, above=0, below=1)
+    span_weight: float = key(
+        "weight of the contrast between two spans of each text and those of other texts; 0: whole texts, no contrast",
+        0.0,
+        affects=TRAIN,
+        minimum=0,
+    )
     vocab_size: int | None = key(
         "start from random weights, with a tokenizer of at most so many tokens learned from the collection; "
         "null: from init_dict.model_type_or_dir",

@@ -35,6 +35,20 @@ def contrastive(scores: BatchScores) -> Tensor:
     return _nll_of_first(torch.cat([scores.positive[:, None], every[:, len(every) :]], dim=1))
 
 
+def span_contrast(first: Tensor, second: Tensor) -> Tensor:
+    """Cross-entropy of the other span of a text against all other spans of the batch (coCondenser, arXiv 2108.05540).
+
+    `-log exp(h_i1 . h_i2) / sum_kl exp(h_i1 . h_kl)` over all spans kl but i1 itself; the mean over all 2 B spans.
+
+    Args:
+        first: (B, V) vectors, one span of each text.
+        second: (B, V) vectors, the other.
+    """
+    spans = torch.cat([first, second])
+    scores = (spans @ spans.T).fill_diagonal_(-torch.inf)
+    return functional.cross_entropy(scores, torch.arange(len(spans), device=spans.device).roll(len(first)))
+
+
 def bpr(scores: BatchScores) -> Tensor:
     """Bayesian personalised ranking (arXiv 1205.2618): `-log sigmoid(s+ - s-)`, mean over pairs."""
     return -functional.logsigmoid(scores.positive[:, None] - scores.negatives).mean()

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from splade.distributed import n_processes
 from splade.errors import ModelError
+from splade.losses import Regularizer
 from splade.losses.masked_language_model import masked_cross_entropy
+from splade.losses.ranking import span_contrast
 from splade.models.head.pooling import sparse_head
 from splade.models.masked_lm import MaskedLMEncoder, find_decoder
 from splade.training.masked_texts import NOT_ASKED, MaskedBatch, n_asked
@@ -46,7 +48,15 @@ class MiddleTrainingObjective(RegularizedObjective[MaskedBatch]):
     """The mean cross-entropy of the hidden tokens, plus the regularisers of the vectors as of documents.
 
     With several processes the mean is that over all their tokens, and the regularisers are those of all vectors.
+
+    Args:
+        regularizers: of the vectors.
+        span_weight: of the contrast between the two halves of the batch, the spans of its texts; 0: there are none.
     """
+
+    def __init__(self, regularizers: list[Regularizer], span_weight: float = 0.0):
+        super().__init__(regularizers)
+        self.span_weight = span_weight
 
     def __call__(
         self, model: nn.Module, batch: MaskedBatch, step: float, gather: bool = True
@@ -54,9 +64,11 @@ class MiddleTrainingObjective(RegularizedObjective[MaskedBatch]):
         """Return the scalar to minimise, and named detached terms; the arguments are those of `Objective`."""
         total, vectors = model(batch["input_ids"], batch["attention_mask"], batch["labels"])
         count, processes = n_asked(batch["labels"]), n_processes() if gather else 1
+        spans = vectors.chunk(2) if self.span_weight else (vectors,)
         if processes > 1:
             torch.distributed.all_reduce(count)
-            vectors = gather_rows(vectors)
+            spans = tuple(gather_rows(part) for part in spans)
+            vectors = torch.cat(spans)
         # The gradients of all processes will be averaged: each brings its share of the mean, times their number.
         loss = total * processes / count.clamp(min=1)
         penalty, penalties = self.regularize(step, vectors, vectors)
@@ -64,5 +76,8 @@ class MiddleTrainingObjective(RegularizedObjective[MaskedBatch]):
         if processes > 1:
             torch.distributed.all_reduce(shown)
             shown /= processes
+        if self.span_weight:
+            contrast = span_contrast(*spans)
+            penalty, penalties = penalty + self.span_weight * contrast, {"spans": contrast.detach()} | penalties
         monitored = {name: monitor(vectors.detach()) for name, monitor in MONITORED.items()}
         return loss + penalty, {"mlm": shown} | penalties | monitored

@@ -57,7 +57,7 @@ class MiddleTrainResult:
     def summary(self) -> str:
         """Return what was trained, what it changed, and where the model is."""
         lines = [f"middle-trained {self.middle_trained_steps} steps on {self.n_texts} texts"]
-        shown = [name for name in ("mlm", "flops", "L0") if name in self.after]
+        shown = [name for name in ("mlm", "spans", "flops", "L0") if name in self.after]
         lines += [f"{name}: {self.before[name]:.4g} before, {self.after[name]:.4g} after" for name in shown]
         return "\n  ".join([*lines, f"model in {self.folder / MODEL_FOLDER}"])
 
@@ -163,7 +163,8 @@ def prepare_middle_training(
     if run.gradient_checkpointing:
         splade.checkpoint_activations()
     max_length = settle_max_length(run.max_length, splade)
-    collator = MaskingCollator(splade.tokenizer, max_length, experiment.pretrain.masked_share, run.seed)
+    asked = experiment.pretrain
+    collator = MaskingCollator(splade.tokenizer, max_length, asked.masked_share, run.seed, asked.span_weight > 0)
     rows, held_out_rows = split_rows(len(texts), experiment.data.VALIDATION_SIZE_FOR_LOSS or 0, run.seed)
     schedule: Schedule = schedule_of(run, len(rows))
     length = schedule.steps * run.gradient_accumulation_steps * schedule.batch_size
@@ -175,7 +176,7 @@ def prepare_middle_training(
     sampler = TrainingSampler(texts, rows, run.seed, length)
     model = MaskedLanguageModel(encoder)
     idf = token_weights(init, splade.tokenizer, splade.vocab_size) if needs_idf(run.regularizer) else None
-    objective = MiddleTrainingObjective(parse_regularizers(run.regularizer, idf))
+    objective = MiddleTrainingObjective(parse_regularizers(run.regularizer, idf), asked.span_weight)
     if n_processes() > 1:
         freeze_unused(model, collator([texts.example(0)]))
     return SpladeTrainer(run, schedule, model, sampler, collator, objective, validation), splade

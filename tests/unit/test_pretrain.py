@@ -108,6 +108,37 @@ def test_the_objective_is_that_of_a_few_lines(tiny_model, experiment):
     assert len(parse_regularizers(settings.config.regularizer)) == 1
 
 
+def test_spans_are_the_two_parts_of_a_text(tiny_tokenizer):
+    collator = MaskingCollator(tiny_tokenizer, max_length=64, share=0.1, seed=7, in_spans=True)
+    texts = ["what is the light of the stars in cold water", "tea", "bread and snow and a river of tea and light"]
+    for draw in range(3):
+        batch = collator([PlainText(text, row, draw) for row, text in enumerate(texts)])
+        ids = torch.where(batch["labels"] == NOT_ASKED, batch["input_ids"], batch["labels"])
+        words = [tiny_tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+        for i in (0, 2):
+            assert (
+                f"{words[i]} {words[3 + i]}".split()
+                == tiny_tokenizer.decode(tiny_tokenizer(texts[i], add_special_tokens=False)["input_ids"]).split()
+            )
+            shorter = min(len(words[i]), len(words[3 + i]))
+            assert shorter >= len(texts[i]) // 4 - 8
+
+
+def test_spans_of_one_text_are_told_from_all_others(tiny_model, experiment):
+    settings = experiment(tiny_model(), **{"pretrain.span_weight": 0.5})
+    trainer, _ = prepare_middle_training(settings, open_texts(settings))
+    batch = trainer.collator([trainer.sampler[i] for i in range(4)])
+    trainer.splade.eval()
+    loss, terms = trainer.objective(trainer.splade, batch, step=0)
+    _, vectors = trainer.splade(**batch)
+    scores, expected = (vectors @ vectors.T).detach().double().numpy(), 0.0
+    for i in range(8):
+        others = [scores[i, j] for j in range(8) if j != i]
+        expected += (np.logaddexp.reduce(others) - scores[i, (i + 4) % 8]) / 8
+    assert terms["spans"].item() == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == pytest.approx(terms["mlm"].item() + 0.5 * expected + terms["FLOPS_d"].item(), rel=1e-5)
+
+
 def test_from_scratch_resumed_and_trained_further(experiment, tmp_path, monkeypatch):
     settings = experiment(vocab_size=300, **{"pretrain.model_dir": tmp_path / "models" / "mine"})
     result = pretrain(settings)
