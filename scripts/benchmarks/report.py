@@ -37,6 +37,7 @@ python scripts/benchmarks/bench_encoding.py     # --beir data/beir/scifact for t
 python scripts/benchmarks/bench_training.py     # --beir data/beir/scifact
 python scripts/benchmarks/bench_retrieval.py    # --vectors DOCS.npz --queries QUERIES.npz
 python scripts/benchmarks/bench_growth.py       # --vectors DOCS.npz --queries QUERIES.npz --docs 25000 ... 8000000
+python scripts/benchmarks/bench_shards.py       # --vectors DOCS.npz --queries QUERIES.npz --docs 500000
 python scripts/benchmarks/bench_start.py        # --vectors DOCS.npz
 python scripts/benchmarks/bench_busy.py         # --beir data/beir/scifact
 ```
@@ -87,6 +88,16 @@ each term is exchanged for one of nearly the same document frequency, drawn anew
 are alike and terms stay as frequent as they are. Vectors are made while the index is built, as part of its time. The
 peaks of memory are those of a process that only builds and of one that only searches, the pages of the mapped index
 that it has touched included. Queries one at a time, by one thread.
+""",
+    "shards": """\
+## Many shards
+
+How long a query waits for the slowest of many shards that are searched at once, simulated from measured latencies of a
+few: one measured latency of the query is drawn for each shard. *Stragglers* are one answer of a hundred that takes ten
+times as long. *Hedged* queries ask a second copy of a shard that has not answered after the 95th percentile of all
+latencies. Joining the rankings is measured and included; the network is not.
+
+![milliseconds by number of shards](shard_latency.png)
 """,
     "busy": """\
 ## Busy machines
@@ -197,6 +208,16 @@ def _growth(entry: Entry) -> list[str]:
     return table(header, rows, texts=0)
 
 
+def _shards(entry: Entry) -> list[str]:
+    header = ["shards", "way", "mean ms", "p50", "p99", "joining ms", "load"]
+    rows = [
+        [f"{row['shards']:,}", row["way"], *(f"{row[key]:.2f}" for key in ("mean_ms", "p50_ms", "p99_ms"))]
+        + [f"{row['merging_ms']:.2f}", _load(row)]
+        for row in entry["rows"]
+    ]
+    return table(header, rows, texts=2)
+
+
 def _busy(entry: Entry) -> list[str]:
     rows = [
         [row["waiting"], str(row["others"]), _number(row["short_per_second"]), _number(row["documents_per_second"])]
@@ -229,6 +250,7 @@ SECTIONS: dict[str, Callable[[Entry], list[str]]] = {
     "training": _training,
     "retrieval": _retrieval,
     "growth": _growth,
+    "shards": _shards,
     "busy": _busy,
     "start": _start,
 }

@@ -6,6 +6,7 @@ from typing import Literal
 from splade.config.declare import NOTHING, SEARCH, key
 
 Launcher = Literal["local", "torchrun", "ray"]
+MilvusParams = Literal["default"] | dict[str, str | float]
 
 
 @dataclass
@@ -24,7 +25,7 @@ class RayConfig:
         "GPUs of a worker; null: one where the cluster has any, else none", affects=NOTHING, minimum=0
     )
     gone_seconds: float = key(
-        "an error after so long without the cluster's head, or a machine for what waits", 30.0, affects=NOTHING, above=0
+        "seconds without the cluster's head after which that is an error", 30.0, affects=NOTHING, above=0
     )
 
 
@@ -39,9 +40,9 @@ class MilvusConfig:
     token: str | None = key("user:password, or a key", affects=NOTHING)
     collection: str = key("its name; letters, digits and underscores", "splade", affects=NOTHING)
     batch_size: int = key("documents sent at once", 1000, affects=NOTHING, minimum=1)
-    timeout: float = key("seconds that Milvus may take to answer, its retries included", 20.0, affects=NOTHING, above=0)
+    timeout: float = key("seconds that Milvus may take to answer, its retries included", 30.0, affects=NOTHING, above=0)
     index_type: str = key("as Milvus calls it", "SPARSE_INVERTED_INDEX", affects=SEARCH)
-    index_params: dict[str, str | float] | None = key(
-        "of its index, such as {inverted_index_algo: DAAT_MAXSCORE}, or SINDI in Milvus 3", affects=SEARCH
+    index_params: MilvusParams = key(
+        "of its index, such as {inverted_index_algo: DAAT_MAXSCORE}, or SINDI in Milvus 3", "default", affects=SEARCH
     )
-    search_params: dict[str, str | float] | None = key("such as {drop_ratio_search: 0.2}", affects=SEARCH)
+    search_params: MilvusParams = key("such as {drop_ratio_search: 0.2}", "default", affects=SEARCH)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from splade.config.cluster import MilvusConfig
+from splade.config.cluster import MilvusConfig, MilvusParams
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, DataError, IndexFileError, printable
 from splade.inverted_index import InvertedIndex, SearchResults, ShardedIndex
@@ -29,7 +29,7 @@ from splade.vectors import SparseVectors
 EMBEDDED_FILE, VECTORS_FILE = "milvus.db", "milvus-vectors.h5"
 PROPERTY = "splade"
 _LONGEST_ID = 65_535  # bytes; the most that Milvus allows
-_RESULTS_AT_ONCE = 50_000
+_RESULTS_AT_ONCE = 10_000
 
 Answer = TypeVar("Answer")
 
@@ -62,6 +62,9 @@ class MilvusCollection:
 
     def __init__(self, keys: MilvusConfig, folder: Path):
         self._milvus, self._keys = milvus_library(), keys
+        from grpc import RpcError  # comes with pymilvus, which lets some of these through
+
+        self._faults = (self._milvus.MilvusException, RpcError, OSError, RuntimeError, ImportError)
         self._place = keys.uri or str(folder / EMBEDDED_FILE)
         folder.mkdir(parents=True, exist_ok=True)
         with self._errors("cannot be reached"):
@@ -87,7 +90,7 @@ class MilvusCollection:
             ConfigError: Milvus does not answer.
         """
         size = max(1, _RESULTS_AT_ONCE // top_k)
-        params = {"metric_type": "IP", "params": self._keys.search_params or {}}
+        params = {"metric_type": "IP", "params": _params(self._keys.search_params)}
         for start in range(0, len(vectors), size):
             some = vectors.rows(start, min(len(vectors), start + size))
             asked = [dict(zip(terms.tolist(), weights.tolist(), strict=True)) for terms, weights in some]
@@ -119,7 +122,7 @@ class MilvusCollection:
         schema.add_field("vector", kinds.SPARSE_FLOAT_VECTOR)
         params = self._client.prepare_index_params()
         params.add_index(
-            "vector", index_type=self._keys.index_type, metric_type="IP", params=self._keys.index_params or {}
+            "vector", index_type=self._keys.index_type, metric_type="IP", params=_params(self._keys.index_params)
         )
         self._ask(
             lambda: self._client.create_collection,
@@ -175,8 +178,8 @@ class MilvusCollection:
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (self._milvus.MilvusException, OSError, RuntimeError, ImportError) as error:
-            reason = printable(str(getattr(error, "message", "") or error)).partition("\n")[0][:300]
+        except self._faults as error:
+            reason = " ".join(printable(str(getattr(error, "message", "") or error)).split())[:300]
             hint = "it must run, and be the right one" if self._keys.uri else "no other process may use the file"
             raise ConfigError(
                 f"milvus.uri={self._keys.uri or 'null'}: Milvus at {self._place} {what} ({reason}); {hint}; the same "
@@ -218,6 +221,10 @@ class MilvusRetriever(SparseRetriever):
             docs.append(numbers[order])
             scores.append(found[order])
         return SearchResults(np.cumsum(counts), np.concatenate(docs), np.concatenate(scores))
+
+
+def _params(asked: MilvusParams) -> dict[str, str | float]:
+    return {} if asked == "default" else dict(asked)
 
 
 def _batches(index: InvertedIndex, folder: Path, skip: int, size: int) -> Iterator[tuple[list[str], SparseVectors]]:

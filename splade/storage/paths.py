@@ -19,7 +19,7 @@ def resolve_path(path: str | Path) -> Path:
 
     Besides ordinary paths, `pkg://package/sub/path` names a file or folder inside an installed Python package. The
     package is located, never imported. `pkg://splade/data/...` and `pkg://splade/conf/...` also work from a checkout,
-    where these folders lie beside the package.
+    where these folders lie beside the package. `s3://bucket/path` and the like are copied into the cache.
 
     Raises:
         DataError: nothing is there; the message gives the absolute path, and what the nearest existing folder holds.
@@ -30,6 +30,8 @@ def resolve_path(path: str | Path) -> Path:
     """
     if str(path).startswith(PACKAGE_SCHEME):
         return _inside_package(str(path))
+    if "://" in str(path):
+        return _from_object_store(str(path))
     try:
         found = Path(path).expanduser()
         there = bool(str(path)) and found.exists()
@@ -87,6 +89,15 @@ def _regular(found: Path) -> Path:
     raise DataError(
         f"{found.absolute()}: a pipe, socket or device; give a file (it may be gzip-compressed) or a folder"
     )
+
+
+def _from_object_store(uri: str) -> Path:
+    # Not at the top: it brings libraries that commands which only look at paths do without.
+    from splade.storage.object_store import is_object_uri, local_copy
+
+    if not is_object_uri(uri):
+        raise DataError(f"{shown(uri, 300)}: allowed are {PACKAGE_SCHEME}, s3://, gs://, hdfs://, abfs:// and file://")
+    return local_copy(uri)
 
 
 def _inside_package(uri: str) -> Path:

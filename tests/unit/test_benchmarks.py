@@ -23,6 +23,7 @@ NAMES = (
     "bench_training",
     "bench_retrieval",
     "bench_growth",
+    "bench_shards",
     "bench_start",
     "bench_busy",
 )
@@ -195,3 +196,13 @@ def test_growth(scripts, model, tmp_path):
     assert [weights.tolist() for _, weights in second] == [weights.tolist() for _, weights in vectors]
     shared = [len(set(a[0].tolist()) & set(b[0].tolist())) for a, b in zip(first, second, strict=True)]
     assert sum(shared) < 0.1 * vectors.nnz
+
+
+def test_shards(scripts, model, tmp_path):
+    given = ("--model", model, "--docs", 100, "--shards", 3, "--rounds", 2, "--trials", 3)
+    _, entry, report = run(scripts, "bench_shards", tmp_path / "r.json", *given)
+    by_way = {(row["shards"], row["way"]): row for row in entry["rows"]}
+    measured, stragglers, hedged = scripts["bench_shards"].WAYS
+    assert by_way[1, measured]["p50_ms"] <= by_way[1000, measured]["p50_ms"] < by_way[1000, stragglers]["p50_ms"]
+    assert by_way[1000, hedged]["p50_ms"] <= by_way[1000, stragglers]["p50_ms"]
+    assert "| 1,000  |" in report and (tmp_path / "docs" / "shard_latency.png").stat().st_size > 1000
