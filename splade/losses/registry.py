@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from splade.errors import ConfigError, nearest
-from splade.losses import distillation, ranking
+from splade.losses import distillation, listwise, ranking
 from splade.losses.batch_scores import BatchScores
 
 
@@ -39,6 +39,9 @@ LOSSES = {
         Loss("DistilMarginMSE", distillation.margin_mse, needs_teacher=True),
         Loss("AllPairsMarginMSE", distillation.all_pairs_margin_mse, needs_teacher=True),
         Loss("KlDiv", distillation.kl_divergence, needs_teacher=True),
+        Loss("Lambda", listwise.lambda_ndcg),
+        Loss("ListNet", listwise.list_net),
+        Loss("ListMLE", listwise.list_mle, needs_teacher=True),
     )
 }
 

@@ -26,6 +26,8 @@ MODEL = "sparse"
 TEACHER_FILE = "teacher.json"
 PROTOCOL = BeirProtocol()
 _FUSION = Fusion("convex", normalise="min_max")
+_BEST = 30
+"""Documents per query that are learned from: farther down all models agree, and nothing is left to learn."""
 
 
 def teach(experiment: Experiment, dataset: Dataset, own_run: Path, index_dir: Path, folder: Path) -> Run:
@@ -97,10 +99,10 @@ def teachers(experiment: Experiment) -> list[str]:
 
 
 def write_teacher(teacher: Run, dataset: Dataset, file: Path) -> None:
-    """Write the scores of the judged queries for training; a relevant document has at least the best score."""
+    """Write the scores of the best documents for training; a relevant one has at least the best score."""
     scores: Run = {}
     for query_id, judged in (dataset.qrels or {}).items():
-        ranking = teacher.get(query_id, {})
+        ranking = dict(list(teacher.get(query_id, {}).items())[:_BEST])
         best = max(ranking.values(), default=0.0)
         scores[query_id] = ranking | {doc_id: best for doc_id, grade in judged.items() if grade > 0}
     write_run_json(file, scores)

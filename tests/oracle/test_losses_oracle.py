@@ -53,6 +53,21 @@ def by_hand(name: str, queries: np.ndarray, documents: np.ndarray, teacher: np.n
         elif name == "KlDiv":
             p, q = log_softmax(list(target)), log_softmax(scores)
             values.append(sum(np.exp(a) * (a - b) for a, b in zip(p, q, strict=True)))
+        elif name == "Lambda":
+            ranks = [1 + sum(other > score for other in scores) for score in scores]
+            inverse = [1 / np.log2(1 + rank) for rank in range(1, n + 3)]
+            pairs = [(abs(ranks[0] - ranks[j]), j) for j in range(1, n + 1)]
+            weights = [
+                10 * abs(inverse[apart - 1] - inverse[apart]) + abs(inverse[ranks[0] - 1] - inverse[ranks[j] - 1])
+                for apart, j in pairs
+            ]
+            values.append(np.mean([-w * np.log2(sigmoid(positive - s)) for w, s in zip(weights, own, strict=True)]))
+        elif name == "ListNet":
+            p, q = log_softmax([1.0] + [0.0] * n), log_softmax(scores)
+            values.append(-sum(np.exp(a) * b for a, b in zip(p, q, strict=True)))
+        elif name == "ListMLE":
+            order = sorted(range(n + 1), key=lambda place: -target[place])
+            values.append(-sum(log_softmax([scores[j] for j in order[i:]])[0] for i in range(n + 1)))
     return float(np.mean(values))
 
 
@@ -162,3 +177,33 @@ def test_collapsed_vectors_have_finite_loss():
 def test_batch_scores_shapes():
     scores = BatchScores(torch.zeros(2, 4))
     assert scores.n_negatives == 3 and scores.positive.shape == (2,) and scores.negatives.shape == (2, 3)
+
+
+class Scores:
+    """Stands for a cross-encoder of sentence-transformers: gives scores that are there."""
+
+    num_labels, device = 1, torch.device("cpu")
+
+    def __init__(self, own: torch.Tensor):
+        self.own, self.given = own.flatten(), 0
+
+    def preprocess(self, pairs, **_):
+        """Say which of the scores come next."""
+        self.given += len(pairs)
+        return {"first": torch.tensor(self.given - len(pairs)), "n": torch.tensor(len(pairs))}
+
+    def __call__(self, tokens):
+        return {"scores": self.own[tokens["first"] : tokens["first"] + tokens["n"]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("Lambda", "LambdaLoss"), ("ListNet", "ListNetLoss"), ("ListMLE", "ListMLELoss")]
+)
+def test_losses_of_lists_are_those_of_sentence_transformers(name, theirs):
+    losses = pytest.importorskip("sentence_transformers.cross_encoder.losses", reason="needs sentence-transformers")
+    own = 3 * torch.randn(5, 4, generator=torch.Generator().manual_seed(6))
+    teacher = torch.randn(5, 4, generator=torch.Generator().manual_seed(7))
+    labels = teacher if LOSSES[name].needs_teacher else torch.tensor([1.0, 0, 0, 0]).expand(5, 4)
+    kwargs = {"respect_input_order": False} if name == "ListMLE" else {}
+    other = getattr(losses, theirs)(Scores(own), **kwargs)([["q"] * 5, [["d"] * 4] * 5], list(labels))
+    assert LOSSES[name].compute(BatchScores(own, None, teacher)).item() == pytest.approx(other.item(), rel=1e-5)
