@@ -40,6 +40,7 @@ python scripts/benchmarks/bench_growth.py       # --vectors DOCS.npz --queries Q
 python scripts/benchmarks/bench_shards.py       # --vectors DOCS.npz --queries QUERIES.npz --docs 500000
 python scripts/benchmarks/bench_start.py        # --vectors DOCS.npz
 python scripts/benchmarks/bench_busy.py         # --beir data/beir/scifact
+python scripts/benchmarks/bench_server.py       # --beir data/beir/scifact
 ```
 
 **Read the ratios.** Whatever is compared ran in one run on one machine: each engine in a process of its own, taking
@@ -106,6 +107,13 @@ Encoding while other processes keep processors busy. `import splade` lets the th
 for work (`OMP_WAIT_POLICY=passive`, unless it is set); the default of OpenMP is to spin. A single text of a small model
 is encoded by one thread. *Ratio*: how many times as many short texts per second as `spinning` encodes with as many
 other processes are encoded by threads that sleep.
+""",
+    "server": """\
+## Server
+
+Answers of `splade.serve` per second, over connections that stay open; server and clients share the processors. With one
+client every query is encoded alone, with more those that wait are encoded and searched together. Every answer is
+compared with what search finds offline. *Ratio*: times as many answers per second as one client gets.
 """,
     "start": """\
 ## Start
@@ -227,6 +235,16 @@ def _busy(entry: Entry) -> list[str]:
     return table(["threads", "others", "short texts/s", "documents/s", "query mean ms", "ratio", "load"], rows)
 
 
+def _server(entry: Entry) -> list[str]:
+    alone = entry["rows"][0]["per_second"]
+    rows = [
+        [str(row["clients"]), _number(row["per_second"]), f"{row['p50_ms']:.1f}", f"{row['p99_ms']:.1f}"]
+        + [f"{row['per_second'] / alone:.1f}"]
+        for row in entry["rows"]
+    ]
+    return table(["clients", "answers/s", "median ms", "p99 ms", "ratio"], rows, texts=0)
+
+
 def _start(entry: Entry) -> list[str]:
     rows = [
         [row["what"], f"{row['median_s']:.3f}", f"{row['fastest_s']:.3f}", _ratio(row), _load(row)]
@@ -252,6 +270,7 @@ SECTIONS: dict[str, Callable[[Entry], list[str]]] = {
     "growth": _growth,
     "shards": _shards,
     "busy": _busy,
+    "server": _server,
     "start": _start,
 }
 

@@ -90,6 +90,10 @@ class TextEncoder:
         with self._lock, one_thread() if little else nullcontext():
             return self.encoder.encode(input_ids, torch.ones_like(input_ids))
 
+    def input_tokens(self, text: str) -> list[str]:
+        """Return the tokens that the model reads of a text, prompt and special tokens included."""
+        return list(self.tokenizer.convert_ids_to_tokens(self._token_ids(self._prompted(text))))
+
     def token_weights(self, text: str, term_ids: np.ndarray) -> tuple[list[str], np.ndarray | None]:
         """Return the tokens that the model reads of a text, and what each gives to some terms, before pooling.
 

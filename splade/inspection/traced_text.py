@@ -22,6 +22,7 @@ class TracedText:
         vocabulary: the token of each term id.
         inputs: the tokens that the model reads; none where the text is not known, or the encoder cannot tell.
         parts: (n_inputs, n) float32; a column adds up to the term's weight. With max-pooling one token has all of it.
+        unpooled: (n_inputs, n) float32, what each token would give to each term alone.
         agrees: whether the text's own vector has these weights; False: another text, or another length, was indexed.
     """
 
@@ -31,6 +32,7 @@ class TracedText:
     inputs: tuple[str, ...] = ()
     parts: np.ndarray | None = None
     agrees: bool = True
+    unpooled: np.ndarray | None = None
 
     @property
     def vector(self) -> SparseVector:
@@ -100,7 +102,7 @@ def trace(
         columns = np.arange(len(term_ids))
         parts = np.zeros_like(given)
         parts[given.argmax(axis=0), columns] = weights
-    return TracedText(term_ids, weights, vocabulary, tuple(inputs), parts, agrees)
+    return TracedText(term_ids, weights, vocabulary, tuple(inputs), parts, agrees, given)
 
 
 def explain_traced(query: TracedText, document: TracedText) -> Explanation:

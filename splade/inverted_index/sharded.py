@@ -77,6 +77,13 @@ class ShardedIndex(InvertedIndex):
         shard, number = self._place(doc_idx)
         return shard.doc_id(number)
 
+    def doc_number(self, doc_id: str) -> int:
+        """Return the position of a document, from 0; a DataError for an id that the index does not hold."""
+        for start, shard in zip(self._starts.tolist(), self.shards, strict=False):
+            if doc_id in shard.known_doc_ids([doc_id]):
+                return int(start) + shard.doc_number(doc_id)
+        raise DataError(f"document '{doc_id}' is not in the index, which holds {self.n_docs} documents")
+
     def doc_ids(self, doc_idx: Iterable[int] | None = None) -> list[str]:
         """Return the user's ids of some documents, of all by default."""
         if doc_idx is None:

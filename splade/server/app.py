@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from splade.errors import SpladeError
-from splade.server.encoding_queue import EncodingQueue
+from splade.server.batching_queue import BatchingQueue
 from splade.server.openapi import description
-from splade.server.requests import Limits, integer, search_request, texts
+from splade.server.requests import Limits, SearchRequest, explain_request, integer, search_request, texts
 from splade.server.service import SearchService
 from splade.storage.atomic import JsonObject
 from splade.vectors import SparseVectors
@@ -46,6 +46,7 @@ SAFE = {
 }
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MOST_BYTES = 1_000_000
+MOST_TOGETHER = 64
 BODY_SECONDS = 10.0
 RELOAD_SECONDS = 2.0
 WINDOW_SECONDS = 10.0
@@ -73,14 +74,21 @@ class Server:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        self.threads = ThreadPoolExecutor(2, "serve")
-        model = self.service.model
-        self.queries = EncodingQueue(_one_or_many(model.encode_queries), self.threads)
-        self.documents = EncodingQueue(_one_or_many(model.encode_documents), self.threads)
+        self.threads = ThreadPoolExecutor(4, "serve")
+        service = self.service
+        # While one batch of answers is put into words, the next is encoded.
+        self.searches = BatchingQueue(service.answer_many, self.threads, MOST_TOGETHER, at_once=2)
+        self.queries = BatchingQueue(service.query_vectors, self.threads, MOST_TOGETHER)
+        self.documents = BatchingQueue(service.document_vectors, self.threads, MOST_TOGETHER)
         self.working = 0
         self.counts: Counter[tuple[str, int]] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._recent: dict[str, list[float]] = {}
+
+    @property
+    def queues(self) -> "tuple[BatchingQueue[SearchRequest, bytes] | BatchingQueue[str, SparseVectors], ...]":
+        """All that encode."""
+        return self.searches, self.queries, self.documents
 
     async def in_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Run `work` where it does not hold up other requests."""
@@ -99,11 +107,6 @@ class Server:
             return True
         recent.append(now)
         return False
-
-
-def _one_or_many(encode: Callable[[str | list[str]], SparseVectors]) -> Callable[[list[str]], SparseVectors]:
-    """Encode a single text on the path for one."""
-    return lambda asked: encode(asked[0] if len(asked) == 1 else asked)
 
 
 def make_app(server: Server, loopback: bool = True) -> Starlette:
@@ -136,6 +139,7 @@ def make_app(server: Server, loopback: bool = True) -> Starlette:
         route("/metrics", _metrics, ["GET"]),
         route("/openapi.json", _openapi, ["GET"], guarded=False),
         route("/search", _search, ["GET", "POST"]),
+        route("/explain", _explain, ["POST"]),
         route("/encode", _encode, ["POST"]),
         route("/embed_sparse", _embed_sparse, ["POST"]),
     ]
@@ -204,8 +208,8 @@ async def _metrics(server: Server, _request: Request) -> Response:
     lines += [f'splade_request_seconds_total{{path="{path}"}} {s:.6f}' for path, s in sorted(server.seconds.items())]
     values = {
         "splade_requests_working gauge": server.working,
-        "splade_encoded_batches_total counter": server.queries.n_batches + server.documents.n_batches,
-        "splade_encoded_texts_total counter": server.queries.n_texts + server.documents.n_texts,
+        "splade_encoded_batches_total counter": sum(queue.n_batches for queue in server.queues),
+        "splade_encoded_texts_total counter": sum(queue.n_items for queue in server.queues),
         "splade_documents gauge": len(server.service.retriever.index),
     }
     for name, value in values.items():
@@ -215,11 +219,13 @@ async def _metrics(server: Server, _request: Request) -> Response:
 
 async def _search(server: Server, request: Request) -> Response:
     given = _parameters(request) if request.method == "GET" else await _json(request)
-    asked = search_request(given, server.limits)
-    start = time.perf_counter()
-    vector = await server.queries.vector(asked.query)
-    seconds = time.perf_counter() - start
-    return JSONResponse(await server.in_thread(server.service.search, asked, vector, seconds))
+    answer = await server.searches.result(search_request(given, server.limits))
+    return Response(answer, media_type="application/json")
+
+
+async def _explain(server: Server, request: Request) -> Response:
+    asked = explain_request(await _json(request), server.limits)
+    return JSONResponse(await server.in_thread(server.service.explain, asked))
 
 
 async def _encode(server: Server, request: Request) -> Response:
@@ -241,7 +247,7 @@ async def _embed_sparse(server: Server, request: Request) -> Response:
 async def _vectors(server: Server, given: JsonObject, side: str) -> SparseVectors:
     asked = texts(given, "inputs", server.limits)
     queue = server.queries if given.get(side) == "query" else server.documents
-    rows = await asyncio.gather(*(queue.vector(one) for one in asked))
+    rows = await asyncio.gather(*(queue.result(one) for one in asked))
     return SparseVectors.concatenate(rows, server.service.model.vocab_size)
 
 

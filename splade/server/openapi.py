@@ -34,6 +34,13 @@ def description(limits: Limits, with_token: bool) -> Schema:
                 "responses": _responses({"type": "object"}),
             },
         },
+        "/explain": {
+            "post": _operation(
+                "The terms that made a score, and the tokens that gave them; doc_id or text",
+                _object({"query": text, "doc_id": text, "text": text}, ["query"]),
+                {"type": "object"},
+            )
+        },
         "/encode": {
             "post": _operation(
                 "Texts as words with weights, heaviest first",

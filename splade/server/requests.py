@@ -63,6 +63,36 @@ def search_request(given: Mapping[str, object], limits: Limits) -> SearchRequest
     )
 
 
+@dataclass(frozen=True)
+class ExplainRequest:
+    """One score to be explained.
+
+    Attributes:
+        query: the question.
+        doc_id: of a document of the index; None: `text` is the document.
+        text: any text.
+    """
+
+    query: str
+    doc_id: str | None
+    text: str | None
+
+
+def explain_request(given: Mapping[str, object], limits: Limits) -> ExplainRequest:
+    """Check what shall be explained.
+
+    Raises:
+        DataError: an unknown field, a value that is not allowed, or not exactly one of `doc_id` and `text`.
+    """
+    _known(given, ("query", "doc_id", "text"))
+    if ("doc_id" in given) == ("text" in given):
+        raise DataError("give doc_id, of a document of the index, or text, any text")
+    name = "doc_id" if "doc_id" in given else "text"
+    document = text(given, name, limits)
+    by_id = name == "doc_id"
+    return ExplainRequest(text(given, "query", limits), document if by_id else None, None if by_id else document)
+
+
 def text(given: Mapping[str, object], name: str, limits: Limits) -> str:
     """Return a field that is a text, and not empty."""
     value = given.get(name)

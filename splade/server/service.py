@@ -1,9 +1,11 @@
 """What the server answers, as values that JSON can hold; nothing here knows of HTTP."""
 
+import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,20 @@ from splade.encoding.bag_of_words import bag_of_words
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError, SpladeError
 from splade.inspection.matching import matching_tokens, word_spans
+from splade.inspection.traced_text import explain_traced, trace
+from splade.inspection.views import ScoreView
 from splade.inverted_index.sharded import index_file
 from splade.retrieval.collection_index import Index
 from splade.retrieval.origin import Texts
 from splade.retrieval.sparse import Hit, SparseRetriever
-from splade.server.requests import SearchRequest
+from splade.server.requests import ExplainRequest, SearchRequest
 from splade.storage.atomic import JsonObject
 from splade.vectors import SparseVectors
 
 logger = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 700
+KEPT_BEGINNINGS = 20_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class _State:
 
     retriever: SparseRetriever
     made: tuple[int, int, int]
+    posting_counts: np.ndarray
+    beginnings: dict[str, str | None] = field(default_factory=dict)
 
 
 class SearchService:
@@ -90,38 +97,77 @@ class SearchService:
         logger.info("%s was built again: %d documents", self.folder, len(self.retriever.index))
         return True
 
-    def search(self, request: SearchRequest, vector: SparseVectors, encoding_seconds: float) -> JsonObject:
-        """JsonObject a search.
+    def query_vectors(self, texts: list[str]) -> list[SparseVectors]:
+        """Encode queries: one on the path for one, several as a batch."""
+        return _rows(self.model.encode_queries(texts[0] if len(texts) == 1 else texts))
 
-        Args:
-            request: what is asked.
-            vector: of its query, one row.
-            encoding_seconds: what encoding it took.
+    def document_vectors(self, texts: list[str]) -> list[SparseVectors]:
+        """Encode documents."""
+        return _rows(self.model.encode_documents(texts[0] if len(texts) == 1 else texts))
 
-        Raises:
-            DataError: a factor names a token that the query does not have.
+    def answer_many(self, requests: list[SearchRequest]) -> list[bytes | Exception]:
+        """Return the answers to several searches as JSON, or what is wrong with one."""
+        return [
+            answer if isinstance(answer, Exception) else json.dumps(answer, ensure_ascii=False).encode()
+            for answer in self.search_many(requests)
+        ]
+
+    def search_many(self, requests: list[SearchRequest]) -> list[JsonObject | DataError]:
+        """Answer several searches: their queries are encoded together, and those alike are searched together.
+
+        Returns:
+            In their order; a DataError where a factor names a token that the query does not have.
         """
-        retriever, tokens = self.retriever, self.model.tokens
-        weighted = self._weighted(vector, request.factors)
+        state = self._state
         start = time.perf_counter()
-        (hits,) = retriever.hits(weighted, request.top_k, request.effort)
-        seconds = time.perf_counter() - start
-        term_ids, weights = vector.row(0)
-        own = set(self.model.queries.tokenizer.tokenize(request.query))
-        counts = retriever.index.postings.posting_counts
+        vectors = self.query_vectors([request.query for request in requests])
+        encoding_ms = 1e3 * (time.perf_counter() - start)
+        answers: list[JsonObject | DataError] = [{} for _ in requests]
+        alike: defaultdict[tuple[int, float], list[tuple[int, SparseVectors]]] = defaultdict(list)
+        for place, (request, vector) in enumerate(zip(requests, vectors, strict=True)):
+            try:
+                alike[request.top_k, request.effort].append((place, self._weighted(vector, request.factors)))
+            except DataError as error:
+                answers[place] = error
+        for (top_k, effort), chosen in alike.items():
+            together = SparseVectors.concatenate([weighted for _, weighted in chosen], self.model.vocab_size)
+            start = time.perf_counter()
+            found = state.retriever.hits(together, top_k, effort)
+            times = {"encoding_ms": encoding_ms, "search_ms": 1e3 * (time.perf_counter() - start)}
+            for (place, weighted), hits in zip(chosen, found, strict=True):
+                read = int(state.posting_counts[weighted.term_ids].sum())
+                answers[place] = self._answer(requests[place], vectors[place], hits) | times | {"postings": read}
+        return answers
+
+    def _answer(self, request: SearchRequest, vector: SparseVectors, hits: list[Hit]) -> JsonObject:
+        own = set(self.model.queries.input_tokens(request.query))
         return {
             "query": request.query,
             "expansion": [
                 {"token": token, "weight": weight, "factor": request.factors.get(token, 1.0), "own": token in own}
-                for token, weight in bag_of_words(term_ids, weights, tokens)
+                for token, weight in bag_of_words(*vector.row(0), self.model.tokens)
             ],
             "hits": [self._hit(hit, request.explain, own) for hit in hits],
-            "documents": len(retriever.index),
-            "postings": int(counts[weighted.term_ids].sum()),
-            "encoding_ms": 1e3 * encoding_seconds,
-            "search_ms": 1e3 * seconds,
+            "documents": len(self.retriever.index),
             "exact": request.effort == 1.0,
         }
+
+    def explain(self, request: ExplainRequest) -> JsonObject:
+        """Return the terms that made a score, each with the token of the query and of the document that gave it.
+
+        Raises:
+            DataError: the index has no such document.
+        """
+        model, tokens = self.model, self.model.tokens
+        text, vector = request.text, None
+        if request.doc_id is not None:
+            postings = self.retriever.index.postings
+            vector = postings.vector(postings.doc_number(request.doc_id))
+            text = None if self.texts is None else self.texts.get(request.doc_id)
+        document = trace(model.documents, tokens, text, vector)
+        explanation = explain_traced(trace(model.queries, tokens, request.query), document)
+        found = ScoreView(request.query, explanation, model.name).values()
+        return found | {"agrees": document.agrees}
 
     def bags(self, vectors: SparseVectors) -> list[list[dict[str, object]]]:
         """Return vectors as lists of tokens and weights, heaviest first."""
@@ -142,7 +188,8 @@ class SearchService:
 
     def _open(self) -> _State:
         made = self._file_state()
-        return _State(SparseRetriever(self.model, self._opened(self.folder, self.model), n_threads=1), made)
+        retriever = SparseRetriever(self.model, self._opened(self.folder, self.model), n_threads=1)
+        return _State(retriever, made, retriever.index.postings.posting_counts)
 
     def _file_state(self) -> tuple[int, int, int]:
         state = index_file(self.folder).stat()
@@ -164,9 +211,9 @@ class SearchService:
 
     def _hit(self, hit: Hit, explain: bool, own: set[str]) -> JsonObject:
         answer: JsonObject = {"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score}
-        text = None if self.texts is None else self.texts.get(hit.doc_id)
+        text = self._beginning(hit.doc_id)
         if text is not None:
-            answer["text"] = text[:SHOWN_CHARACTERS] + ("…" if len(text) > SHOWN_CHARACTERS else "")
+            answer["text"] = text
         if explain:
             explanation = hit.explain()
             answer["terms"] = [
@@ -178,10 +225,27 @@ class SearchService:
                 marks = [
                     {"start": start, "stop": stop, "own": is_own}
                     for is_own, chosen in ((True, matching & own), (False, matching - own))
-                    for start, stop in word_spans(answer["text"], chosen, tokenizer)
+                    for start, stop in word_spans(text, chosen, tokenizer)
                 ]
                 answer["marks"] = _apart(marks)
         return answer
+
+    def _beginning(self, doc_id: str) -> str | None:
+        """Return the beginning of a document's text; those shown lately are kept in memory."""
+        kept = self._state.beginnings
+        if doc_id in kept:
+            return kept[doc_id]
+        text = None if self.texts is None else self.texts.get(doc_id)
+        if text is not None and len(text) > SHOWN_CHARACTERS:
+            text = text[:SHOWN_CHARACTERS] + "…"
+        if len(kept) >= KEPT_BEGINNINGS:
+            kept.clear()
+        kept[doc_id] = text
+        return text
+
+
+def _rows(vectors: SparseVectors) -> list[SparseVectors]:
+    return [vectors.rows(i, i + 1) for i in range(len(vectors))]
 
 
 def _apart(marks: list[dict[str, int | bool]]) -> list[dict[str, int | bool]]:

@@ -46,6 +46,7 @@ def serve(experiment: Experiment) -> TaskResult:
         app = make_app(Server(service, token, keys.at_once, keys.per_second, limits), loopback)
         port = listening.getsockname()[1]
         address = f"http://{'localhost' if loopback else keys.host}:{port}/"
+        listening.listen()  # who reads the line below can connect
         report(f"{len(service.retriever.index)} documents at {address}{f'#token={token}' if token else ''}")
         uvicorn.Server(
             uvicorn.Config(

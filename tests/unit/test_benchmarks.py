@@ -26,6 +26,7 @@ NAMES = (
     "bench_shards",
     "bench_start",
     "bench_busy",
+    "bench_server",
 )
 
 
@@ -84,6 +85,14 @@ def test_busy(scripts, model, tmp_path):
     ]
     assert all(row["short_per_second"] > 0 and row["query_ms"] > 0 for row in entry["rows"])
     assert "| spinning" in report
+
+
+def test_server(scripts, model, tmp_path):
+    reduced = ("--seconds", 0.3, "--clients", 1, 3, "--max-length", 16, "--threads", 1)
+    _, entry, report = run(scripts, "bench_server", tmp_path / "r.json", "--model", model, *reduced)
+    assert [row["clients"] for row in entry["rows"]] == [1, 3]
+    assert all(row["per_second"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in entry["rows"])
+    assert "answers/s" in report
 
 
 def test_training(scripts, model, tmp_path):

@@ -5,10 +5,12 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 import uvicorn
 
@@ -111,6 +113,19 @@ def test_a_search_is_what_the_retriever_finds_with_terms_that_add_up(running, mo
         assert weights == sorted(weights, reverse=True) and found["postings"] > 0
 
 
+def test_a_score_is_explained_by_the_tokens_behind_its_terms(running):
+    _, found = running.post("/search", query="why is the sky blue", top_k=2)
+    hit = found["hits"][1]
+    status, told = running.post("/explain", query="why is the sky blue", doc_id=hit["doc_id"])
+    assert status == 200 and told["agrees"] and told["score"] == pytest.approx(hit["score"], rel=1e-4)
+    assert sum(part["share"] for part in told["terms"]) == pytest.approx(1)
+    assert all(part["query_from"]["position"] >= 0 and part["doc_from"]["token"] for part in told["terms"])
+    assert running.post("/explain", query="air", text="air")[0] == 200
+    for wrong in ({}, {"doc_id": "x", "text": "y"}, {"doc_id": "none"}, {"text": 1}, {"text": "a", "more": 1}):
+        status, answer = running.post("/explain", query="air", **wrong)
+        assert status == 400 and answer["error"]
+
+
 def test_marks_are_words_of_the_text(running, monkeypatch):
     every = "splade.server.service.matching_tokens"  # of a random model, few terms matter much
     monkeypatch.setattr(every, lambda explanation: {part.token for part in explanation.contributions})
@@ -159,14 +174,14 @@ def test_texts_are_encoded_as_the_model_does(running, model):
 
 def test_many_at_once_get_what_each_asked_for(running, model, folder):
     expected = {query: [hit.doc_id for hit in offline(model, folder, query, 5)] for query in QUERIES}
-    before = running.state.queries.n_batches, running.state.queries.n_texts
+    before = running.state.searches.n_batches, running.state.searches.n_items
     with ThreadPoolExecutor(16) as pool:
         asked = QUERIES * 20
         answers = list(pool.map(lambda query: running.post("/search", query=query, top_k=5), asked))
     for query, (status, found) in zip(asked, answers, strict=True):
         assert status == 200 and found["query"] == query
         assert [hit["doc_id"] for hit in found["hits"]] == expected[query]
-    batches, texts = running.state.queries.n_batches - before[0], running.state.queries.n_texts - before[1]
+    batches, texts = running.state.searches.n_batches - before[0], running.state.searches.n_items - before[1]
     assert texts == len(asked) and batches < texts
 
 
@@ -243,13 +258,43 @@ def test_a_page_of_another_site_cannot_ask(running):
     assert running.ask("GET", "/search?q=a", headers={"Host": "attacker.example"})[0] == 400
 
 
-def test_malformed_requests_do_no_harm(running):
-    for i in range(200):
-        raw = bytes((i * 7 + j * j) % 256 for j in range(50)) + b"\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", running.port)) as connection:
-            connection.sendall(
-                raw if i % 2 else b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"
-            )
+def malformed(number):
+    """Return a request that cannot be answered, another one for every number."""
+    rng = np.random.default_rng(number)
+    path = ["/search", "/explain", "/encode", "/embed_sparse"][number % 4]
+    good = json.dumps({"query": "air", "more": number} if number % 4 < 2 else {"inputs": number}).encode()
+    bodies = [
+        good,
+        good[: rng.integers(0, len(good))],
+        rng.bytes(rng.integers(1, 200)),
+        json.dumps({"query": [number], "inputs": {"a": number}, "doc_id": None}).encode(),
+        b"[" * (number + 1),
+    ]
+    body = bodies[number % 5]
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    )
+    lines = [
+        head + body,
+        head.replace(b"HTTP/1.1", b"HTTP/%d" % (number + 2)) + body,
+        b"".join([b"POST /", rng.bytes(20).replace(b"\n", b""), b" HTTP/1.1\r\nHost: localhost\r\n\r\n"]),
+        head.replace(b"Content-Length: ", b"Content-Length: -") + body,
+        head.replace(b"Host: localhost", b"Host: elsewhere") + body,
+        f"GET /search?q={'%FF' * 5}&k={number}x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode(),
+        f"GET /{'../' * (number % 9 + 1)}etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode(),
+    ]
+    return lines[number % 7]
+
+
+def test_2000_malformed_requests_do_no_harm(running):
+    def status(number):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
+            connection.sendall(malformed(number))
+            return int(connection.makefile("rb").readline().split()[1])
+
+    with ThreadPoolExecutor(8) as pool:
+        found = Counter(pool.map(status, range(2000)))
+    assert sum(found.values()) == 2000 and all(400 <= code < 500 for code in found), found
     with socket.create_connection(("127.0.0.1", running.port)) as half_open:
         half_open.sendall(b"GET /se")
         assert running.post("/search", query="air")[0] == 200

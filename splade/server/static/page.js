@@ -100,7 +100,9 @@ function hit(found) {
   if (found.text !== undefined) item.append(marked(found.text, found.marks));
   const details = make("details");
   details.open = found.rank === 1;
-  details.append(make("summary", "", `${found.terms.length} terms made this score`), bars(found));
+  const table = bars(found);
+  details.append(make("summary", "", `${found.terms.length} terms made this score`), table);
+  details.addEventListener("toggle", () => { if (details.open) sources(found.doc_id, table); });
   item.append(details);
   return item;
 }
@@ -122,6 +124,7 @@ function bars(found) {
   const table = make("table");
   for (const term of found.terms.slice(0, SHOWN_TERMS)) {
     const row = make("tr");
+    row.dataset.token = term.token;
     const name = make("th");
     name.scope = "row";
     name.append(make("span", term.own ? "own-word" : "new-word", term.token));
@@ -143,6 +146,24 @@ function bars(found) {
     table.append(row);
   }
   return table;
+}
+
+// Tell below each term which token of the query, and which of the document, gave it.
+async function sources(docId, table) {
+  if (table.dataset.told) return;
+  table.dataset.told = "yes";
+  try {
+    const answer = await ask("explain", { query: asked, doc_id: docId });
+    const parts = new Map(answer.terms.map((part) => [part.token, part]));
+    for (const row of table.rows) {
+      const part = parts.get(row.dataset.token);
+      if (!part || !part.query_from) continue;
+      const from = part.doc_from ? ` → ${part.doc_from.token} (token ${part.doc_from.position})` : "";
+      row.cells[0].append(make("small", "source", `${part.query_from.token}${from}`));
+    }
+  } catch (error) {
+    delete table.dataset.told; // the table says enough; opening it again asks again
+  }
 }
 
 $("form").addEventListener("submit", (event) => { event.preventDefault(); search(); });
