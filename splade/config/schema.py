@@ -93,6 +93,12 @@ class ModelConfig:
     idf_collection: str | None = files_key(
         "collection whose document frequencies give IDF weights to tokens, in place of idf_path", affects=TRAIN | SEARCH
     )
+    idf_scale: float = key(
+        "splade_idf: factor of the weights of idf_path or idf_collection, a temperature of the scores",
+        1.0,
+        affects=TRAIN | SEARCH,
+        above=0,
+    )
     query_weights: Literal["learned", "fixed", "projected"] = key(
         "splade_idf: weights of tokens as trained; projected: log(1 + ReLU(w . embedding + b))",
         "learned",

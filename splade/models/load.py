@@ -182,7 +182,7 @@ def load_checkpoint(folder: Path, experiment: Experiment) -> Splade:
                 f"saved with it: SPLADE_CONFIG_FULLPATH={folder / 'config.yaml'}"
             )
     # What training made of the weights of query tokens is in the folder.
-    init = replace(experiment.init_dict, idf_path=None, idf_collection=None, query_weights="learned")
+    init = replace(experiment.init_dict, idf_path=None, idf_collection=None, idf_scale=1.0, query_weights="learned")
     said = read_encoder_settings(folder / MODEL_FOLDER)
     document = replace(load_folder(folder / MODEL_FOLDER, str(folder / MODEL_FOLDER)), settings=said["document"])
     query: LoadedModel | LoadedLookup = replace(document, settings=said["query"])
@@ -324,6 +324,8 @@ def _check_token_weights(init: ModelConfig, run: RunConfig) -> None:
         raise ConfigError("init_dict.idf_path and init_dict.idf_collection both give weights of tokens: keep one")
     if weighs_terms and init.idf_path is None and init.idf_collection is None:
         raise ConfigError("the regulariser IDF_FLOPS needs init_dict.idf_collection, or init_dict.idf_path")
+    if init.idf_scale != 1 and init.idf_path is None and init.idf_collection is None:
+        raise ConfigError(f"init_dict.idf_scale={init.idf_scale:g} is a factor of idf_path or idf_collection: give one")
     if init.query_weights != "learned" and kind != "splade_idf":
         raise ConfigError(f"init_dict.query_weights is for config.matching_type=splade_idf, which is {kind} here")
     if init.query_weights == "projected" and not weighs_terms and (init.idf_path or init.idf_collection):

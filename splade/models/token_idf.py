@@ -32,14 +32,16 @@ logger = logging.getLogger(__name__)
 def token_weights(init: ModelConfig, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Tensor | None:
     """Return the (vocab_size,) float32 weights that `init_dict.idf_path` or `idf_collection` gives, or None.
 
+    They are multiplied by `init_dict.idf_scale`.
+
     Raises:
         DataError: a wrong file, or an empty collection.
     """
     if init.idf_collection is not None:
-        return collection_idf(open_collection(init.idf_collection), tokenizer, vocab_size)
+        return init.idf_scale * collection_idf(open_collection(init.idf_collection), tokenizer, vocab_size)
     if init.idf_path is None:
         return None
-    weights = read_token_weights(Path(init.idf_path), tokenizer)
+    weights = init.idf_scale * read_token_weights(Path(init.idf_path), tokenizer)
     return functional.pad(weights, (0, max(vocab_size - len(weights), 0)))  # terms that no token stands for
 
 

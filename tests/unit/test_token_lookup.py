@@ -94,6 +94,15 @@ def test_score_weighs_terms_by_idf(experiment, tiny_tokenizer):
     assert query_terms.tolist() == tokens and score == pytest.approx(expected, rel=1e-5) and score > 0
 
 
+def test_scaled_idf_reaches_the_queries_of_the_trained_model(experiment):
+    changes = IDF | {"init_dict.query_weights": "fixed", "init_dict.idf_scale": 0.25}
+    plain, scaled = experiment(**IDF), experiment(**changes)
+    whole, quarter = (build_splade(one.init_dict, one.config).query_encoder.table() for one in (plain, scaled))
+    assert torch.equal(quarter, whole / 4) and quarter.max() > 0
+    train(scaled)
+    assert torch.allclose(load_for_inference(scaled).query_encoder.table(), quarter)
+
+
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_all_ways_of_looking_up_agree_and_see_a_changed_weight(top_k):
     encoder = TokenLookupEncoder(6, [0, 1], torch.tensor([9.0, 9, 3, -1, 2, 5]), trainable=True, top_k=top_k)
@@ -171,6 +180,7 @@ def test_idf_flops_penalises_frequent_terms_more(experiment, tiny_tokenizer):
         ({"init_dict.query_weights": "fixed"}, "query_weights is for config.matching_type=splade_idf"),
         ({"init_dict.idf_collection": "x"}, "idf_collection is for config.matching_type=splade_idf"),
         (IDF | {"init_dict.idf_path": "x"}, "keep one"),
+        ({"init_dict.idf_scale": 0.5}, "idf_scale=0.5 is a factor of idf_path or idf_collection"),
         (IDF | {"init_dict.query_weights": "projected"}, "begins with weights of 1"),
         (IDF | {"init_dict.query_weights": "fixed", "init_dict.freeze_d_model": True}, "nothing to train"),
         ({"config.regularizer": "{IDF_FLOPS: {lambda_d: 1}}"}, "IDF_FLOPS needs init_dict.idf_collection"),
