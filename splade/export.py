@@ -1,4 +1,4 @@
-"""Hand a model to other systems: target=onnx writes encoder and head as ONNX files into config.out_dir/onnx."""
+"""Hand a model (target=onnx) or the vectors of config.index_dir to other systems: files in config.out_dir/<target>."""
 
 from splade.config import run_task
 

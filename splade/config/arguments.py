@@ -29,6 +29,7 @@ POSITIONAL = {
     "prune": ("config.index_dir",),
     "explain": ("explain.text",),
     "figures": ("figures.folder",),
+    "export": ("config.index_dir",),
 }
 """What the arguments of a command stand for that are no `key=value`."""
 

@@ -27,7 +27,7 @@ NAME_VARIABLE = "SPLADE_CONFIG_NAME"
 PATH_VARIABLE = "SPLADE_CONFIG_FULLPATH"
 DEFAULT_CONFIG, OWN_DATA_CONFIG = "config_default", "own_data"
 ADAPT_CONFIG = "config_domain_adaptation"
-ON_AN_INDEX = ("search", "serve", "explain", "figures", "update", "prune")
+ON_AN_INDEX = ("search", "serve", "explain", "figures", "update", "prune", "export")
 """Commands whose data is an index, which says itself what made it: the toy pipeline is not meant."""
 ROOT, SCHEMA, HANDED_OVER = f"{INTERNAL}experiment", f"{INTERNAL}schema", f"{INTERNAL}handed_over"
 

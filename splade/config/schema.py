@@ -347,8 +347,8 @@ class Experiment:
     )
     metrics: list[str] | None = key("compare, fuse: metrics; null: the first of config.eval_metric", affects=NOTHING)
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
-    target: Literal["onnx", "parquet", "npz", "jsonl"] | None = key(
-        "export: onnx; encode: parquet (also null), npz or jsonl", affects=NOTHING
+    target: Literal["onnx", "anserini", "ciff", "pisa", "parquet", "npz", "jsonl"] | None = key(
+        "export: onnx, or where vectors go; encode: parquet (also null), npz or jsonl", affects=NOTHING
     )
     query: str | None = key(
         "search: one query; null: a prompt; explain: what documents are scored for", affects=NOTHING
@@ -364,8 +364,15 @@ class Experiment:
     )
     longest_list: int | None = key("prune: keep so many largest postings per term", affects=NOTHING, minimum=1)
     quantization_factor_document: int = key(
-        "create_anserini: document impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
+        "create_anserini, export: document impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
     )
-    quantization_factor_query: int = key(
-        "create_anserini: query impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
+    quantization_factor_query: int | None = key(
+        "create_anserini, export: query impact = round(factor * weight); null: 100, of splade_doc 1",
+        affects=NOTHING,
+        minimum=1,
+    )
+    shard_size: int | None = key(
+        "create_anserini: documents of each of several compressed files; null: one file, not compressed",
+        affects=NOTHING,
+        minimum=1,
     )

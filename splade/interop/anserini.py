@@ -4,52 +4,41 @@ Lucene counts occurrences, it does not store weights: a term of weight 1.27 is w
 and as the token repeated 127 times for a query, with both factors at 100. Index and search with Anserini's
 `JsonVectorCollection` and its options `-impact -pretokenized`.
 
+Of queries, those without a term are left out, because Anserini's reader stops at a query without text; a document
+without a term gets one that no query has, `[empty]`, because Anserini's reader skips it otherwise.
+
 Anserini splits at blanks what it reads. A vocabulary may hold tokens with blanks in them or the same text twice; those
 are written as `[term-<id>]`, in documents and queries alike, so that scores stay what they are.
 """
 
+import gzip
+import itertools
 import json
 import logging
 import os
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from splade.encoding.bag_of_words import check_vocabulary
 from splade.errors import ConfigError, DataError
+from splade.interop.exported import Exported, SparseVector, Tally, one_by_one
+from splade.interop.vector_groups import Group
+from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.storage.atomic import replacing
+from splade.storage.text_files import iterate_lines
 
 logger = logging.getLogger(__name__)
 
-SparseVector = tuple[np.ndarray, np.ndarray]
-
 # Lucene's whitespace tokenizer cuts longer tokens into pieces (UTF-16 units).
 _LONGEST_TOKEN = 255
+EMPTY = "[empty]"
 _LARGEST_IMPACT = 2**31 - 1
 _LONGEST_QUERY = 10**7
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was written.
-
-    Attributes:
-        path: the file.
-        n_written: number of lines.
-        n_empty: vectors without a term left after quantisation; documents are written all the same, queries are left
-            out because Anserini's reader stops at a query without text.
-        mean_terms: mean number of terms of all vectors after quantisation.
-    """
-
-    path: Path
-    n_written: int
-    n_empty: int
-    mean_terms: float
 
 
 def write_documents(
@@ -61,7 +50,7 @@ def write_documents(
     """Write `docs_anserini.jsonl`, whole or not at all: one `{"id", "content", "vector": {token: weight}}` a line.
 
     Args:
-        path: the file to write.
+        path: the file to write; one that ends with `.gz` is compressed.
         documents: (doc_id, text, (term_ids, weights)), consumed one at a time.
         tokens: the vocabulary, token of each term id.
         factor: weights are multiplied by it and rounded; what rounds to zero is dropped.
@@ -70,15 +59,27 @@ def write_documents(
         ConfigError: the factor is not positive.
         DataError: a term lies outside the vocabulary.
     """
-    names = unambiguous_tokens(tokens)
-    lengths: list[int] = []
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
-        for doc_id, text, vector in documents:
-            terms, impacts = quantise(vector, factor)
-            bag = dict(zip(_names(terms, names), impacts.tolist(), strict=True))
-            lines.write(json.dumps({"id": doc_id, "content": text, "vector": bag}, ensure_ascii=False) + "\n")
-            lengths.append(len(bag))
-    return _exported(path, lengths, n_written=len(lengths))
+    tally = Tally()
+    _write_lines(Path(path), _document_lines(documents, tokens, factor, tally))
+    return tally.exported(path)
+
+
+def write_shards(
+    folder: Path,
+    documents: Iterable[tuple[str, str, SparseVector]],
+    tokens: Sequence[str],
+    factor: float,
+    shard_size: int,
+) -> Exported:
+    """Write documents as `write_documents` does, so many to a compressed file; other files of the folder go."""
+    tally = Tally()
+    paths: list[Path] = []
+    lines = _document_lines(documents, tokens, factor, tally)
+    for first in lines:
+        paths.append(folder / f"docs_anserini.{len(paths):05d}.jsonl.gz")
+        _write_lines(paths[-1], itertools.chain([first], itertools.islice(lines, shard_size - 1)))
+    _remove_others(folder, paths)
+    return tally.exported(folder)
 
 
 def write_queries(
@@ -91,8 +92,8 @@ def write_queries(
     Raises:
         DataError: also for an id that holds a tab or a line break.
     """
+    tally = Tally()
     names = unambiguous_tokens(tokens)
-    lengths: list[int] = []
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as lines:
         for query_id, vector in queries:
             if len(query_id.split("\t")) != 1 or len(query_id.splitlines()) != 1:
@@ -100,7 +101,7 @@ def write_queries(
                     f"query id {query_id!r}: empty, or with a tab or line break, cannot be written to a TSV"
                 )
             terms, impacts = quantise(vector, factor)
-            lengths.append(len(terms))
+            tally.count(query_id, len(terms))
             if impacts.sum() > _LONGEST_QUERY:
                 raise DataError(
                     f"query {query_id!r} would be {impacts.sum()} tokens long; give a smaller quantisation factor"
@@ -108,7 +109,29 @@ def write_queries(
             if len(terms):
                 words = (" ".join([name] * n) for name, n in zip(_names(terms, names), impacts.tolist(), strict=True))
                 lines.write(f"{query_id}\t{' '.join(words)}\n")
-    return _exported(path, lengths, n_written=int(np.count_nonzero(lengths)))
+    return tally.exported(path)
+
+
+def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str], factor: float) -> Exported:
+    """Write `anserini_collection/docs_anserini.jsonl`, without texts."""
+    documents = ((doc_id, "", vector) for doc_id, vector in one_by_one(vectors.by_document()))
+    return write_documents(folder / "anserini_collection" / "docs_anserini.jsonl", documents, tokens, factor)
+
+
+def export_queries(folder: Path, name: str, queries: Iterable[Group], tokens: Sequence[str], factor: float) -> Exported:
+    """Write `<name>.tsv`."""
+    return write_queries(folder / f"{name}.tsv", one_by_one(queries), tokens, factor)
+
+
+def join_queries(path: Path, parts: Sequence[Path]) -> bool:
+    """Write all queries of several files into one, each once; False: two have one id, and nothing is written."""
+    queries: dict[str, str] = {}
+    for part in parts:
+        for _, line in iterate_lines(part):
+            if queries.setdefault(line.partition("\t")[0], line) != line:
+                return False
+    _write_lines(path, queries.values())
+    return True
 
 
 def link_alone(path: Path, folder: Path) -> None:
@@ -122,9 +145,7 @@ def link_alone(path: Path, folder: Path) -> None:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
-    for other in folder.iterdir():
-        if other.name != path.name:
-            other.unlink()
+    _remove_others(folder, [folder / path.name])
 
 
 def anserini_commands(collection: Path, queries: Sequence[Path], out_dir: Path) -> list[str]:
@@ -138,6 +159,7 @@ def anserini_commands(collection: Path, queries: Sequence[Path], out_dir: Path) 
     for path in queries:
         run = path.absolute().with_name(f"run.{path.stem}.txt")
         lines += [
+            "# Releases before the option was renamed, such as 0.22, have -topicreader.",
             f"bin/run.sh io.anserini.search.SearchCollection -index {index} \\",
             f"    -topics {shlex.quote(str(path.absolute()))} -topicReader TsvString \\",
             f"    -output {shlex.quote(str(run))} -impact -pretokenized -hits 1000",
@@ -180,13 +202,38 @@ def unambiguous_tokens(tokens: Sequence[str]) -> list[str]:
         token if _in_one_piece(token) and occurrences[token] == 1 else f"[term-{term_id}]"
         for term_id, token in enumerate(tokens)
     ]
-    if len(set(names)) < len(names):
-        clash = next(name for name, n in Counter(names).items() if n > 1)
-        raise DataError(f"the vocabulary already holds {clash!r}, the name for a token that Anserini would split")
+    if len({*names, EMPTY}) <= len(names):
+        clash = next(name for name, n in Counter([*names, EMPTY]).items() if n > 1)
+        raise DataError(
+            f"the vocabulary already holds {clash!r}, the name for a token that Anserini would split, or for none"
+        )
     renamed = sum(name != token for name, token in zip(names, tokens, strict=True))
     if renamed:
         logger.info("%d tokens with blanks, or occurring twice, are written as [term-<id>]", renamed)
     return names
+
+
+def _document_lines(
+    documents: Iterable[tuple[str, str, SparseVector]], tokens: Sequence[str], factor: float, tally: Tally
+) -> Iterator[str]:
+    names = unambiguous_tokens(tokens)
+    for doc_id, text, vector in documents:
+        terms, impacts = quantise(vector, factor)
+        bag = dict(zip(_names(terms, names), impacts.tolist(), strict=True))
+        tally.count(doc_id, len(bag))
+        yield json.dumps({"id": doc_id, "content": text, "vector": bag or {EMPTY: 1}}, ensure_ascii=False)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with replacing(path) as temporary, opened(temporary, "wt", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _remove_others(folder: Path, kept: Sequence[Path]) -> None:
+    for other in folder.iterdir():
+        if other not in kept:
+            other.unlink()
 
 
 def _in_one_piece(token: str) -> bool:
@@ -196,8 +243,3 @@ def _in_one_piece(token: str) -> bool:
 def _names(terms: np.ndarray, names: Sequence[str]) -> list[str]:
     check_vocabulary(terms, names)
     return [names[term] for term in terms.tolist()]
-
-
-def _exported(path: str | Path, lengths: Sequence[int], n_written: int) -> Exported:
-    n_empty = len(lengths) - int(np.count_nonzero(lengths))
-    return Exported(Path(path), n_written, n_empty, float(np.mean(lengths)) if lengths else 0.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from splade.errors import DataError, shown
-from splade.interop.anserini import unambiguous_tokens
+from splade.interop.anserini import EMPTY, unambiguous_tokens
 from splade.interop.vector_groups import AT_ONCE, Group, as_group
 from splade.storage.atomic import replacing
 from splade.storage.text_files import decode_json, id_text, iterate_lines
@@ -36,6 +36,7 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
     weights: list[float] = []
     for number, line in iterate_lines(path):
         doc_id, vector = vector_of(decode_json(line, path, number), path, number)
+        vector.pop(EMPTY, None)
         try:
             terms += [term_of[token] for token in vector]
         except KeyError as error:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from splade.datasets.text_collection import CONTENT_MARK
 from splade.errors import ConfigError, DataError
-from splade.interop import jsonl_vectors, npz_vectors, parquet_vectors
+from splade.interop import ciff, jsonl_vectors, npz_vectors, parquet_vectors
 from splade.interop.vector_groups import Group
 from splade.storage.atomic import read_json_object, write_json
 from splade.storage.cache import file_digest
@@ -22,6 +22,8 @@ from splade.storage.paths import resolve_path
 
 Form = Literal["parquet", "npz", "jsonl"]
 FORMS: dict[Form, ModuleType] = {"parquet": parquet_vectors, "npz": npz_vectors, "jsonl": jsonl_vectors}
+READ: dict[str, ModuleType] = {**{str(form): module for form, module in FORMS.items()}, "ciff": ciff}
+"""What is read; `FORMS` is also written."""
 MANIFEST = "vectors.json"
 _WINDOW, _MANY_PARTS = 512, 64
 PART_SIZE = 100 * _WINDOW  # whole windows of encoding
@@ -72,7 +74,7 @@ class VectorFiles:
     """Vectors in a file, or in all files of a folder one after the other.
 
     Args:
-        path: Parquet, `.npz`, JSON lines (perhaps gzipped), or a folder of files of one of these forms.
+        path: Parquet, `.npz`, JSON lines (perhaps gzipped), CIFF, or a folder of files of one of these forms.
         tokens: the vocabulary that the vectors are over.
 
     Attributes:
@@ -94,7 +96,7 @@ class VectorFiles:
     def __iter__(self) -> Iterator[Group]:
         """Yield ids with their vectors, some at a time, in the order of the files."""
         for file in self.files:
-            yield from FORMS[_form(file)].read(file, self._tokens)
+            yield from READ[_form(file)].read(file, self._tokens)
 
     def digest(self) -> str:
         """Return name and digest of the files' content."""
@@ -115,7 +117,7 @@ class VectorFiles:
         if not files or len({_form(file) for file in files}) > 1:
             what = "files of several forms" if files else "no file of vectors"
             raise DataError(
-                f"{place}: {what}; vectors are .parquet, .npz, .jsonl or .jsonl.gz, in a folder one of these"
+                f"{place}: {what}; vectors are .parquet, .npz, .jsonl, .jsonl.gz or .ciff, in a folder one of these"
             )
         return files
 
@@ -175,13 +177,13 @@ def begin(folder: Path, manifest: Manifest, overwrite: bool) -> Manifest:
     return manifest
 
 
-def _form(file: Path) -> Form:
+def _form(file: Path) -> str:
     form = _form_or_none(file)
     if form is None:
-        raise DataError(f"{file}: vectors are .parquet, .npz, .jsonl or .jsonl.gz")
+        raise DataError(f"{file}: vectors are .parquet, .npz, .jsonl, .jsonl.gz or .ciff")
     return form
 
 
-def _form_or_none(file: Path) -> Form | None:
+def _form_or_none(file: Path) -> str | None:
     name = file.name.removesuffix(".gz")
-    return next((form for form in FORMS if name.endswith(f".{form}") and (name == file.name or form == "jsonl")), None)
+    return next((form for form in READ if name.endswith(f".{form}") and (name == file.name or form == "jsonl")), None)

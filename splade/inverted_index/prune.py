@@ -16,10 +16,12 @@ import numpy as np
 
 from splade.errors import DataError, IndexFileError
 from splade.inverted_index.index_source import IndexSource
-from splade.inverted_index.layout import INDEX_FILE, WINDOW_BITS
+from splade.inverted_index.indexed_vectors import documents_by_window
+from splade.inverted_index.layout import INDEX_FILE
 from splade.inverted_index.merge import merge, term_ranges
 from splade.inverted_index.read import InvertedIndex
 from splade.inverted_index.segments import Postings
+from splade.inverted_index.sharded import ShardedIndex, open_index
 from splade.progress import progress_bar
 from splade.storage.compiled import compiled
 from splade.storage.locks import FolderLock
@@ -88,7 +90,9 @@ def prune_index(
         DataError: nothing would stay.
         IndexFileError: no index there, or another one in `pruned_dir`, and `overwrite` is False.
     """
-    index, place = InvertedIndex.open(index_dir), Path(pruned_dir) / INDEX_FILE
+    index, place = open_index(index_dir), Path(pruned_dir) / INDEX_FILE
+    if isinstance(index, ShardedIndex):
+        raise IndexFileError(f"{index_dir} is in {len(index.shards)} shards; prune an index in one file")
     if place.exists() and place.samefile(index.path):
         raise IndexFileError(f"{pruned_dir} holds the index that is to be pruned; write the pruned one elsewhere")
     earlier = index.metadata.get(PRUNED, [])
@@ -152,28 +156,14 @@ class _Documents:
     """The impact of each document below which nothing stays, and how many of its impacts that equal it do."""
 
     def __init__(self, index: IndexSource, most: int | None):
-        n_docs, lists = len(index.ids), index.lists
+        n_docs = len(index.ids)
         self.smallest, self.ties = np.zeros(n_docs, np.float32), np.zeros(n_docs, np.int32)
         if most is None:
             return
-        blocks = np.argsort(lists.block_windows, kind="stable")
-        n_windows = (n_docs + (1 << WINDOW_BITS) - 1) >> WINDOW_BITS
-        ends = np.searchsorted(lists.block_windows[blocks], np.arange(n_windows), "right")
         with progress_bar("ranking the terms of each document", total=n_docs, unit="doc") as bar:
-            for window, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-                docs = slice(window << WINDOW_BITS, min(n_docs, (window + 1) << WINDOW_BITS))
-                chosen = blocks[begin:end]
-                _limit_documents(
-                    lists.offsets,
-                    lists.impacts,
-                    lists.block_postings[chosen],
-                    lists.block_postings[chosen + 1],
-                    np.ascontiguousarray(index.lengths[docs]),
-                    most,
-                    self.smallest[docs],
-                    self.ties[docs],
-                )
-                bar.update(docs.stop - docs.start)
+            for docs, vectors in documents_by_window(index, len(index.counts)):
+                _limit_documents(vectors.indptr, vectors.weights, most, self.smallest[docs], self.ties[docs])
+                bar.update(len(vectors))
 
 
 @compiled()
@@ -189,26 +179,11 @@ def _limit(impacts: np.ndarray, most: int) -> tuple[np.float32, int]:
 
 @compiled()
 def _limit_documents(
-    offsets: np.ndarray,
-    impacts: np.ndarray,
-    begins: np.ndarray,
-    ends: np.ndarray,
-    lengths: np.ndarray,
-    most: int,
-    smallest: np.ndarray,
-    ties: np.ndarray,
+    indptr: np.ndarray, impacts: np.ndarray, most: int, smallest: np.ndarray, ties: np.ndarray
 ) -> None:
-    """Fill in `smallest` and `ties` of the documents of a window, whose blocks are `begins` to `ends`."""
-    stops = np.cumsum(lengths).astype(np.int64)
-    places = stops - lengths
-    gathered = np.empty(stops[-1], np.float32)
-    for block in range(len(begins)):
-        for posting in range(begins[block], ends[block]):
-            doc = np.int64(offsets[posting])
-            gathered[places[doc]] = impacts[posting]
-            places[doc] += 1
-    for doc in range(len(lengths)):
-        smallest[doc], ties[doc] = _limit(gathered[stops[doc] - lengths[doc] : stops[doc]], most)
+    """Fill in `smallest` and `ties` of some documents."""
+    for doc in range(len(smallest)):
+        smallest[doc], ties[doc] = _limit(impacts[indptr[doc] : indptr[doc + 1]], most)
 
 
 @compiled()

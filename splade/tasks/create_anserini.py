@@ -12,11 +12,18 @@ from splade.config.record import save_record
 from splade.datasets.collections import open_collection, open_queries
 from splade.distributed import held_by_first_process, process_rank
 from splade.encoding.shared import encode_shared
-from splade.errors import ConfigError
-from splade.interop.anserini import SparseVector, anserini_commands, link_alone, write_documents, write_queries
+from splade.interop.anserini import (
+    anserini_commands,
+    join_queries,
+    link_alone,
+    write_documents,
+    write_queries,
+    write_shards,
+)
+from splade.interop.exported import SparseVector, one_by_one
 from splade.reports.summaries import TaskResult
 from splade.storage.locks import FolderLock
-from splade.tasks.evaluation_sets import check_names
+from splade.tasks.evaluation_sets import names_of_queries
 from splade.tasks.model_loading import load_model
 from splade.vectors import SparseVectors
 
@@ -26,7 +33,8 @@ COLLECTION_FOLDER = "anserini_collection"
 def create_anserini(experiment: Experiment) -> TaskResult:
     """Write out_dir/docs_anserini.jsonl and out_dir/queries_anserini.tsv with integer weights round(factor * weight).
 
-    Several query collections give one file each, queries_anserini.<name>.tsv. Anserini indexes all files of a folder:
+    Several query collections give one file each, queries_anserini.<name>.tsv, and one of all. With `shard_size`,
+    documents go into several compressed files instead. Anserini indexes all files of a folder:
     out_dir/anserini_collection holds the documents, and nothing else, by a second name of the same file.
     """
     require_all(experiment, "create_anserini")
@@ -35,24 +43,29 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
     model, _ = load_model(experiment)
     document_factor = float(experiment.quantization_factor_document)
-    query_factor = float(experiment.quantization_factor_query)
+    query_factor = factor_of_queries(experiment)
     with held_by_first_process(lambda: FolderLock(out_dir)):
         encoded = encode_shared(model.documents, documents)
         if process_rank() > 0:
             deque(chain(encoded, *(encode_shared(model.queries, collection) for collection in queries)), maxlen=0)
             return TaskResult(text="")
         vectors = _with_texts(documents, encoded)
-        exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, document_factor)]
+        collection_dir, shard_size = out_dir / COLLECTION_FOLDER, experiment.shard_size
+        if shard_size is not None:
+            exported = [write_shards(collection_dir, vectors, model.tokens, document_factor, shard_size)]
+            (out_dir / "docs_anserini.jsonl").unlink(missing_ok=True)  # of an earlier run in one file
+        else:
+            exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, document_factor)]
+            link_alone(exported[0].path, collection_dir)
         for name, collection in zip(names, queries, strict=True):
-            pairs = _one_by_one(encode_shared(model.queries, collection))
+            pairs = one_by_one(encode_shared(model.queries, collection))
             exported.append(write_queries(out_dir / name, pairs, model.tokens, query_factor))
-        collection_dir = out_dir / COLLECTION_FOLDER
-        link_alone(exported[0].path, collection_dir)
+        lines = [str(item) for item in exported]
+        if len(names) > 1:
+            together = join_queries(out_dir / "queries_anserini.tsv", [item.path for item in exported[1:]])
+            said = "all queries" if together else "not written, because queries of two collections have one id:"
+            lines.append(f"{said}\n  in {out_dir / 'queries_anserini.tsv'}")
         save_record(experiment, out_dir, "create_anserini")
-    lines = [
-        f"{item.n_written} vectors, {item.mean_terms:.1f} terms each, {item.n_empty} empty\n  in {item.path}"
-        for item in exported
-    ]
     commands = anserini_commands(collection_dir, [item.path for item in exported[1:]], out_dir)
     return TaskResult(text="\n".join([*lines, "", "In Anserini's folder:", *commands]))
 
@@ -62,30 +75,21 @@ def processes_wanted(experiment: Experiment) -> int:
     return processes_to_start(experiment, trains=False)
 
 
+def factor_of_queries(experiment: Experiment) -> float:
+    """Return quantization_factor_query, by default 100; 1 for a model whose queries have weights of 1."""
+    if experiment.quantization_factor_query is not None:
+        return float(experiment.quantization_factor_query)
+    return 1.0 if experiment.config.matching_type == "splade_doc" else 100.0
+
+
 def _file_names(experiment: Experiment) -> list[str]:
-    n_collections = len(experiment.data.Q_COLLECTION_PATH)
-    if n_collections == 1:
-        return ["queries_anserini.tsv"]
-    given = experiment.config.retrieval_name
-    names = list(dict.fromkeys(given)) or [str(i) for i in range(n_collections)]
-    names = names if len(names) == n_collections else given
-    if len(names) != n_collections:
-        raise ConfigError(
-            f"one entry per query collection is needed: config.retrieval_name has {len(names)}, data."
-            f"Q_COLLECTION_PATH has {n_collections}"
-        )
-    check_names(names)
-    return [f"queries_anserini.{name}.tsv" for name in names]
-
-
-def _one_by_one(encoded: Iterable[tuple[list[str], SparseVectors]]) -> Iterator[tuple[str, SparseVector]]:
-    for ids, vectors in encoded:
-        yield from zip(ids, vectors, strict=True)
+    names = names_of_queries(experiment)
+    return ["queries_anserini.tsv"] if len(names) == 1 else [f"queries_anserini.{name}.tsv" for name in names]
 
 
 def _with_texts(
     pairs: Iterable[tuple[str, str]], encoded: Iterable[tuple[list[str], SparseVectors]]
 ) -> Iterator[tuple[str, str, SparseVector]]:
     """Yield (id, text, (term_ids, weights)) of every (id, text)."""
-    for (text_id, text), (_, vector) in zip(pairs, _one_by_one(encoded), strict=True):
+    for (text_id, text), (_, vector) in zip(pairs, one_by_one(encoded), strict=True):
         yield text_id, text, vector

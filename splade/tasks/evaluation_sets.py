@@ -117,6 +117,24 @@ def _check_repeated(one: _Named, queries: Sequence[str | None]) -> None:
             by[measure.name] = path
 
 
+def names_of_queries(experiment: Experiment) -> list[str]:
+    """Return a name for the file of each query collection: those of config.retrieval_name, or their numbers.
+
+    Raises:
+        ConfigError: there are more or fewer names than collections.
+    """
+    n_collections, given = len(experiment.data.Q_COLLECTION_PATH), experiment.config.retrieval_name
+    names = list(dict.fromkeys(given)) or [str(i) if n_collections > 1 else "queries" for i in range(n_collections)]
+    names = names if len(names) == n_collections else given
+    if n_collections and len(names) != n_collections:
+        raise ConfigError(
+            f"one entry per query collection is needed: config.retrieval_name has {len(names)}, data."
+            f"Q_COLLECTION_PATH has {n_collections}"
+        )
+    check_names(names)
+    return names[:n_collections]
+
+
 def check_names(names: Sequence[str]) -> None:
     """Raise a ConfigError for names of data sets that cannot be folders side by side in `config.out_dir`."""
     for name in names:

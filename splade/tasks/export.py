@@ -1,27 +1,58 @@
-"""Task: hand a model, or the vectors of a collection, to other systems."""
+"""Task: hand a model, or the vectors of an index and of queries, to other systems."""
 
 import shutil
 from pathlib import Path
 
 from splade.config import Experiment, require
 from splade.config.record import save_record
+from splade.datasets.collections import open_queries
 from splade.encoding.lengths import settle_max_length
 from splade.errors import ConfigError
 from splade.interop.onnx_export import export_onnx
+from splade.interop.targets import TARGETS
+from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.models.load import load_for_inference
 from splade.models.onnx_folder import is_onnx_folder
 from splade.reports.summaries import TaskResult
+from splade.retrieval.collection_index import Index
 from splade.storage.locks import FolderLock
+from splade.tasks.create_anserini import factor_of_queries
+from splade.tasks.evaluation_sets import names_of_queries
+from splade.tasks.model_loading import load_model_of_index
 
 
 def export(experiment: Experiment) -> TaskResult:
-    """Write what `target` names below config.out_dir.
+    """Write what `target` names into a folder of that name below config.out_dir.
 
-    onnx: the model as config.out_dir/onnx, which can be init_dict.model_type_or_dir, and the model of `splade.load`.
+    onnx: the model, as a folder that can be init_dict.model_type_or_dir, and the model of `splade.load`. All others:
+    the vectors of config.index_dir, and of the queries of data.Q_COLLECTION_PATH where there are any.
     """
     require(experiment, "config.out_dir", "target")
-    if experiment.target != "onnx":
-        raise ConfigError(f"target={experiment.target}: splade.export writes onnx; splade.encode writes vectors")
+    if experiment.target == "onnx":
+        return _export_model(experiment)
+    target = str(experiment.target)
+    if target not in TARGETS:
+        raise ConfigError(
+            f"target={target}: splade.export writes onnx, {', '.join(TARGETS)}; splade.encode writes {target}"
+        )
+    require(experiment, "config.index_dir")
+    names = names_of_queries(experiment)
+    queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
+    model, findings = load_model_of_index(experiment)
+    index = Index.open(str(experiment.config.index_dir), model)
+    out_dir, module = Path(str(experiment.config.out_dir)), TARGETS[target]
+    with FolderLock(out_dir):
+        folder, factor = out_dir / target, float(experiment.quantization_factor_document)
+        written = [module.export_documents(folder, IndexedVectors(index.postings), model.tokens, factor)]
+        factor = factor_of_queries(experiment)
+        for name, collection in zip(names, queries, strict=True):
+            encoded = model.queries.encode_pairs(collection)
+            written.append(module.export_queries(folder, name, encoded, model.tokens, factor))
+        save_record(experiment, out_dir, "export")
+    return TaskResult(text="\n".join(map(str, written)), findings=tuple(findings))
+
+
+def _export_model(experiment: Experiment) -> TaskResult:
     out_dir = Path(str(experiment.config.out_dir))
     if experiment.init_dict.precision != "fp32":
         raise ConfigError("target=onnx exports float32; leave init_dict.precision out")

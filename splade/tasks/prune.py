@@ -15,7 +15,7 @@ from splade.evaluation.costs import Costs
 from splade.evaluation.protocols import EvaluationProtocol
 from splade.interop.jsonl_pruning import prune_lines
 from splade.interop.vector_files import files_of_form
-from splade.inverted_index import InvertedIndex
+from splade.inverted_index import InvertedIndex, open_index
 from splade.inverted_index.prune import Pruning, prune_index
 from splade.reports.index_report import write_index_report
 from splade.reports.pruning_report import PrunedFigures, write_pruning_report
@@ -63,7 +63,7 @@ def prune(experiment: Experiment) -> PruneResult:
     if experiment.data.VECTORS_PATH is not None:
         return _prune_vectors(experiment, asked, out_dir)
     require(experiment, "config.index_dir")
-    whole = InvertedIndex.open(str(experiment.config.index_dir))
+    whole = open_index(str(experiment.config.index_dir))
     sets = _evaluation_sets(experiment)
     model = load_model_of_index(experiment)[0] if sets else None
     if asked.given:
@@ -107,10 +107,10 @@ def _evaluated(
     """Prune, then yield the figures on each data set, or the costs alone; None: the index as it is."""
     run = experiment.config
     if pruning is None:
-        postings, setting, method = InvertedIndex.open(str(run.index_dir)), "as it is", ""
+        postings, setting, method = open_index(str(run.index_dir)), "as it is", ""
     else:
         postings = prune_index(str(run.index_dir), folder / "index", pruning, run.overwrite)
-        copy_origin(InvertedIndex.open(str(run.index_dir)).path.parent, postings.path.parent)
+        copy_origin(open_index(str(run.index_dir)).path.parent, postings.path.parent)
         write_index_report(postings)
         setting, method = pruning.name.replace("__", ", ").replace("-", "="), pruning.method
     if model is None:

@@ -1,20 +1,29 @@
 """What Anserini reads must score as the quantised vectors do."""
 
+import gzip
+import importlib.util
 import json
+import shutil
+import subprocess
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from splade.config import compose_experiment
 from splade.errors import ConfigError, DataError
 from splade.interop.anserini import (
     anserini_commands,
+    join_queries,
     link_alone,
     quantise,
     unambiguous_tokens,
     write_documents,
     write_queries,
+    write_shards,
 )
+from splade.tasks.create_anserini import factor_of_queries
 from splade.vectors import SparseVectors
 
 TOKENS = ["cat", "a b", "dog", "dog", "##s", "\u2028", ""]
@@ -46,9 +55,10 @@ def test_empty_vectors_are_counted(tmp_path) -> None:
     empty = (np.zeros(0, np.int32), np.zeros(0, np.float32))
     full = (np.array([0, 2]), np.array([1.0, 0.5]))
     docs = write_documents(tmp_path / "d", [("a", "", empty), ("b", "", full)], TOKENS)
-    assert (docs.n_written, docs.n_empty, docs.mean_terms) == (2, 1, 1.0)
+    assert (docs.n_vectors, docs.empty, docs.mean_terms) == (2, ("a",), 1.0)
+    assert json.loads(docs.path.read_text().splitlines()[0])["vector"] == {"[empty]": 1}
     queries = write_queries(tmp_path / "q", [("a", empty), ("b", full)], TOKENS, factor=2)
-    assert (queries.n_written, queries.n_empty) == (1, 1)
+    assert (queries.n_vectors, queries.n_empty) == (2, 1)
     assert queries.path.read_text() == "b\tcat cat [term-2]\n"
 
 
@@ -91,3 +101,62 @@ def test_the_commands_of_anserini(tmp_path):
     assert text.count("IndexCollection") == 1 and text.count("SearchCollection") == 2
     assert f"-topics '{queries[1]}' -topicReader TsvString" in text
     assert f"-output '{tmp_path}/my out/run.queries_anserini.DEV.txt' -impact -pretokenized" in text
+
+
+def test_shards_are_compressed_and_others_removed(tmp_path) -> None:
+    rows = SparseVectors.from_rows([([0], [1.0])] * 5, len(TOKENS))
+    (tmp_path / "docs_anserini.jsonl").write_text("of an earlier run")
+    documents = [(f"d{i}", "", row) for i, row in enumerate(rows)]
+    assert write_shards(tmp_path, documents, TOKENS, 100, shard_size=2).n_vectors == 5
+    shards = sorted(tmp_path.iterdir())
+    assert [shard.name for shard in shards] == [f"docs_anserini.0000{i}.jsonl.gz" for i in range(3)]
+    ids = [json.loads(line)["id"] for shard in shards for line in gzip.open(shard, "rt")]
+    assert ids == [f"d{i}" for i in range(5)]
+
+
+def test_queries_of_several_files_in_one(tmp_path) -> None:
+    for name, text in {"a": "1\tcat\n", "b": "1\tcat\n2\tdog\n", "c": "2\tcat\n"}.items():
+        (tmp_path / name).write_text(text)
+    assert join_queries(tmp_path / "all", [tmp_path / "a", tmp_path / "b"])
+    assert (tmp_path / "all").read_text() == "1\tcat\n2\tdog\n"
+    assert not join_queries(tmp_path / "none", [tmp_path / "b", tmp_path / "c"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_queries_of_weight_one_are_not_repeated() -> None:
+    for overrides, factor in (([], 100), (["config.matching_type=splade_doc"], 1)):
+        assert factor_of_queries(compose_experiment("own_data", overrides)) == factor
+    given = ["config.matching_type=splade_doc", "quantization_factor_query=7"]
+    assert factor_of_queries(compose_experiment("own_data", given)) == 7
+
+
+def test_anserini_itself_gives_the_scores_of_the_quantised_vectors(tmp_path) -> None:
+    found = importlib.util.find_spec("pyserini")
+    places = list(found.submodule_search_locations or []) if found else []
+    jars = [jar for place in places for jar in Path(place).glob("resources/jars/anserini-0.22.1-fatjar.jar")]
+    java = shutil.which("java")
+    if not jars or java is None:
+        pytest.skip("needs Java and the jar of: pip install --no-deps pyserini==0.22.1")
+    rng = np.random.default_rng(0)
+    dense = (rng.random((9, 7)) * 3 * (rng.random((9, 7)) < 0.6)).astype(np.float32)
+    dense[5] = 0
+    documents, queries = SparseVectors.from_dense(dense[:6]), SparseVectors.from_dense(dense[6:])
+    triples = [(f"d{i}", "", row) for i, row in enumerate(documents)]
+    write_shards(tmp_path / "docs", triples, TOKENS, 100, shard_size=4)
+    write_queries(tmp_path / "q.tsv", zip(["q0", "q1", "q2"], queries, strict=True), TOKENS, factor=100)
+    program = [java, "-Xmx1g", "-cp", str(jars[0])]
+    index = [*program, "io.anserini.index.IndexCollection", "-collection", "JsonVectorCollection", "-threads", "1"]
+    index += ["-input", str(tmp_path / "docs"), "-index", str(tmp_path / "index"), "-impact", "-pretokenized"]
+    done = subprocess.run([*index, "-generator", "DefaultLuceneDocumentGenerator"], capture_output=True, text=True)
+    assert "Total 6 documents indexed" in done.stdout, done.stdout + done.stderr
+    search = [*program, "io.anserini.search.SearchCollection", "-index", str(tmp_path / "index"), "-impact"]
+    search += ["-topics", str(tmp_path / "q.tsv"), "-topicreader", "TsvString", "-output", str(tmp_path / "run")]
+    subprocess.run([*search, "-pretokenized", "-hits", "6", "-parallelism", "1"], capture_output=True, check=True)
+    run = {}
+    for line in (tmp_path / "run").read_text().splitlines():
+        query_id, _, doc_id, _, score, _ = line.split()
+        run.setdefault(query_id, {})[doc_id] = float(score)
+    impacts = np.rint(dense.astype(np.float64) * 100)
+    for i, scores in enumerate(impacts[6:] @ impacts[:6].T):
+        exact = {f"d{doc}": score for doc, score in enumerate(scores) if score}
+        assert run[f"q{i}"] == {doc: pytest.approx(score, abs=0.01) for doc, score in exact.items()}

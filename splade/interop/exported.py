@@ -1,0 +1,97 @@
+"""What exports of vectors to other systems have in common."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from splade.errors import DataError
+from splade.interop.vector_groups import Group
+from splade.inverted_index.document_ids import DocumentIds
+
+SparseVector = tuple[np.ndarray, np.ndarray]
+MOST_LISTED = 20
+"""Ids of empty vectors that are named."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file or folder.
+        n_vectors: number of vectors.
+        empty: ids of those without a term left, for instance after quantisation; the first of them.
+        n_empty: how many there are.
+        mean_terms: mean number of terms of all vectors.
+    """
+
+    path: Path
+    n_vectors: int
+    empty: tuple[str, ...]
+    n_empty: int
+    mean_terms: float
+
+    def __str__(self) -> str:
+        more = ", ..." if self.n_empty > len(self.empty) else ""
+        listed = f" ({', '.join(self.empty)}{more})" if self.empty else ""
+        counts = f"{self.n_vectors} vectors, {self.mean_terms:.1f} terms each, {self.n_empty} empty{listed}"
+        return f"{counts}\n  in {self.path}"
+
+
+class Tally:
+    """Counts vectors while they are written."""
+
+    def __init__(self) -> None:
+        self._n_vectors = self._n_empty = self._n_terms = 0
+        self._empty: list[str] = []
+
+    def count(self, some_id: str, n_terms: int) -> None:
+        """Count a vector."""
+        self._n_vectors, self._n_terms = self._n_vectors + 1, self._n_terms + n_terms
+        if not n_terms:
+            self._n_empty += 1
+            if len(self._empty) < MOST_LISTED:
+                self._empty.append(some_id)
+
+    def exported(self, path: str | Path) -> Exported:
+        """Return what was written to a path."""
+        mean = self._n_terms / max(1, self._n_vectors)
+        return Exported(Path(path), self._n_vectors, tuple(self._empty), self._n_empty, mean)
+
+
+def exported_by_term(path: Path, doc_ids: DocumentIds, lengths: np.ndarray, n_postings: int) -> Exported:
+    """Return what was written of documents that were gone through term by term.
+
+    Args:
+        path: the file or folder.
+        doc_ids: of all documents.
+        lengths: (n_docs,) sum of the impacts of each; 0: it is empty.
+        n_postings: terms of all.
+    """
+    empty = np.flatnonzero(lengths == 0)
+    listed = tuple(doc_ids[i] for i in empty[:MOST_LISTED].tolist())
+    return Exported(path, len(lengths), listed, len(empty), n_postings / max(1, len(lengths)))
+
+
+def one_by_one(groups: Iterable[Group]) -> Iterator[tuple[str, SparseVector]]:
+    """Yield each id with its vector."""
+    for ids, vectors in groups:
+        yield from zip(ids, vectors, strict=True)
+
+
+def sorted_terms(names: Sequence[str], counts: np.ndarray) -> list[int]:
+    """Return the terms that occur, in the order of the bytes of their names, as systems look them up."""
+    return sorted(np.flatnonzero(counts).tolist(), key=lambda term: names[term].encode("utf-8", "surrogatepass"))
+
+
+def check_line(text_id: str, place: str) -> str:
+    """Return an id that fits on a line of its own.
+
+    Raises:
+        DataError: it is empty, or holds a line end.
+    """
+    if len(text_id.splitlines()) != 1:
+        raise DataError(f"{place}: the id {text_id!r}, empty or with a line end, cannot be written")
+    return text_id

@@ -1,0 +1,7 @@
+"""The systems that vectors are exported to, by name; each module has `export_documents` and `export_queries`."""
+
+from types import ModuleType
+
+from splade.interop import anserini, ciff, pisa
+
+TARGETS: dict[str, ModuleType] = {"anserini": anserini, "ciff": ciff, "pisa": pisa}
