@@ -11,6 +11,7 @@ from splade.config.adapting import AdaptConfig
 from splade.config.cluster import Launcher, MilvusConfig, RayConfig
 from splade.config.declare import (
     BM25,
+    DENSE,
     INDEX,
     LARGEST_INT,
     MODEL,
@@ -230,7 +231,7 @@ class RunConfig:
     )
     eval_batch_size: int = key("queries or documents per batch in validation", 32, affects=TRAIN, minimum=1)
     index_retrieve_batch_size: int = key("upper bound of texts per batch in encoding", 64, affects=NOTHING, minimum=1)
-    top_k: int = key("documents returned per query", 1000, affects=SEARCH | BM25, minimum=1)
+    top_k: int = key("documents returned per query", 1000, affects=SEARCH | BM25 | DENSE, minimum=1)
     threshold: float = key("only documents scoring above it are returned", 0.0, affects=SEARCH, minimum=0)
     search_effort: float = key(
         "1: exact search; less is faster and may miss documents", 1.0, affects=SEARCH, above=0, maximum=1

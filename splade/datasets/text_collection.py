@@ -1,6 +1,5 @@
 """Collections and queries: texts with ids, read in order or by id, never loaded whole."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -12,7 +11,7 @@ import numpy as np
 from splade.errors import DataError, shown
 from splade.storage.cache import file_digest
 from splade.storage.line_index import LineIndex, LineSource
-from splade.storage.text_files import check_id, decode_json, id_text
+from splade.storage.text_files import check_id, check_keys, decode_json, id_text
 
 ParseText = Callable[[str, Path, int], tuple[str, str]]
 
@@ -232,7 +231,7 @@ def parse_jsonl(line: str, file: Path, line_number: int) -> tuple[str, str]:
     """
     record, place = decode_json(line, file, line_number), f"{file}: line {line_number}"
     if line.count('"_id"') > 1 or line.count('"text"') > 1:
-        _check_keys(line, place)
+        check_keys(line, place)
     if not isinstance(record, dict):
         raise DataError(f"{place}: expected a JSON object, got {shown(line)}")
     text_id = record.get("_id", record.get("id"))
@@ -257,15 +256,6 @@ def _is_heading(line: str) -> bool:
 
 def _id_of(kind: str, line: str, file: Path, line_number: int) -> str:
     return PARSERS[kind](line, file, line_number)[0]
-
-
-def _check_keys(line: str, place: str) -> None:
-    """Refuse an object that holds a key twice: Python keeps the last value without a word."""
-    pairs = json.loads(line, object_pairs_hook=list)
-    names = [pair[0] for pair in pairs if isinstance(pair, tuple)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{place}: the key {shown(twice)} occurs twice")
 
 
 def _without_lone_surrogates(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from splade.distributed import pick_device
 from splade.encoding.batching import encode_batches, one_at_a_time
 from splade.encoding.lengths import check_max_length
-from splade.encoding.tokens import Tokenizer
+from splade.encoding.tokens import Tokenizer, checked_text
 from splade.evaluation.checks import Finding
 from splade.models.dense_encoder import DenseEncoder, DenseSettings, Pooling, load_dense
 from splade.models.splade import digest_weights
@@ -94,8 +94,8 @@ class DenseModel:
 
     def stream(self, texts: Iterable[str], side: str) -> Iterator[np.ndarray]:
         """Yield the vectors of the next texts, in their order, in constant memory."""
-        prompt = self.prompts.get(side, "")
-        prompted = (prompt + text for text in texts) if prompt else texts
+        prompt = checked_text(self.prompts.get(side, ""))
+        prompted = (prompt + checked_text(text) for text in texts)
         batches = encode_batches(self.encoder, self.tokenizer, prompted, self.max_length, self.batch_size)
         return one_at_a_time(batches, self._lock)
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from splade.encoding.tokens import Tokenizer
-from splade.errors import ConfigError, DataError
+from splade.encoding.tokens import Tokenizer, checked_text
+from splade.errors import ConfigError, DataError, ModelError
 from splade.models.pair_scorer import KINDS, RerankerType, check_prompts
 
 
@@ -42,7 +42,11 @@ class PairTokenizer:
         """Check the templates, and see which special tokens begin and end a text."""
         check_prompts(self.kind, self.query_template, self.document_template)
         bare, full = self._ids("a"), list(self.tokenizer("a")["input_ids"])
-        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        start = next((i for i in range(len(full)) if bare and full[i : i + len(bare)] == bare), None)
+        if start is None:
+            raise ModelError(
+                "the tokenizer does not tell which tokens begin and end a text; no reranker has such a one"
+            )
         object.__setattr__(self, "_specials", (full[:start], full[start + len(bare) :]))
 
     @property
@@ -61,7 +65,10 @@ class PairTokenizer:
         Raises:
             DataError: the query leaves no token for a document.
         """
-        asked = self.query_template.replace("{}", query)
+        if not documents:
+            return []
+        asked = self.query_template.replace("{}", checked_text(query))
+        documents = [tuple(map(checked_text, texts)) for texts in documents]
         if self.kind == "cross-encoder":
             return self._sentence_pairs(
                 query_id, asked, [self.document_template.replace("{}", one) for (one,) in documents]

@@ -11,8 +11,7 @@ import torch
 
 from splade.encoding.batching import encode_batches, one_at_a_time
 from splade.encoding.lengths import check_max_length
-from splade.encoding.tokens import Tokenizer, single_text_tokenizer, token_ids
-from splade.errors import DataError
+from splade.encoding.tokens import Tokenizer, checked_text, single_text_tokenizer, token_ids
 from splade.evaluation.checks import Finding
 from splade.models.encoder import NOTHING_SAID, EncoderSettings, SparseEncoder
 from splade.models.threads import one_thread
@@ -152,16 +151,4 @@ class TextEncoder:
         return [Finding("warning", "documents-cut", message)]
 
     def _prompted(self, text: object) -> str:
-        return self.settings.prompt + _checked(text)
-
-
-def _checked(text: object) -> str:
-    if not isinstance(text, str):
-        raise DataError(f"a text to encode must be a string, got {str(text)[:60]!r} ({type(text).__name__})")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            shown = ascii(text[max(0, error.start - 20) : error.end + 20])
-            raise DataError(f"a text to encode holds {ascii(text[error.start])}, half a character: {shown}") from error
-    return text
+        return self.settings.prompt + checked_text(text)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from splade.errors import ConfigError
+from splade.errors import ConfigError, DataError
 
 # Truncation is a setting of the tokenizer, which must not change while another thread uses it.
 _tokenizing = Lock()
@@ -18,7 +18,7 @@ def token_ids(
     tokenizer: Tokenizer, texts: Sequence[str], max_length: int, special_tokens: bool = True
 ) -> list[list[int]]:
     """Tokenise texts, with the special tokens at their ends if there shall be any, cut after `max_length` tokens."""
-    _check_length(max_length)
+    _check_length(tokenizer, max_length, special_tokens)
     with _tokenizing:
         encoded = tokenizer(
             list(texts),
@@ -39,7 +39,7 @@ def single_text_tokenizer(
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return lambda text: token_ids(tokenizer, [text], max_length, special_tokens)[0]
-    _check_length(max_length)
+    _check_length(tokenizer, max_length, special_tokens)
     # A copy: the settings of the caller's tokenizer are its own.
     own = type(backend).from_str(backend.to_str())
     own.enable_truncation(max_length, direction=tokenizer.truncation_side)
@@ -47,9 +47,30 @@ def single_text_tokenizer(
     return lambda text: own.encode(text, add_special_tokens=special_tokens).ids
 
 
-def _check_length(max_length: int) -> None:
-    if max_length < 1:
-        raise ConfigError(f"max_length={max_length}: a text needs at least one token")
+def checked_text(text: object) -> str:
+    """Return a text that can be tokenised.
+
+    Raises:
+        DataError: it is no string, or holds half a character.
+    """
+    if not isinstance(text, str):
+        raise DataError(f"a text to encode must be a string, got {str(text)[:60]!r} ({type(text).__name__})")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = ascii(text[max(0, error.start - 20) : error.end + 20])
+            raise DataError(f"a text to encode holds {ascii(text[error.start])}, half a character: {shown}") from error
+    return text
+
+
+def _check_length(tokenizer: Tokenizer, max_length: int, special_tokens: bool) -> None:
+    taken = tokenizer.num_special_tokens_to_add() if special_tokens else 0
+    if max_length <= taken:
+        raise ConfigError(
+            f"max_length={max_length}: the tokenizer itself adds {taken} tokens to every text; {taken + 1} or more are "
+            "needed"
+        )
 
 
 def padding_id(tokenizer: Tokenizer) -> int:

@@ -1,9 +1,10 @@
 """What a ranking costs, in one typed record that every summary, table and figure is made from."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-from splade.errors import DataError
+from splade.errors import DataError, shown
 
 Number = int | float
 
@@ -75,6 +76,8 @@ class Costs:
         """
         known = {item.name: record[item.name] for item in fields(cls) if record.get(item.name) is not None}
         for key, value in known.items():
-            if key not in ("model", "search") and (isinstance(value, bool) or not isinstance(value, Number)):
-                raise DataError(f"{name}: '{key}' must be a number, got {value!r}")
+            if key in ("model", "search") and not isinstance(value, str):
+                raise DataError(f"{name}: '{key}' must be a name, got {shown(value)}")
+            if key not in ("model", "search") and (type(value) not in (int, float) or not 0 <= value < math.inf):  # type: ignore[operator]
+                raise DataError(f"{name}: '{key}' must be a number, not negative, got {shown(value)}")
         return cls(**known)  # type: ignore[arg-type]  # checked above

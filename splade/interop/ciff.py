@@ -127,7 +127,7 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
         stop = min(start + AT_ONCE, n_docs)
         chosen = order[ends[start] : ends[stop]]
         lengths = np.diff(ends[start : stop + 1])
-        yield as_group(ids[start:stop], lengths, terms[chosen], impacts[chosen], len(tokens))
+        yield as_group(ids[start:stop], lengths, terms[chosen], impacts[chosen], len(tokens), path)
 
 
 def _toolkit() -> tuple[ModuleType, ModuleType, ModuleType]:

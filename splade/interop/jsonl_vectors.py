@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from splade.datasets.nested_json import LARGEST_SCORE
 from splade.errors import DataError, shown
 from splade.interop.anserini import EMPTY, unambiguous_tokens
 from splade.interop.vector_groups import AT_ONCE, Group, as_group
 from splade.storage.atomic import replacing
-from splade.storage.text_files import decode_json, id_text, iterate_lines
+from splade.storage.text_files import check_keys, decode_json, id_text, iterate_lines
 from splade.vectors import SparseVectors
 
+_FEWEST_KEYS = 2
 _IDS = ("id", "_id", "docid", "doc_id")
 
 
@@ -36,6 +38,8 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
     weights: list[float] = []
     for number, line in iterate_lines(path):
         doc_id, vector = vector_of(decode_json(line, path, number), path, number)
+        if line.count('":') > _FEWEST_KEYS + len(vector):  # one twice, or others besides these
+            check_keys(line, f"{path}: line {number}")
         vector.pop(EMPTY, None)
         try:
             terms += [term_of[token] for token in vector]
@@ -46,12 +50,14 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
             ) from error
         ids.append(doc_id)
         lengths.append(len(vector))
-        weights += vector.values()
+        weights += map(float, vector.values())
         if len(ids) == AT_ONCE:
-            yield as_group(ids, np.array(lengths), np.array(terms, np.int64), np.array(weights, float), len(tokens))
+            yield as_group(
+                ids, np.array(lengths), np.array(terms, np.int64), np.array(weights, float), len(tokens), path
+            )
             ids, lengths, terms, weights = [], [], [], []
     if ids:
-        yield as_group(ids, np.array(lengths), np.array(terms, np.int64), np.array(weights, float), len(tokens))
+        yield as_group(ids, np.array(lengths), np.array(terms, np.int64), np.array(weights, float), len(tokens), path)
 
 
 def write(path: Path, ids: Sequence[str], vectors: SparseVectors, tokens: Sequence[str]) -> None:
@@ -75,7 +81,11 @@ def vector_of(entry: object, path: Path, number: int) -> tuple[str, dict[str, fl
     found = next((fields[name] for name in _IDS if name in fields), None)
     if not isinstance(vector, dict) or found is None:
         raise DataError(f'{place}: a vector is {{"id": ..., "vector": {{token: weight}}}}, got {shown(entry)}')
-    wrong = next((weight for weight in vector.values() if type(weight) not in (int, float)), None)
+    wrong = next((weight for weight in vector.values() if not _is_weight(weight)), None)
     if wrong is not None:
-        raise DataError(f"{place}: a weight must be a number, got {shown(wrong)}")
+        raise DataError(f"{place}: a weight must be a number that float32 can hold, got {shown(wrong)}")
     return id_text(found, place), vector
+
+
+def _is_weight(value: object) -> bool:
+    return type(value) in (int, float) and -LARGEST_SCORE <= value <= LARGEST_SCORE  # type: ignore[operator]

@@ -27,7 +27,7 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
     """
     pa, pq = _pyarrow(path)
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         _check_columns(pa, file.schema_arrow, path)
         for batch in file.iter_batches(batch_size=AT_ONCE, columns=list(COLUMNS)):
             if any(column.null_count for column in batch.columns):
@@ -42,8 +42,10 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
                 raise DataError(
                     f"{path}: the vector of {names[row]!r} has {lengths[0][row]} term_ids and {lengths[1][row]} weights"
                 )
-            yield as_group(names, lengths[0], np.asarray(terms.flatten()), np.asarray(weights.flatten()), len(tokens))
-    except (pa.ArrowException, OSError) as error:
+            yield as_group(
+                names, lengths[0], np.asarray(terms.flatten()), np.asarray(weights.flatten()), len(tokens), path
+            )
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a whole Parquet file ({' '.join(str(error).split())[:200]})") from error
 
 
@@ -57,7 +59,8 @@ def write(path: Path, ids: Sequence[str], vectors: SparseVectors, tokens: Sequen
         pa.ListArray.from_arrays(offsets, pa.array(vectors.weights, pa.float32())),
     ]
     with replacing(path) as temporary:
-        pq.write_table(pa.table(columns, names=list(COLUMNS)), temporary, compression="zstd")
+        table = pa.table(columns, names=list(COLUMNS))
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def _check_columns(pa: ModuleType, schema: "object", path: Path) -> None:

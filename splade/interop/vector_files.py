@@ -8,10 +8,12 @@ each of them, and a run that was killed goes on with the parts that are missing.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from splade.config.schema import LARGEST_INT
 from splade.datasets.text_collection import CONTENT_MARK
 from splade.errors import ConfigError, DataError
 from splade.interop import ciff, jsonl_vectors, npz_vectors, parquet_vectors
@@ -105,15 +107,18 @@ class VectorFiles:
 
     def _found(self, place: Path) -> list[Path]:
         if self.manifest is not None:
-            parts = [self.manifest.part(place, number) for number in range(self.manifest.n_parts)]
-            missing = [part.name for part in parts if not part.is_file()]
-            if missing:
+            wanted, there = self.manifest.n_parts, {file.name for file in place.iterdir() if file.is_file()}
+            parts = (self.manifest.part(place, number) for number in range(wanted))
+            found = list(takewhile(lambda part: part.name in there, parts))
+            if len(found) < wanted:
                 raise DataError(
-                    f"{place}: {len(missing)} of {len(parts)} parts are missing, such as {missing[0]}; give the same "
-                    "command (splade.encode) again"
+                    f"{place}: parts are missing, such as {self.manifest.part(place, len(found)).name} of {wanted}; "
+                    "give the same command (splade.encode) again"
                 )
-            return parts
-        files = sorted(file for file in place.iterdir() if _form_or_none(file)) if place.is_dir() else [place]
+            return found
+        files = [place]
+        if place.is_dir():
+            files = [resolve_path(file) for file in sorted(place.iterdir()) if _form_or_none(file)]
         if not files or len({_form(file) for file in files}) > 1:
             what = "files of several forms" if files else "no file of vectors"
             raise DataError(
@@ -144,7 +149,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest(**said)
         counts = (manifest.n_docs, manifest.part_size, manifest.max_length)
-        fits = manifest.form in FORMS and all(type(count) is int and count > 0 for count in counts)
+        fits = manifest.form in FORMS and all(type(count) is int and 0 < count <= LARGEST_INT for count in counts)
     except TypeError:
         fits = False
     if not fits or not isinstance(manifest.fingerprint, dict):
@@ -171,8 +176,8 @@ def begin(folder: Path, manifest: Manifest, overwrite: bool) -> Manifest:
                 f"{folder} holds vectors of '{there.model}', {there.source}; give another config.out_dir, or replace "
                 "them with config.overwrite=true"
             )
-        for number in range(there.n_parts):
-            there.part(folder, number).unlink(missing_ok=True)
+        for left in folder.glob(f"part-*.{there.form}"):
+            left.unlink()
     write_json(folder / MANIFEST, asdict(manifest))
     return manifest
 

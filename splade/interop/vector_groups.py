@@ -1,5 +1,7 @@
 """Ids with their vectors, some at a time: what every format of vectors is read as and written from."""
 
+from pathlib import Path
+
 import numpy as np
 
 from splade.errors import DataError
@@ -10,7 +12,9 @@ AT_ONCE = 4096
 """Vectors of a group, when they are read."""
 
 
-def as_group(ids: list[str], lengths: np.ndarray, terms: np.ndarray, weights: np.ndarray, vocab_size: int) -> Group:
+def as_group(
+    ids: list[str], lengths: np.ndarray, terms: np.ndarray, weights: np.ndarray, vocab_size: int, file: Path
+) -> Group:
     """Make a group of arrays that another system wrote: its terms may be in any order, its weights any numbers.
 
     Weights of zero are left out.
@@ -21,6 +25,7 @@ def as_group(ids: list[str], lengths: np.ndarray, terms: np.ndarray, weights: np
         terms: (entries,) integers.
         weights: (entries,) numbers.
         vocab_size: number of terms there are.
+        file: where they are from, for messages.
 
     Raises:
         DataError: arrays that do not fit together, a term outside the vocabulary or twice in a vector, a weight that is
@@ -28,8 +33,8 @@ def as_group(ids: list[str], lengths: np.ndarray, terms: np.ndarray, weights: np
     """
     if len(lengths) != len(ids) or len(terms) != len(weights) or int(lengths.sum()) != len(terms):
         raise DataError(
-            f"{len(ids)} ids, {len(terms)} terms and {len(weights)} weights do not fit together: each vector has as "
-            "many weights as terms"
+            f"{file}: {len(ids)} ids, {len(terms)} terms and {len(weights)} weights do not fit together: each vector "
+            "has as many weights as terms"
         )
     rows = np.repeat(np.arange(len(ids)), lengths)
     order = np.lexsort((terms, rows))
@@ -40,10 +45,13 @@ def as_group(ids: list[str], lengths: np.ndarray, terms: np.ndarray, weights: np
     if outside.any():
         entry = int(np.argmax(outside))
         raise DataError(
-            f"the vector of {ids[rows[entry]]!r} has the term {terms[entry]}, outside the vocabulary of {vocab_size} "
-            "terms: another model made it"
+            f"{file}: the vector of {ids[rows[entry]]!r} has the term {terms[entry]}, outside the vocabulary of "
+            f"{vocab_size} terms: another model made it"
         )
     with np.errstate(over="ignore"):  # `check` refuses infinity
         vectors = SparseVectors(indptr, terms[order].astype(np.int32), weights[order].astype(np.float32), vocab_size)
-    vectors.check_named(vocab_size, ids)
+    try:
+        vectors.check_named(vocab_size, ids)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
     return ids, vectors

@@ -60,19 +60,25 @@ def posting_lists(file: ArrayFile) -> PostingLists:
 
 def check_ids(file: ArrayFile, n_docs: int) -> None:
     """Refuse `id_text`, `id_ends` and `doc_lengths` that do not belong to `n_docs` documents."""
-    text, ends, lengths = (file.arrays[name] for name in ("id_text", "id_ends", "doc_lengths"))
-    check_lengths(file, {"id_ends": n_docs, "doc_lengths": n_docs})
+    check_lengths(file, {"doc_lengths": n_docs})
+    check_strings(file, "id_text", "id_ends", n_docs)
+    if file.arrays["doc_lengths"].min() < 0:
+        file.refuse("'doc_lengths' holds a negative number")
+
+
+def check_strings(file: ArrayFile, text_name: str, ends_name: str, n: int) -> None:
+    """Refuse the two arrays of `DocumentIds` where they are not those of n strings, at least one."""
+    text, ends = file.arrays[text_name], file.arrays[ends_name]
+    check_lengths(file, {ends_name: n})
     if not ascends(ends, ends[0], len(text)) or ends[0] < 0:
-        file.refuse("'id_ends' points outside")
+        file.refuse(f"'{ends_name}' points outside")
     try:
         text.tobytes().decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        file.refuse("'id_text' is not UTF-8")
+        file.refuse(f"'{text_name}' is not UTF-8")
     begins = ends[:-1][ends[:-1] < len(text)]
     if ((text[begins] & 0xC0) == 0x80).any():
-        file.refuse("'id_ends' cuts a character into two")
-    if lengths.min() < 0:
-        file.refuse("'doc_lengths' holds a negative number")
+        file.refuse(f"'{ends_name}' cuts a character into two")
 
 
 def check_lengths(file: ArrayFile, lengths: Mapping[str, int]) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from splade.config.schema import LARGEST_INT
-from splade.errors import DataError, ModelError
+from splade.errors import DataError, ModelError, shown
 from splade.models.hub import model_folder
 from splade.models.pretrained import load_tokenizer
 from splade.models.transformer import load_transformer
@@ -196,9 +196,13 @@ def read_dense_settings(folder: Path, name: str) -> DenseSettings:
         if said.get("similarity_fn_name") == "cosine":  # scores are dot products here
             settings = replace(settings, normalise=True)
         prompts = said.get("prompts") or {}
-        own = {side: str(prompts[side]) for side in ("query", "document") if prompts.get(side)}
-        return replace(settings, max_length=None if length is None else int(length), prompts=own)
-    except (DataError, TypeError, KeyError, AttributeError, ValueError) as error:
+        own = {side: prompts[side] for side in ("query", "document") if prompts.get(side)}
+        if not all(isinstance(prompt, str) for prompt in own.values()):
+            raise TypeError("prompts must be strings")
+        if length is not None and (type(length) is not int or not 0 < length <= LARGEST_INT):
+            raise ValueError(f"max_seq_length is {shown(length)}")
+        return replace(settings, max_length=length, prompts=own)
+    except (DataError, TypeError, KeyError, AttributeError, ValueError, OSError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"model '{name}': {folder}: not what sentence-transformers writes ({error})") from error

@@ -1,13 +1,15 @@
 """What every sparse encoder offers, whatever it is made of: training, indexing and search ask no more of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor, nn
 
-from splade.models.head.pooling import Activation
+from splade.config.schema import LARGEST_INT
+from splade.errors import shown
+from splade.models.head.pooling import ACTIVATIONS, Activation
 from splade.vectors import SparseVectors
 
 
@@ -28,6 +30,24 @@ class EncoderSettings:
     prompt: str = ""
     max_length: int | None = None
     special_tokens: bool = True
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, object]) -> "EncoderSettings":
+        """Return what a file says.
+
+        Raises:
+            TypeError: an unknown or missing name, or a value that cannot be.
+        """
+        settings = cls(**said)  # type: ignore[arg-type]  # checked below
+        counts = (settings.top_k, settings.max_length)
+        if not (
+            settings.activation in (None, *ACTIVATIONS)
+            and isinstance(settings.prompt, str)
+            and all(count is None or type(count) is int and 0 < count <= LARGEST_INT for count in counts)
+            and isinstance(settings.special_tokens, bool)
+        ):
+            raise TypeError(f"impossible values: {shown(str(said), 200)}")
+        return settings
 
 
 NOTHING_SAID = EncoderSettings()

@@ -8,6 +8,7 @@ an index of the other.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from splade.config.schema import ModelConfig, RunConfig
-from splade.errors import ConfigError, DataError, ModelError
+from splade.errors import ConfigError, DataError, ModelError, shown
 from splade.models.encoder import EncoderSettings, SparseEncoder
-from splade.models.head.pooling import Activation, Aggregation
+from splade.models.head.pooling import ACTIVATIONS, AGGREGATIONS, Activation, Aggregation
 from splade.models.masked_lm import positive_entries
 from splade.models.pretrained import load_tokenizer
 from splade.models.pruning import keep_own_tokens, keep_top_k
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 ONNX_FILE, DOCUMENT_FILE, QUERY_FILE, QUERY_FOLDER = "onnx_model.json", "document.onnx", "query.onnx", "query"
 WEIGHTS_FILE = "token_weights.pt"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "weights"
+FILES = (DOCUMENT_FILE, QUERY_FILE, WEIGHTS_FILE)
 FORMAT = 1
 
 
@@ -86,6 +88,8 @@ class OnnxEncoder(SparseEncoder):
         """Return (batch, vocab_size) float32 weights of (batch, length) token ids, without gradients."""
         inputs = {name: tensor.cpu().numpy() for name, tensor in zip(INPUTS, (input_ids, attention_mask), strict=True)}
         weights = torch.from_numpy(self._session.run([OUTPUT], inputs)[0])
+        if weights.shape != (len(input_ids), self.vocab_size) or not bool(weights.isfinite().all()):
+            raise ModelError(f"{self._side.file} gave weights that are not finite numbers for {self.vocab_size} terms")
         if self.own_tokens_only:
             weights = keep_own_tokens(weights, input_ids.cpu(), attention_mask.cpu(), self.special_token_ids)
         return weights if self.top_k is None else keep_top_k(weights, self.top_k)
@@ -125,6 +129,9 @@ def load_onnx(folder: Path, name: str, init: ModelConfig, run: RunConfig) -> Spl
         fingerprint = Fingerprint(**record["fingerprint"])
         sides = {side: _side(record[side]) for side in ("document", "query")}
         agg, activation, query_digest = record["agg"], record["activation"], str(record["query_digest"])
+        possible = type(fingerprint.vocab_size) is int and agg in AGGREGATIONS and activation in ACTIVATIONS
+        if not possible or any(side.file not in record["files"] for side in sides.values()):
+            raise TypeError("impossible values")
     except (KeyError, TypeError) as error:
         raise ModelError(f"model '{name}': {folder / ONNX_FILE}: not what splade.export writes ({error})") from error
     _check_settings(init, run, fingerprint, sides, str(folder))
@@ -133,7 +140,7 @@ def load_onnx(folder: Path, name: str, init: ModelConfig, run: RunConfig) -> Spl
 
     def encoder(side: OnnxSide) -> SparseEncoder:
         if side.file == WEIGHTS_FILE:
-            weights = torch.load(folder / WEIGHTS_FILE, weights_only=True)
+            weights = _token_weights(folder / WEIGHTS_FILE, fingerprint.vocab_size, name)
             return TokenLookupEncoder(fingerprint.vocab_size, [], weights, top_k=side.top_k)
         session = _session(folder / side.file, name)
         return OnnxEncoder(session, side, fingerprint.vocab_size, agg, activation, tokenizer.all_special_ids)
@@ -166,7 +173,27 @@ def _record(folder: Path, name: str) -> JsonObject:
 
 def _side(said: JsonObject) -> OnnxSide:
     known = {item.name: said[item.name] for item in fields(OnnxSide) if item.name != "settings"}
-    return OnnxSide(settings=EncoderSettings(**said["settings"]), **known)
+    side = OnnxSide(settings=EncoderSettings.from_json(said["settings"]), **known)
+    is_number = side.top_k is None or type(side.top_k) is int and side.top_k > 0
+    if side.file not in FILES or not is_number or not isinstance(side.own_tokens_only, bool):
+        raise TypeError(f"impossible values: {shown(str(known), 200)}")
+    return side
+
+
+def _token_weights(path: Path, vocab_size: int, name: str) -> Tensor:
+    """Load the weights of tokens, and nothing else that a file may hold."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"model '{name}': {path}: does not load as weights of tokens ({reason})") from error
+    if (
+        not isinstance(weights, Tensor)
+        or weights.shape != (vocab_size,)
+        or not bool(((weights >= 0) & weights.isfinite()).all())
+    ):
+        raise ModelError(f"model '{name}': {path}: must hold {vocab_size} weights, finite and not negative")
+    return weights
 
 
 def _session(path: Path, name: str) -> "InferenceSession":
@@ -178,9 +205,15 @@ def _session(path: Path, name: str) -> "InferenceSession":
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has an error class for each way to fail
         raise ModelError(f"model '{name}': {path}: ONNX Runtime does not load it ({error})") from error
+    inputs, outputs = (
+        {place.name: place.type for place in places} for places in (session.get_inputs(), session.get_outputs())
+    )
+    if inputs != dict.fromkeys(INPUTS, "tensor(int64)") or outputs.get(OUTPUT) != "tensor(float)":
+        raise ModelError(f"model '{name}': {path}: is of {inputs} to {outputs}, not one that splade.export writes")
+    return session
 
 
 def _check_settings(

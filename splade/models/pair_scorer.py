@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -27,7 +26,7 @@ from transformers import (
 from splade.errors import ConfigError, ModelError
 from splade.models.hub import model_folder
 from splade.models.pretrained import load_tokenizer
-from splade.models.transformer import load_transformer
+from splade.models.transformer import load_transformer, transformer_config
 
 RerankerType = Literal["cross-encoder", "rankT5", "monoT5", "duoT5", "PairwisePrompt"]
 HEAD_FILE = "rank_head.safetensors"
@@ -202,8 +201,9 @@ def load_reranker(name: str, kind: RerankerType, new_head: bool = False) -> Load
 
 
 def _sequence_scorer(folder: Path, name: str, new_head: bool) -> SequenceScorer:
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    trained = any("SequenceClassification" in one for one in getattr(config, "architectures", None) or [])
+    config = transformer_config(folder, name)
+    architectures = config.architectures if isinstance(config.architectures, list) else []
+    trained = any("SequenceClassification" in str(one) for one in architectures)
     if trained and config.num_labels != 1:
         raise ModelError(
             f"model '{name}' has {config.num_labels} output labels; a cross-encoder that ranks has one. Give another "
@@ -211,7 +211,7 @@ def _sequence_scorer(folder: Path, name: str, new_head: bool) -> SequenceScorer:
         )
     if not trained and not new_head:
         raise ModelError(
-            f"model '{name}' ({', '.join(config.architectures or ['?'])}) has no head for one label; train it first: "
+            f"model '{name}' ({', '.join(map(str, architectures)) or '?'}) has no head for one label; train it first: "
             "python -m splade.train_reranker"
         )
     pattern = "^$" if trained else _NEW_HEAD
@@ -231,7 +231,7 @@ def _load_head(head: nn.Linear, folder: Path, name: str) -> None:
 
 
 def _answer_scorer(folder: Path, name: str, kind: RerankerType, tokenizer: PreTrainedTokenizerBase) -> AnswerScorer:
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    config = transformer_config(folder, name)
     if not config.is_encoder_decoder and kind in ("monoT5", "duoT5"):
         raise ModelError(f"model '{name}' is no encoder-decoder; config.reranker_type={kind} needs a T5")
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

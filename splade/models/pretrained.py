@@ -161,7 +161,10 @@ def read_encoder_settings(folder: Path) -> dict[SideName, EncoderSettings]:
         return {"document": NOTHING_SAID, "query": NOTHING_SAID}
     try:
         said = read_json_object(path)
-        return {"document": EncoderSettings(**said["document"]), "query": EncoderSettings(**said["query"])}
+        return {
+            "document": EncoderSettings.from_json(said["document"]),
+            "query": EncoderSettings.from_json(said["query"]),
+        }
     except (DataError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: not what training writes ({error}); give the training command again") from error
 

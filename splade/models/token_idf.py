@@ -17,7 +17,7 @@ from splade.datasets.text_collection import TextCollection
 from splade.errors import DataError, SpladeError
 from splade.progress import progress
 from splade.storage.arrays import Layout
-from splade.storage.atomic import read_json
+from splade.storage.atomic import read_numbers
 from splade.storage.cache import open_cache, user_cache, write_cache
 
 CACHE_FROM_TEXTS = 50_000
@@ -51,14 +51,16 @@ def read_token_weights(path: Path, tokenizer: PreTrainedTokenizerBase) -> Tensor
     Raises:
         DataError: it is something else, or a token is unknown.
     """
-    weights, vocabulary = read_json(path), tokenizer.get_vocab()
-    if not isinstance(weights, dict) or not weights:
-        raise DataError(f"{path}: must be a JSON object {{token: weight}}")
+    weights, vocabulary = read_numbers(path), tokenizer.get_vocab()
+    if not weights:
+        raise DataError(f"{path}: must be a JSON object {{token: weight}}, has no token")
     unknown = [token for token in weights if token not in vocabulary]
     if unknown:
         raise DataError(f"{path}: {len(unknown)} tokens are not in the vocabulary, such as '{unknown[0]}'")
     table = torch.zeros(max(vocabulary.values()) + 1)
     table[[vocabulary[token] for token in weights]] = torch.tensor([float(weight) for weight in weights.values()])
+    if not bool(table.isfinite().all()):
+        raise DataError(f"{path}: a weight is too large for float32")
     return table
 
 

@@ -9,10 +9,26 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import logging as transformers_logging
 
 from splade.errors import ModelError
-from splade.models.pretrained import UNUSED_WEIGHTS, check_config
+from splade.models.pretrained import UNUSED_WEIGHTS, _in_short, check_config
 
 # Made anew, or used by no head: their absence changes nothing.
 _NOT_NEEDED = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq)(\.|$)")
+
+
+def transformer_config(folder: Path, name: str) -> PreTrainedConfig:
+    """Read the configuration of a model.
+
+    Raises:
+        ModelError: transformers does not know the architecture, sizes cannot be, or it names Python code.
+    """
+    check_config(folder, name)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # a wrong file can end in any error there
+        raise ModelError(f"model '{name}' in {folder}: its config.json does not load: {_in_short(error)}") from error
+    return config
 
 
 def load_transformer(
@@ -37,14 +53,14 @@ def load_transformer(
         ModelError: it does not load as what it should be, weights are missing or of another shape, or its folder names
             Python code.
     """
-    check_config(folder, name)
+    config = transformer_config(folder, name) if config is None else config
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what it warns of is checked below, and an error for us
     transformers_logging.disable_progress_bar()
     try:
         model, info = auto_class.from_pretrained(
             str(folder),
-            config=config if config is not None else AutoConfig.from_pretrained(str(folder), local_files_only=True),
+            config=config,
             output_loading_info=True,
             local_files_only=True,
             dtype=torch.float32,
@@ -52,8 +68,7 @@ def load_transformer(
             weights_only=True,
         )
     except Exception as error:  # a wrong file can end in any error there
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise ModelError(f"model '{name}' in {folder} does not load as {what}: {reason}") from error
+        raise ModelError(f"model '{name}' in {folder} does not load as {what}: {_in_short(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     missing = sorted(key for key in info["missing_keys"] if not (_NOT_NEEDED.search(key) or re.search(new, key)))

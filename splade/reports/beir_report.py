@@ -21,7 +21,7 @@ from splade.reports.beir_pivot import pivot_table
 from splade.reports.published import BEIR_13, PUBLISHED_SYSTEMS, PublishedSystem, published_system
 from splade.reports.summaries import COST_COLUMNS, cost_cells
 from splade.reports.tables import Cell, Column, Table, WrittenTable, write_table
-from splade.storage.atomic import read_json, read_json_object
+from splade.storage.atomic import read_json, read_json_object, read_numbers
 from splade.storage.locks import FolderLock
 
 BY_QUERY_FILE = "perf_by_query.json"
@@ -195,14 +195,12 @@ def sweep_table(entries: Sequence[SweepEntry], reference: str | None = None) -> 
 
 
 def _read(system: str, path: Path, dataset: str) -> SweepEntry:
-    metrics = read_json(path)
+    metrics = read_numbers(path)
     for name in _METRICS:
-        if not isinstance(metrics, dict) or not isinstance(metrics.get(name), int | float):
+        if name not in metrics:
             raise DataError(f"{path}: no value of {name}; expected {{{', '.join(_METRICS)}}}")
     stats_path = path.with_name("stats.json")
-    stats = read_json(stats_path) if stats_path.is_file() else {}
-    if not isinstance(stats, dict):
-        raise DataError(f"{stats_path}: expected an object with costs such as L0_d, flops, search_ms_per_query")
+    stats = read_json_object(stats_path) if stats_path.is_file() else {}
     own = {name: float(metrics[name]) for name in _METRICS}
     by_query_path = path.with_name(BY_QUERY_FILE)
     by_query = read_json_object(by_query_path) if by_query_path.is_file() else {}

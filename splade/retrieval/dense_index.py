@@ -15,6 +15,7 @@ from splade.encoding.batching import WINDOW
 from splade.encoding.dense_model import DenseModel
 from splade.errors import ConfigError, DataError, IndexFileError
 from splade.inverted_index.document_ids import DocumentIds
+from splade.inverted_index.layout import check_lengths, check_strings
 from splade.progress import progress_bar
 from splade.storage.arrays import ArrayFile, Layout, array_writer, open_arrays
 from splade.storage.atomic import read_json_object, write_json
@@ -28,9 +29,16 @@ _FLOAT_BYTES = 4
 
 
 def _check(file: ArrayFile) -> None:
-    n_docs, n_dims = file.integer("n_docs"), file.integer("dimensions")
-    if len(file.arrays["doc_id_ends"]) != n_docs or len(file.arrays["vectors"]) != n_docs * n_dims:
-        file.refuse("the lengths of its arrays do not fit each other")
+    """Refuse content that cannot be."""
+    n_docs, n_dims, vectors = file.integer("n_docs"), file.integer("dimensions"), file.arrays["vectors"]
+    if n_docs < 1 or n_dims < 1:
+        file.refuse(f"it claims {n_docs} documents of {n_dims} dimensions")
+    check_lengths(file, {"vectors": n_docs * n_dims})
+    check_strings(file, "doc_id_text", "doc_id_ends", n_docs)
+    step = WINDOW * n_dims
+    if not all(np.isfinite(vectors[start : start + step]).all() for start in range(0, len(vectors), step)):
+        file.refuse("'vectors' holds a number that is not finite")
+    file.json_object("metadata")
 
 
 _LAYOUT = Layout("dense index", {"vectors": "<f4", "doc_id_text": "|u1", "doc_id_ends": "<i8"}, _check)

@@ -23,7 +23,7 @@ from splade.evaluation.costs import Costs
 from splade.evaluation.measures import largest_cut
 from splade.evaluation.protocols import EvaluationProtocol
 from splade.retrieval.protocol import Retriever
-from splade.storage.atomic import read_json, write_json
+from splade.storage.atomic import read_json_object, write_json
 from splade.storage.locks import FolderLock
 from splade.storage.paths import resolve_path
 
@@ -140,7 +140,7 @@ def _evaluate_run(folder: Path, dataset: Dataset, protocol: EvaluationProtocol) 
 def stored_costs(folder: Path) -> Costs:
     """Return the costs that were written with a run; nothing is known of runs of other systems."""
     path = folder / COSTS_FILE
-    return Costs.from_json(read_json(path), str(path)) if path.is_file() else Costs()
+    return Costs.from_json(read_json_object(path), str(path)) if path.is_file() else Costs()
 
 
 def write_run(retriever: Retriever, dataset: Dataset, top_k: int, folder: Path) -> None:

@@ -1,10 +1,12 @@
 """The best documents of a first stage, put into the order that a reranker gives them."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ from splade.errors import DataError
 from splade.evaluation.checks import Finding
 from splade.evaluation.costs import Costs
 from splade.retrieval.protocol import Ranking, Retriever
-from splade.storage.atomic import read_json_object, write_json
+from splade.storage.atomic import JsonObject, read_json_object, write_json
+from splade.storage.locks import FolderLock
 
 WINDOW_PAIRS = 4096
 """Rows that are tokenised, sorted by length and scored together: what a kill may cost."""
+_DIGEST_LENGTH = 32
 SCORES_FILE, STATE_FILE = "scores.part", "scores.json"
 
 
@@ -67,7 +71,9 @@ class RerankedRetriever(Retriever):
         asked = max(top_k, self.depth) if self.keep_rest else min(top_k, self.depth)
         rows = self.depth * (self.depth - 1) if self.reranker.pairwise else self.depth
         window = max(1, WINDOW_PAIRS // max(1, rows))
-        with _Journal(self.folder, {"reranker": self.reranker.settings(), "depth": asked, "window": window}) as journal:
+        settings = {"reranker": self.reranker.settings(), "depth": asked, "window": window}
+        lock = nullcontext() if self.folder is None else FolderLock(self.folder)
+        with lock, _Journal(self.folder, settings) as journal:
             rankings = self.first_stage.retrieve(queries, asked)
             while group := dict(islice(rankings, window)):
                 for query_id, ranking, scores in self._scored(group, queries, journal):
@@ -99,12 +105,15 @@ class RerankedRetriever(Retriever):
     ) -> Iterator[tuple[str, Ranking, np.ndarray]]:
         """Score the best documents of some queries, or take the scores of the journal for the very same ones."""
         best = {query_id: list(islice(ranking, self.depth)) for query_id, ranking in rankings.items()}
-        scores = journal.read(best)
+        texts = {query_id: [self._text(query_id, doc_id) for doc_id in ids] for query_id, ids in best.items()}
+        asked = json.dumps(
+            [[query_id, queries[query_id], *zip(ids, texts[query_id], strict=True)] for query_id, ids in best.items()]
+        )
+        scores = journal.read(asked)
         if scores is None:
-            texts = {query_id: [self._text(query_id, doc_id) for doc_id in ids] for query_id, ids in best.items()}
             start = time.perf_counter()
             scores = self.reranker.score(queries, texts)
-            journal.write(best, scores, time.perf_counter() - start)
+            journal.write(asked, scores, time.perf_counter() - start)
         self._n_queries += len(best)
         self._n_rows += sum(len(ids) * (len(ids) - 1 if self.reranker.pairwise else 1) for ids in best.values())
         self._seconds += journal.seconds
@@ -133,13 +142,14 @@ class RerankedRetriever(Retriever):
 class _Journal:
     """Scores of windows of queries, a line each, in a file that is removed when all is done.
 
-    A window is used again only whole and for the same documents in the same order: batches, and with them the last bits
-    of the scores, are those of an undisturbed run.
+    A window is used again only whole and for the same texts in the same order: batches, and with them the last bits of
+    the scores, are those of an undisturbed run. A line begins with a digest of what it holds; what was cut or damaged
+    is scored again, with all that follows.
     """
 
     def __init__(self, folder: Path | None, settings: dict[str, object]):
         self._path = None if folder is None else folder / SCORES_FILE
-        self._done: list[dict[str, object]] = []
+        self._done: list[JsonObject] = []
         self._next = 0
         self.seconds = 0.0
         if self._path is None:
@@ -150,10 +160,9 @@ class _Journal:
             self._path.unlink(missing_ok=True)
             write_json(state, settings)
             self._path.touch()
-        whole = self._path.read_bytes().rpartition(b"\n")[0]
-        self._done = [json.loads(line) for line in whole.splitlines()]
-        with open(self._path, "rb+") as stream:
-            stream.truncate(len(whole) + 1 if whole else 0)
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        self._done = [json.loads(line[_DIGEST_LENGTH:]) for line in takewhile(_is_whole, lines)]
+        self._keep(len(self._done))
 
     def __enter__(self) -> "_Journal":
         return self
@@ -163,33 +172,44 @@ class _Journal:
             self._path.unlink(missing_ok=True)
             self._path.with_name(STATE_FILE).unlink(missing_ok=True)
 
-    def read(self, documents: dict[str, list[str]]) -> dict[str, np.ndarray] | None:
-        """Return the scores of the next window if they are there, for these documents."""
+    def read(self, asked: str) -> dict[str, np.ndarray] | None:
+        """Return the scores of the next window if they are there, for what is asked."""
         if self._next >= len(self._done):
             return None
         found = self._done[self._next]
-        if found["documents"] != documents:
+        if found["asked"] != _digest(asked.encode()):
             self._done = self._done[: self._next]
-            if self._path is not None:
-                kept = self._path.read_bytes().splitlines(keepends=True)[: self._next]
-                self._path.write_bytes(b"".join(kept))
+            self._keep(self._next)
             return None
         self._next += 1
-        self.seconds = float(str(found["seconds"]))
-        scores = found["scores"]
-        assert isinstance(scores, dict)
-        return {query_id: np.array(values, np.float32) for query_id, values in scores.items()}
+        self.seconds = found["seconds"]
+        return {query_id: np.array(values, np.float32) for query_id, values in found["scores"].items()}
 
-    def write(self, documents: dict[str, list[str]], scores: Mapping[str, np.ndarray], seconds: float) -> None:
+    def write(self, asked: str, scores: Mapping[str, np.ndarray], seconds: float) -> None:
         """Append a window."""
         self.seconds = seconds
         self._next += 1
         if self._path is None:
             return
         listed = {query_id: values.tolist() for query_id, values in scores.items()}
-        line = json.dumps({"documents": documents, "scores": listed, "seconds": seconds})
-        with open(self._path, "a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        line = json.dumps({"asked": _digest(asked.encode()), "scores": listed, "seconds": seconds}).encode() + b"\n"
+        with open(self._path, "ab") as stream:
+            stream.write(_digest(line).encode() + line)
+
+    def _keep(self, n_lines: int) -> None:
+        """Cut the file after so many lines."""
+        if self._path is not None:
+            kept = self._path.read_bytes().splitlines(keepends=True)[:n_lines]
+            with open(self._path, "rb+") as stream:
+                stream.truncate(sum(map(len, kept)))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _is_whole(line: bytes) -> bool:
+    return line[:_DIGEST_LENGTH] == _digest(line[_DIGEST_LENGTH:]).encode()
 
 
 def _same(state: Path, settings: dict[str, object]) -> bool:

@@ -15,7 +15,7 @@ from splade.evaluation.checks import Finding, warning_messages
 from splade.evaluation.costs import Costs
 from splade.evaluation.metrics import mean_metrics
 from splade.retrieval.evaluate_retriever import PERF_FILE, RUN_FILE, STATS_FILE, EvaluatedRun
-from splade.storage.atomic import read_json, write_json
+from splade.storage.atomic import read_json_object, read_numbers, write_json
 
 
 def finished_result(
@@ -26,14 +26,17 @@ def finished_result(
     `settings` are all that the result depends on; None: nobody knows, it is always made anew.
     """
     try:
-        stats, metrics = read_json(folder / STATS_FILE), read_json(folder / PERF_FILE)
-    except DataError:
-        stats = metrics = {}
-    if stats and settings is not None and stats.get("settings") == settings and (folder / RUN_FILE).is_file():
-        findings = tuple(Finding("warning", "earlier", message) for message in stats.get("warnings", ()))
+        stats, metrics = read_json_object(folder / STATS_FILE), read_numbers(folder / PERF_FILE)
         costs = Costs.from_json(stats, str(folder / STATS_FILE))
-        return EvaluatedRun(system, dataset, metrics, costs, findings, folder, reused=True)
-    return None
+    except DataError:
+        return None
+    warnings = stats.get("warnings")
+    if settings is None or stats.get("settings") != settings or not isinstance(warnings, list):
+        return None
+    if not (folder / RUN_FILE).is_file():
+        return None
+    findings = tuple(Finding("warning", "earlier", str(message)) for message in warnings)
+    return EvaluatedRun(system, dataset, metrics, costs, findings, folder, reused=True)
 
 
 def store_result(system: str, result: EvaluatedRun, settings: Mapping[str, object] | None) -> EvaluatedRun:

@@ -6,12 +6,13 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from splade.errors import DataError, WriteError
+from splade.errors import DataError, WriteError, shown
 
 _ADVICE = {
     errno.ENOSPC: "make room and give the same command again: it goes on where it was",
@@ -27,6 +28,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter one",
     errno.EIO: "the disk or its connection fails",
 }
+_LARGEST = sys.float_info.max
 _numbers = itertools.count()
 
 JsonObject = dict[str, Any]
@@ -137,11 +139,24 @@ def read_json_object(path: str | Path) -> JsonObject:
     return value
 
 
+def read_numbers(path: str | Path) -> dict[str, float]:
+    """Read a JSON file that must hold an object of names and finite numbers.
+
+    Raises:
+        DataError: the file is missing, not JSON, or holds something else.
+    """
+    values = read_json_object(path)
+    for name, value in values.items():
+        if type(value) not in (int, float) or not -_LARGEST <= value <= _LARGEST:
+            raise DataError(f"{path}: '{name}' must be a finite number, got {shown(value)}")
+    return values
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: the file is missing, or not JSON (with the line and column of the fault).
+        DataError: the file is missing, or not JSON (with the line and column of the fault), or too deep or long a one.
     """
     path = Path(path)
     if not path.is_file():
@@ -152,3 +167,10 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {json_limit(error)}") from error
+
+
+def json_limit(error: ValueError | RecursionError) -> str:
+    """Say which limit a JSON text exceeds that Python's decoder refuses without calling it wrong."""
+    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"

@@ -123,6 +123,16 @@ def _inside_package(uri: str) -> Path:
     raise DataError(f"'{uri}': no such file or folder{_what_is_there((folders[-1] / inner).absolute())}")
 
 
+def is_replaceable(folder: Path, mark: str) -> bool:
+    """Whether a folder that is there may be removed for a new one: it holds the file `mark`, or nothing at all.
+
+    What else is there is the user's, whatever the settings say: a mistyped path must not cost more than an error.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    return (folder / mark).is_file() or not any(folder.iterdir())
+
+
 def check_folder_name(name: str, key: str) -> None:
     """Check a name that becomes a folder, or part of a file's name: it stays where it is put, on every system.
 

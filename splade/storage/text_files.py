@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from splade.errors import DataError, shown
+from splade.storage.atomic import json_limit
 from splade.storage.paths import folder_content, resolve_path
 
 BOM = b"\xef\xbb\xbf"
@@ -173,6 +174,15 @@ def decode_json(text: str, file: Path, line_number: int) -> Any:
         raise DataError(f"{file}: line {line_number}: {json_limit(error)}") from error
 
 
-def json_limit(error: ValueError | RecursionError) -> str:
-    """Say which limit a JSON text exceeds that Python's decoder refuses without calling it wrong."""
-    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+def check_keys(text: str, place: str) -> None:
+    """Refuse JSON in which an object holds a key twice: Python keeps the last value without a word."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{place}: the key {shown(twice)} occurs twice")
+        return found
+
+    json.loads(text, object_pairs_hook=unique)

@@ -18,7 +18,7 @@ from splade.evaluation.protocols import BeirProtocol
 from splade.models.load import load_for_inference
 from splade.models.save import DONE_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, read_done, save_splade
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun
-from splade.storage.atomic import read_json, write_json
+from splade.storage.atomic import read_json_object, write_json
 from splade.storage.checksums import checksums
 from splade.tasks.adaptation import own_files, training_experiment
 from splade.tasks.adaptation_teacher import TEACHER_FILE, teach, write_teacher
@@ -236,7 +236,8 @@ def stored_verdicts(folder: Path) -> tuple[Verdict, Verdict | None] | None:
     if not path.is_file():
         return None
     try:
-        first, *others = [Verdict(**figures) for figures in read_json(path)["verdicts"]]
+        first, *others = [Verdict(**figures) for figures in read_json_object(path)["verdicts"]]
+        str(first), [str(other) for other in others]  # they have all that is shown of them
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not what splade.adapt writes ({error}); remove {path.parent}") from error
     return first, next(iter(others), None)

@@ -55,7 +55,10 @@ class FusedSystem(System):
         """Return those of each system, and how they are fused."""
         fusion = settings_affecting(self._experiment, Affects.FUSION)
         each = {system.label: system.settings(dataset) for system in self._systems}
-        return None if None in each.values() else {"fusion": fusion, "systems": each} | dataset.identity
+        if None in each.values():
+            return None
+        judged = self._judged(dataset).identity if self._fuse.weights == "learn" else None
+        return {"fusion": fusion, "systems": each, "learned_from": judged} | dataset.identity
 
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Build each system, and learn weights where that is asked for."""
@@ -67,16 +70,20 @@ class FusedSystem(System):
         weights_given = weights_in_order(self._fuse.weights, self._fuse.retrievers)
         return FusedRetriever(retrievers, fusion, weights_given), findings
 
-    def _learned(self, dataset: Dataset, retrievers: list[Retriever], fusion: Fusion) -> Weights:
+    def _judged(self, dataset: Dataset) -> Dataset:
+        """Open the split that weights are learned from."""
         split, beir = self._fuse.split, self._experiment.beir
         if split == dataset.split:
             raise ConfigError(f"fuse.split={split}: weights cannot be learned from the split that is evaluated")
-        judged = open_beir(dataset.name, str(beir.dataset_path), split, beir.url)[0]
+        return open_beir(dataset.name, str(beir.dataset_path), split, beir.url)[0]
+
+    def _learned(self, dataset: Dataset, retrievers: list[Retriever], fusion: Fusion) -> Weights:
+        judged = self._judged(dataset)
         queries = dict(list(judged.queries.items())[: self._fuse.n_queries])
         runs = [dict(retriever.retrieve(queries, self._experiment.config.top_k)) for retriever in retrievers]
         qrels = {query_id: (judged.qrels or {})[query_id] for query_id in queries}
         learned = learn_weights(runs, qrels, fusion, self._fuse.metric)
-        logger.info("%s (%s): %s", dataset.name, split, learned)
+        logger.info("%s (%s): %s", dataset.name, judged.split, learned)
         return learned.weights
 
 

@@ -17,9 +17,9 @@ from splade.models.splade import Splade
 from splade.reports.model_card import CardFacts, EvaluatedOn, render_model_card
 from splade.reports.summaries import TaskResult
 from splade.retrieval.evaluate_retriever import PERF_FILE, stored_costs
-from splade.storage.atomic import read_json_object, write_json, write_text
+from splade.storage.atomic import read_json_object, read_numbers, write_json, write_text
 from splade.storage.locks import FolderLock
-from splade.storage.paths import resolve_path
+from splade.storage.paths import is_replaceable, resolve_path
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,10 @@ def push(experiment: Experiment) -> TaskResult:
 def _make_folder(experiment: Experiment, model: Splade, folder: Path) -> bool:
     """Make the folder, or return False where it was made from this model before: its card may have been edited."""
     made_from = {"fingerprint": model.fingerprint().as_dict(), "queries": model.query_digest()}
+    if folder.exists() and not is_replaceable(folder, _MADE_FROM):
+        raise ConfigError(
+            f"push.folder={folder} is there, and is no folder that splade.push made; give one that is not there"
+        )
     if folder.exists() and not experiment.config.overwrite:
         known = read_json_object(folder / _MADE_FROM) if (folder / _MADE_FROM).is_file() else None
         if known == made_from and experiment.push.repo_id is not None:
@@ -65,6 +69,7 @@ def _make_folder(experiment: Experiment, model: Splade, folder: Path) -> bool:
         if known == made_from:
             what = "is there already, with a card that may be edited"
         raise ConfigError(f"{folder} {what}; give another push.folder, or replace it with config.overwrite=true")
+    folder = folder.absolute()  # `.` has no name
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     save_splade(model, part, settle_max_length(experiment.config.max_length, model))
@@ -118,7 +123,7 @@ def _results(experiment: Experiment, model: Splade) -> Iterator[EvaluatedOn]:
     for path in sorted(out_dir.rglob(PERF_FILE)):
         costs, name = stored_costs(path.parent), str(path.parent.relative_to(out_dir))
         if costs.model is not None and _same_model(costs.model, model.name):
-            yield EvaluatedOn(name.removeprefix("beir/"), read_json_object(path), costs)
+            yield EvaluatedOn(name.removeprefix("beir/"), read_numbers(path), costs)
         else:
             logger.info("%s: of the model '%s', left out of the card", path, costs.model or "unknown")
 

@@ -23,6 +23,8 @@ from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.save import DONE_FILE, MODEL_FOLDER, save_splade
 from splade.models.splade import Splade
 from splade.models.token_idf import token_weights
+from splade.storage.atomic import write_json
+from splade.storage.paths import is_replaceable
 from splade.training.masked_texts import MaskingCollator, PlainTexts
 from splade.training.mlm_training import MaskedLanguageModel, MiddleTrainingObjective
 from splade.training.run_folder import RunFolder
@@ -34,6 +36,7 @@ from splade.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
+COPY_MARK = "middle_trained.json"  # in a copy, which may be replaced
 START_FOLDER = "start"  # the random model of a run from scratch, with its tokenizer
 
 
@@ -79,12 +82,14 @@ def middle_train(experiment: Experiment) -> MiddleTrainResult:
     experiment = with_global_batch(experiment)
     check_middle_training(experiment)
     folder = RunFolder(experiment)
+    on_first_process(lambda: _check_copy(experiment))
     finished = on_first_process(folder.outcome)
     if finished is not None:
         logger.info("%s is already trained with these settings: nothing to do", folder.path)
         try:
             result = MiddleTrainResult(folder.path, **finished)
-        except TypeError as error:
+            result.summary()
+        except (TypeError, ValueError, KeyError) as error:
             raise ModelError(f"{folder.path / DONE_FILE}: not what middle-training writes ({error})") from error
         on_first_process(lambda: _copy_model(experiment))
         return result
@@ -202,12 +207,22 @@ def _copy_model(experiment: Experiment) -> None:
     """Copy the model to where `pretrain.model_dir` wants it; what is there is replaced once the copy is complete."""
     if experiment.pretrain.model_dir is None:
         return
-    target = Path(experiment.pretrain.model_dir)
+    target = Path(experiment.pretrain.model_dir).absolute()
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(Path(str(experiment.config.checkpoint_dir)) / MODEL_FOLDER, beside)
+    write_json(beside / COPY_MARK, {"copied_from": str(Path(str(experiment.config.checkpoint_dir)).absolute())})
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
+
+
+def _check_copy(experiment: Experiment) -> None:
+    """Refuse to replace what is no copy of a model, before anything is trained."""
+    target = experiment.pretrain.model_dir
+    if target is not None and Path(target).exists() and not is_replaceable(Path(target), COPY_MARK):
+        raise ConfigError(
+            f"pretrain.model_dir={target} is there, and is no copy that splade.pretrain made; give another folder"
+        )
 
 
 def _figures(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """A model as ONNX files: the same vectors for any batch, its index is the model's, and files that are not whole."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from splade.config import compose_experiment
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, ModelError
 from splade.models.masked_lm import MaskedLMEncoder
+from splade.storage.checksums import checksums
 from splade.tasks.export import export
 
 pytest.importorskip("onnxruntime", reason="needs the extra: pip install .[onnx]")
@@ -119,6 +121,29 @@ def rewrite(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def side(folder, **changes):
+    rewrite(folder, document=json.loads((folder / "onnx_model.json").read_text())["document"] | changes)
+
+
+def reseal(folder, name, content):
+    """Write a file, and the checksum that fits it."""
+    (folder / name).write_bytes(content)
+    rewrite(folder, files={path: seal for path, seal in checksums(folder).items() if path != "onnx_model.json"})
+
+
+class Evil:
+    def __reduce__(self):
+        return pytest.fail, ("code of a file was run",)
+
+
+def weights_of_tokens(folder, content):
+    if not isinstance(content, bytes):
+        torch.save(content, folder / "token_weights.pt")
+        content = (folder / "token_weights.pt").read_bytes()
+    reseal(folder, "token_weights.pt", content)
+    side(folder, file="token_weights.pt")
+
+
 def cut(folder):
     path = folder / "document.onnx"
     path.write_bytes(path.read_bytes()[:-9])
@@ -134,7 +159,27 @@ def cut(folder):
         (lambda folder: rewrite(folder, files=None), "it has no checksums"),
         (lambda folder: rewrite(folder, document={}), "not what splade.export writes"),
         (lambda folder: rewrite(folder, fingerprint={}), "not what splade.export writes"),
-        (lambda folder: (cut(folder), rewrite(folder, files={})), "ONNX Runtime does not load it"),
+        (lambda folder: rewrite(folder, files={}), "not what splade.export writes"),
+        (lambda folder: reseal(folder, "document.onnx", b"no graph"), "ONNX Runtime does not load it"),
+        (lambda folder: (folder / "onnx_model.json").write_text("[" * 100_000), "nested too deeply"),
+        (lambda folder: rewrite(folder, agg="zzz"), "not what splade.export writes"),
+        (lambda folder: rewrite(folder, activation=3), "not what splade.export writes"),
+        (lambda folder: side(folder, file="../../etc/passwd"), "not what splade.export writes"),
+        (lambda folder: side(folder, file=3), "not what splade.export writes"),
+        (lambda folder: side(folder, top_k=-1), "not what splade.export writes"),
+        (lambda folder: side(folder, top_k="x"), "not what splade.export writes"),
+        (lambda folder: side(folder, own_tokens_only="x"), "not what splade.export writes"),
+        (lambda folder: side(folder, file="token_weights.pt"), "not what splade.export writes"),
+        (lambda folder: side(folder, settings={"max_length": "x"}), "not what splade.export writes"),
+        (lambda folder: side(folder, settings={"max_length": -1}), "not what splade.export writes"),
+        (lambda folder: side(folder, settings={"prompt": 3}), "not what splade.export writes"),
+        (lambda folder: side(folder, settings={"special_tokens": "no"}), "not what splade.export writes"),
+        (lambda folder: weights_of_tokens(folder, pickle.dumps(Evil())), "does not load as weights of tokens"),
+        (lambda folder: weights_of_tokens(folder, b""), "does not load as weights of tokens"),
+        (lambda folder: weights_of_tokens(folder, torch.ones(3)), "finite and not negative"),
+        (lambda folder: weights_of_tokens(folder, {"a": 1}), "finite and not negative"),
+        (lambda folder: weights_of_tokens(folder, -torch.ones(400)), "finite and not negative"),
+        (lambda folder: weights_of_tokens(folder, torch.full((400,), torch.nan)), "finite and not negative"),
     ],
 )
 def test_files_that_are_not_whole(broken, damage, message):

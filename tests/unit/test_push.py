@@ -197,11 +197,12 @@ def test_a_folder_that_is_there_is_not_replaced(tmp_path, results, tiny_model):
     other = experiment(tmp_path, tiny_model(seed=5), "push.repo_id=me/model", "push.license=mit")
     with pytest.raises(ConfigError, match="was not made from this model"):
         push(other)
-    (tmp_path / "pushed" / "pushed_model.json").unlink()
-    with pytest.raises(ConfigError, match="was not made from this model"):
-        push(experiment(tmp_path, results))
     push(experiment(tmp_path, results, "config.overwrite=true"))
     assert not list(tmp_path.glob(".*.part"))
+    (tmp_path / "pushed" / "pushed_model.json").unlink()
+    for overrides in ([], ["config.overwrite=true"]):
+        with pytest.raises(ConfigError, match="is no folder that splade.push made"):
+            push(experiment(tmp_path, results, *overrides))
 
 
 def test_limits_that_other_libraries_do_not_know_are_said(tmp_path, results):

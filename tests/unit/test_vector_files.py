@@ -137,7 +137,7 @@ def arrays(**changes):
         ),
         ("v.jsonl", lines('{"id": "d", "vector": {"cat": "1"}}'), "a weight must be a number"),
         ("v.jsonl", lines('{"id": "d", "vector": {"cat": true}}'), "a weight must be a number"),
-        ("v.jsonl", lines('{"id": "d", "vector": {"cat": 1e999}}'), "not finite"),
+        ("v.jsonl", lines('{"id": "d", "vector": {"cat": 1e999}}'), "a weight must be a number"),
         ("v.txt", lines("x"), "vectors are .parquet"),
     ],
 )
@@ -206,7 +206,7 @@ def test_encoding_goes_on_with_the_parts_that_are_missing(experiment, tmp_path, 
     parts[1].unlink()
     kept = parts[0].stat().st_mtime_ns
     model = splade.load(experiment().init_dict.model_type_or_dir)
-    with pytest.raises(DataError, match="1 of 4 parts are missing, such as part-00001.parquet"):
+    with pytest.raises(DataError, match="parts are missing, such as part-00001.parquet of 4"):
         VectorFiles(folder, model.tokens)
     encode(experiment())
     assert {part.name: part.read_bytes() for part in parts} == whole and parts[0].stat().st_mtime_ns == kept
