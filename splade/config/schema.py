@@ -348,9 +348,9 @@ class Experiment:
     )
     metrics: list[str] | None = key("compare, fuse: metrics; null: the first of config.eval_metric", affects=NOTHING)
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
-    target: Literal["onnx", "anserini", "ciff", "pisa", "parquet", "npz", "jsonl"] | None = key(
-        "export: onnx, or where vectors go; encode: parquet (also null), npz or jsonl", affects=NOTHING
-    )
+    target: (
+        Literal["onnx", "anserini", "ciff", "pisa", "seismic", "opensearch", "qdrant", "parquet", "npz", "jsonl"] | None
+    ) = key("export: onnx, or where vectors go; encode: parquet (also null), npz or jsonl", affects=NOTHING)
     query: str | None = key(
         "search: one query; null: a prompt; explain: what documents are scored for", affects=NOTHING
     )

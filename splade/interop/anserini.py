@@ -11,7 +11,6 @@ Anserini splits at blanks what it reads. A vocabulary may hold tokens with blank
 are written as `[term-<id>]`, in documents and queries alike, so that scores stay what they are.
 """
 
-import gzip
 import itertools
 import json
 import logging
@@ -26,7 +25,7 @@ import numpy as np
 
 from splade.encoding.bag_of_words import check_vocabulary
 from splade.errors import ConfigError, DataError
-from splade.interop.exported import Exported, SparseVector, Tally, one_by_one
+from splade.interop.exported import Exported, SparseVector, Tally, one_by_one, write_lines
 from splade.interop.vector_groups import Group
 from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.storage.atomic import replacing
@@ -60,7 +59,7 @@ def write_documents(
         DataError: a term lies outside the vocabulary.
     """
     tally = Tally()
-    _write_lines(Path(path), _document_lines(documents, tokens, factor, tally))
+    write_lines(Path(path), _document_lines(documents, tokens, factor, tally))
     return tally.exported(path)
 
 
@@ -77,7 +76,7 @@ def write_shards(
     lines = _document_lines(documents, tokens, factor, tally)
     for first in lines:
         paths.append(folder / f"docs_anserini.{len(paths):05d}.jsonl.gz")
-        _write_lines(paths[-1], itertools.chain([first], itertools.islice(lines, shard_size - 1)))
+        write_lines(paths[-1], itertools.chain([first], itertools.islice(lines, shard_size - 1)))
     _remove_others(folder, paths)
     return tally.exported(folder)
 
@@ -130,7 +129,7 @@ def join_queries(path: Path, parts: Sequence[Path]) -> bool:
         for _, line in iterate_lines(part):
             if queries.setdefault(line.partition("\t")[0], line) != line:
                 return False
-    _write_lines(path, queries.values())
+    write_lines(path, queries.values())
     return True
 
 
@@ -222,12 +221,6 @@ def _document_lines(
         bag = dict(zip(_names(terms, names), impacts.tolist(), strict=True))
         tally.count(doc_id, len(bag))
         yield json.dumps({"id": doc_id, "content": text, "vector": bag or {EMPTY: 1}}, ensure_ascii=False)
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with replacing(path) as temporary, opened(temporary, "wt", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
 
 
 def _remove_others(folder: Path, kept: Sequence[Path]) -> None:

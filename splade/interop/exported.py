@@ -1,5 +1,7 @@
 """What exports of vectors to other systems have in common."""
 
+import gzip
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,11 @@ import numpy as np
 from splade.errors import DataError
 from splade.interop.vector_groups import Group
 from splade.inverted_index.document_ids import DocumentIds
+from splade.storage.atomic import replacing
 
 SparseVector = tuple[np.ndarray, np.ndarray]
+AT_ONCE = 5000
+"""Documents of a request."""
 MOST_LISTED = 20
 """Ids of empty vectors that are named."""
 
@@ -95,3 +100,36 @@ def check_line(text_id: str, place: str) -> str:
     if len(text_id.splitlines()) != 1:
         raise DataError(f"{place}: the id {text_id!r}, empty or with a line end, cannot be written")
     return text_id
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines to a file, compressed where its name ends with `.gz`, whole or not at all."""
+    _write_text(path, (f"{line}\n" for line in lines))
+
+
+def write_parts(
+    folder: Path,
+    name: str,
+    suffix: str,
+    entries: Iterator[str],
+    size: int,
+    before: str = "",
+    between: str = "",
+    after: str = "",
+) -> None:
+    """Write `<name>.<number>.<suffix>`, so many entries to a file, each whole or absent; stale ones are removed."""
+    paths: list[Path] = []
+    for first in entries:
+        some = itertools.islice(entries, size - 1)
+        paths.append(folder / f"{name}.{len(paths):05d}.{suffix}")
+        texts = itertools.chain([before, first], (between + entry for entry in some), [after])
+        _write_text(paths[-1], texts)
+    for other in folder.glob(f"{name}.*.{suffix}"):
+        if other not in paths:
+            other.unlink()
+
+
+def _write_text(path: Path, texts: Iterable[str]) -> None:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with replacing(path) as temporary, opened(temporary, "wt", encoding="utf-8", newline="\n") as file:
+        file.writelines(texts)

@@ -17,7 +17,7 @@ import numpy as np
 
 from splade.errors import DataError
 from splade.interop.anserini import quantise, unambiguous_tokens
-from splade.interop.exported import Exported, Tally, check_line, exported_by_term, one_by_one, sorted_terms
+from splade.interop.exported import Exported, Tally, check_line, exported_by_term, one_by_one, sorted_terms, write_lines
 from splade.interop.vector_groups import Group
 from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.progress import progress
@@ -70,8 +70,8 @@ def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str
         raise DataError(f"a document's impacts sum up to {lengths.max()}; give a smaller quantisation factor")
     with replacing(folder / "inv.sizes") as path, open(path, "wb") as sizes:
         _sequence(sizes, lengths)
-    _lines(folder / "fwd.terms", (names[term] for term in written))
-    _lines(folder / "fwd.documents", (check_line(doc_id, "a document") for doc_id in vectors.doc_ids))
+    write_lines(folder / "fwd.terms", (names[term] for term in written))
+    write_lines(folder / "fwd.documents", (check_line(doc_id, "a document") for doc_id in vectors.doc_ids))
     # By which PyTerrier's plugin knows it.
     about = {"type": "sparse_index", "format": "pisa", "package_hint": "pyterrier-pisa", "stemmer": "none"}
     write_json(folder / "pt_meta.json", about)
@@ -99,15 +99,10 @@ def export_queries(folder: Path, name: str, queries: Iterable[Group], tokens: Se
             tally.count(query_id, len(numbers))
             yield f"{query_id}:{''.join(numbers).rstrip()}"
 
-    _lines(folder / f"{name}.pisa", lines())
+    write_lines(folder / f"{name}.pisa", lines())
     return tally.exported(folder / f"{name}.pisa")
 
 
 def _sequence(file: BinaryIO, numbers: np.ndarray) -> None:
     file.write(np.array([len(numbers)], "<u4").tobytes())
     file.write(numbers.astype("<u4").tobytes())
-
-
-def _lines(path: Path, lines: Iterable[str]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)

@@ -2,6 +2,7 @@
 
 from types import ModuleType
 
-from splade.interop import anserini, ciff, pisa
+from splade.interop import anserini, ciff, opensearch, pisa, qdrant, seismic
 
-TARGETS: dict[str, ModuleType] = {"anserini": anserini, "ciff": ciff, "pisa": pisa}
+TARGETS: dict[str, ModuleType] = {"anserini": anserini, "ciff": ciff, "pisa": pisa, "seismic": seismic}
+TARGETS |= {"opensearch": opensearch, "qdrant": qdrant}
