@@ -127,14 +127,6 @@ class TextEncoder:
         for vectors in self.encode_stream(texts()):
             yield [ids.popleft() for _ in range(len(vectors))], vectors
 
-    def term_counts(self, texts: Iterable[str]) -> tuple[np.ndarray, int]:
-        """Return in how many texts each term occurs, (vocab_size,) int64, and the number of texts."""
-        counts, n_texts = np.zeros(self.vocab_size, dtype=np.int64), 0
-        for vectors in self.encode_stream(texts):
-            counts += np.bincount(vectors.term_ids, minlength=len(counts))
-            n_texts += len(vectors)
-        return counts, n_texts
-
     def check_truncation(self, texts: Iterable[str]) -> list[Finding]:
         """Does `max_length` cut nearly every text? That is rarely meant: settings for short texts, for instance."""
         sample = [self._prompted(text) for _, text in zip(range(_TRUNCATION_SAMPLE), texts, strict=False)]

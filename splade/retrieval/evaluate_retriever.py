@@ -7,6 +7,7 @@ from pathlib import Path
 from splade.config.jobs import Figures
 from splade.datasets.dataset import Dataset
 from splade.datasets.runs import iterate_run, read_run, write_run_json, write_run_trec
+from splade.distributed import on_first_process
 from splade.evaluation.checks import (
     Finding,
     check_depth,
@@ -75,6 +76,19 @@ def evaluate_retriever(
     found = [*findings, *named(dataset.name, check_qrels(dataset, retriever, protocol))]
     with FolderLock(folder):
         return _evaluate(retriever, dataset, protocol, top_k, folder, found)
+
+
+def evaluate_shared(
+    retriever: Retriever,
+    dataset: Dataset,
+    protocol: EvaluationProtocol | None,
+    top_k: int,
+    folder: Path,
+    findings: Iterable[Finding] = (),
+) -> EvaluatedRun:
+    """Evaluate in the first of several processes, after all have shared what they can; return its result in all."""
+    retriever.share(dataset.queries)
+    return on_first_process(lambda: evaluate_retriever(retriever, dataset, protocol, top_k, folder, findings))
 
 
 def _evaluate(

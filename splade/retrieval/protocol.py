@@ -51,6 +51,13 @@ class Retriever(ABC):
             top_k: at most so many documents per query, those with the highest scores.
         """
 
+    def share(self, queries: Mapping[str, str]) -> None:
+        """Do, together with the other processes, what they can share of the next `retrieve`; by default nothing.
+
+        The first process alone retrieves.
+        """
+        return
+
     def costs(self) -> Costs:
         """Return what is known of the costs, those per query over the last `retrieve`."""
         return Costs(model=self.name)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from splade.config.schema import RunConfig
-from splade.distributed import available_threads
+from splade.datasets.text_collection import PairCollection
+from splade.distributed import available_threads, first_process_first, n_processes
+from splade.encoding.shared import encode_shared
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError
 from splade.evaluation.checks import Finding, check_vector_counts, raise_errors
@@ -44,6 +46,15 @@ class Hit:
     def explain(self) -> Explanation:
         """Return the terms that the query and the document share, and what each adds to the score."""
         return explain(self._query, self._postings.impacts(self._doc_idx, self._query[0]), self._tokens)
+
+
+@dataclass(frozen=True)
+class _SharedQueries:
+    """Vectors that several processes have made of queries, and the seconds that it took."""
+
+    queries: Mapping[str, str]
+    vectors: list[SparseVectors]
+    seconds: float
 
 
 class SparseRetriever(Retriever):
@@ -87,6 +98,7 @@ class SparseRetriever(Retriever):
         self.two_step = two_step
         self.name = model.name
         self._tally = _Tally(model.vocab_size)
+        self._shared: _SharedQueries | None = None
 
     @classmethod
     def configured(cls, model: SparseModel, index: Index, run: RunConfig) -> "SparseRetriever":
@@ -99,7 +111,8 @@ class SparseRetriever(Retriever):
         two_step, asked = None, run.two_step
         if asked.candidates is not None:
             check_made_by(index.postings, model)
-            two_step = TwoStepIndex.beside(index.postings, asked.document_terms, asked.query_terms, asked.candidates)
+            terms, candidates = (asked.document_terms, asked.query_terms), asked.candidates
+            two_step = first_process_first(lambda: TwoStepIndex.beside(index.postings, *terms, candidates))
         return cls(model, index, run.threshold, run.search_effort, run.n_threads, two_step)
 
     @property
@@ -122,6 +135,15 @@ class SparseRetriever(Retriever):
         groups = self.model.queries.encode_stream([texts] if isinstance(texts, str) else texts)
         return [hits for vectors in groups for hits in self.hits(vectors, top_k, n_threads=self.n_threads)]
 
+    def share(self, queries: Mapping[str, str]) -> None:
+        """Encode queries by all processes for the first one, which keeps the vectors for `retrieve`."""
+        if n_processes() == 1 or not queries:
+            return
+        start = time.perf_counter()
+        texts = PairCollection(queries.items(), "queries")
+        vectors = [vectors for _, vectors in encode_shared(self.model.queries, texts)]
+        self._shared = _SharedQueries(queries, vectors, time.perf_counter() - start)
+
     def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
         """Yield (query_id, {doc_id: score}) for every query, in their order, best document first."""
         postings, tally = self.index.postings, _Tally(self.model.vocab_size, top_k, self.kind_of_search)
@@ -132,7 +154,7 @@ class SparseRetriever(Retriever):
         self._search(self.model.encode_queries("a first query"), top_k)
         query_ids = iter(queries)
         with progress_bar("searching", total=len(queries), unit="query") as bar:
-            for vectors in tally.encoded_ahead(self.model.queries.encode_stream(queries.values())):
+            for vectors in tally.encoded_ahead(self._encoded(queries, tally)):
                 start = time.perf_counter()
                 results = self._search(vectors, top_k)
                 tally.search_seconds += time.perf_counter() - start
@@ -144,6 +166,14 @@ class SparseRetriever(Retriever):
                     doc_idx, scores = results.row(i)
                     yield query_id, dict(zip(postings.doc_ids(doc_idx), scores.tolist(), strict=True))
                 bar.update(len(vectors))
+
+    def _encoded(self, queries: Mapping[str, str], tally: "_Tally") -> Iterator[SparseVectors]:
+        """Return the vectors of the queries: those that all processes have made, or new ones."""
+        shared, self._shared = self._shared, None
+        if shared is None or shared.queries is not queries:
+            return self.model.queries.encode_stream(queries.values())
+        tally.encoding_seconds += shared.seconds
+        return iter(shared.vectors)
 
     def costs(self) -> Costs:
         """Return the costs of the index and of the last `retrieve`."""

@@ -1,17 +1,22 @@
 """Task: encode queries, search the index, evaluate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from splade.config import Experiment
 from splade.config.inputs import require_all
 from splade.config.jobs import Figures
+from splade.config.processes import processes_to_start
 from splade.config.record import save_record
+from splade.datasets.collections import open_queries
+from splade.distributed import first_process_first, on_first_process, working_together
+from splade.encoding.batching import WINDOW
 from splade.evaluation.checks import Finding
 from splade.reports.summaries import TaskResult, cost_line
 from splade.retrieval.dense import DenseRetriever
 from splade.retrieval.dense_index import DenseIndex
-from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
+from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_shared
 from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
 from splade.tasks.dense_indexing import load_dense_model
@@ -32,15 +37,35 @@ class RetrieveResult(TaskResult):
 
 
 def retrieve(experiment: Experiment) -> RetrieveResult:
-    """Search config.index_dir for every query of data.Q_COLLECTION_PATH, then evaluate."""
+    """Search config.index_dir for every query of data.Q_COLLECTION_PATH, then evaluate.
+
+    Several processes encode the queries; the rest is the first one's.
+    """
     require_all(experiment, "retrieve")
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
-    sets = open_evaluation_sets(experiment)
-    retriever, findings = open_retriever(experiment)
-    runs = [
-        evaluate_retriever(retriever, dataset, protocol, run.top_k, out_dir / dataset.name)
-        for dataset, protocol in sets
-    ]
+    with working_together():
+        sets = first_process_first(lambda: open_evaluation_sets(experiment))
+        retriever, findings = open_retriever(experiment)
+        runs = [
+            evaluate_shared(retriever, dataset, protocol, run.top_k, out_dir / dataset.name)
+            for dataset, protocol in sets
+        ]
+        return on_first_process(lambda: _result(experiment, runs, findings))
+
+
+def processes_wanted(experiment: Experiment) -> int:
+    """Return how many processes share the encoding of the queries: no more than there are groups to encode."""
+    run, paths = experiment.config, experiment.data.Q_COLLECTION_PATH
+    if run.matching_type == "dense" or experiment.launcher == "ray":
+        return 1
+    wanted = processes_to_start(experiment, trains=False)
+    if wanted == 1 or run.n_processes is not None:
+        return wanted
+    return min(wanted, max(-(-len(open_queries(path)) // WINDOW) for path in paths))
+
+
+def _result(experiment: Experiment, runs: Sequence[EvaluatedRun], findings: Sequence[Finding]) -> RetrieveResult:
+    out_dir = Path(str(experiment.config.out_dir))
     save_record(experiment, out_dir, "retrieve")
     lines = [f"{one.dataset.name}: {cost_line(one.costs)}" for one in runs]
     lines += [f"  runs in {out_dir}", *write_all_metrics(runs, out_dir)]

@@ -30,7 +30,7 @@ COMPARE_UP_TO_DOCUMENTS = 20_000
 def run_all(experiment: Experiment) -> RetrieveResult:
     """Train, index, retrieve, evaluate, and report effectiveness and cost side by side.
 
-    Several processes share training and indexing; the rest is the first one's.
+    Several processes share training and encoding; the rest is the first one's.
     """
     trains = _trains(experiment)
     if experiment.config.regularizer == "eval_only":
@@ -44,12 +44,15 @@ def run_all(experiment: Experiment) -> RetrieveResult:
         untrained = _untrained(experiment)
         try:
             index(untrained)
-            on_first_process(lambda: before.extend(retrieve(untrained).runs))
+            before.extend(retrieve(untrained).runs)
         except CollapseError as error:
             logger.warning("the model before training is not evaluated: %s", error)
     trained = train(experiment).summary() if trains else "model used as it is, not trained"
     indexed = index(experiment)
-    return on_first_process(lambda: _evaluate(experiment, trained, before, indexed))
+    retrieved = retrieve(experiment)
+    if experiment.data.flops_queries and experiment.config.matching_type != "dense":
+        flops(experiment)
+    return on_first_process(lambda: _summary(experiment, trained, before, indexed, retrieved))
 
 
 def processes_wanted(experiment: Experiment) -> int:
@@ -61,12 +64,13 @@ def _trains(experiment: Experiment) -> bool:
     return not experiment.config.pretrained_no_yamlconfig and experiment.config.regularizer != "eval_only"
 
 
-def _evaluate(
-    experiment: Experiment, trained: str, before: Sequence[EvaluatedRun], indexed: TaskResult
+def _summary(
+    experiment: Experiment,
+    trained: str,
+    before: Sequence[EvaluatedRun],
+    indexed: TaskResult,
+    retrieved: RetrieveResult,
 ) -> RetrieveResult:
-    retrieved = retrieve(experiment)
-    if experiment.data.flops_queries and experiment.config.matching_type != "dense":
-        flops(experiment)
     folders, figures = experiment.config, Path(str(experiment.config.out_dir)) / FOLDER
     draw_quietly([folders.checkpoint_dir, folders.index_dir, folders.out_dir], figures)
     lines = [trained, "", *(_table(untrained, run) for untrained, run in zip_longest(before, retrieved.runs))]

@@ -203,7 +203,8 @@ def evaluate_system(
 ) -> EvaluatedRun:
     """Return the result of a system on a data set: the finished one in `out_dir`, or a new one.
 
-    `index_dir` takes what the system keeps on disk. Several processes share what `System.build` shares.
+    `index_dir` takes what the system keeps on disk. Several processes share what `System.build` and `Retriever.share`
+    share.
     """
     settings = system.settings(dataset)
     find = partial(finished_result, system.label, dataset, out_dir, settings)
@@ -215,6 +216,7 @@ def evaluate_system(
         if finished is not None:
             return finished
         retriever, findings = system.build(dataset, index_dir)
+        retriever.share(dataset.queries)
 
         def evaluate() -> EvaluatedRun:
             result = evaluate_retriever(retriever, dataset, protocol, top_k, out_dir, findings)

@@ -45,7 +45,7 @@ class FullRankingData:
 class Validation:
     """Measures a model: the loss on held-out examples, and the metrics of a full ranking; either may be absent.
 
-    Several processes share the examples and the documents; the first one searches.
+    Several processes share the examples, the documents and the queries; the first one searches.
 
     Args:
         held_out: examples for the loss.
@@ -114,7 +114,9 @@ class Validation:
             except CollapseError as error:  # before training, perhaps; at its end this is an error
                 logger.warning("validation counts as zero: %s", error)
                 return dict.fromkeys(data.protocol.metrics, 0.0)
-            return on_first_process(lambda: _metrics(SparseRetriever(model, index, n_threads=1), data, folder / "run"))
+            retriever = SparseRetriever(model, index, n_threads=1)
+            retriever.share(data.dataset.queries)
+            return on_first_process(lambda: _metrics(retriever, data, folder / "run"))
 
     @contextmanager
     def _shared_folder(self) -> Iterator[Path]:

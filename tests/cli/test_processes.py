@@ -166,10 +166,13 @@ def test_what_several_processes_encode_is_equal_byte_for_byte(tmp_path, tiny_mod
     network["cls.predictions.bias"][::2] = -10  # half of the terms, as a trained model
     save_file(network, model / "model.safetensors", {"format": "pt"})
     files = ("index/index.h5", "out/docs_anserini.jsonl", "out/queries_anserini.tsv")
+    files += ("out/MANY/run.json", "out/MANY/run.trec", "out/flops.json")
+    searching = [f"data.Q_COLLECTION_PATH=[{collection}]", f"data.flops_queries={collection}", "config.top_k=20"]
+    searching += ["config.retrieval_name=[MANY]", "data.EVAL_QREL_PATH=[]", "config.eval_metric=[]"]
     found = []
     for n in (1, 2):
-        for task in ("index", "create_anserini"):
-            command = [*encoding(model, collection), *places(n), f"config.n_processes={n}"]
+        for task, more in (("index", []), ("create_anserini", []), ("retrieve", searching), ("flops", searching)):
+            command = [*encoding(model, collection), *more, *places(n), f"config.n_processes={n}"]
             assert run(task, command, tmp_path) == 0
         found.append(digests(*(tmp_path / str(n) / file for file in files)))
     assert found[0] == found[1]

@@ -89,6 +89,15 @@ def test_several_queries_none_and_wrong_ones(model, index):
         retriever.search("bees", top_k=0)
 
 
+def test_queries_that_all_processes_have_encoded_are_not_encoded_again(model, index, monkeypatch):
+    retriever, queries = splade.Retriever(model, index), {"a": "bees", "b": "tea or coffee"}
+    alone = dict(retriever.retrieve(queries, top_k=3))
+    monkeypatch.setattr("splade.retrieval.sparse.n_processes", lambda: 2)
+    retriever.share(queries)
+    monkeypatch.setattr(model.queries, "encode_stream", lambda texts: pytest.fail("encoded again"))
+    assert dict(retriever.retrieve(queries, top_k=3)) == alone and retriever.costs().encoding_ms_per_query > 0
+
+
 def test_threads_get_the_same_answers(model, tmp_path):
     corpus = f"{TOY}/collection"
     retriever = splade.Retriever(model, splade.Index.build(tmp_path, model, corpus))

@@ -107,6 +107,5 @@ def test_a_task_needs_only_what_it_reads(tmp_path, monkeypatch):
     elsewhere = ["data.TRAIN.DATASET_PATH=gone.tsv", "data.COLLECTION_PATH=gone.tsv", "init_dict.model_type_or_dir=a/b"]
     (tmp_path / "idx").mkdir()
     check_inputs(compose_experiment("own_data", [*elsewhere, "config.index_dir=idx"]), "search")
-    check_inputs(
-        compose_experiment("own_data", ["data.COLLECTION_PATH=ir_datasets:cranfield", "config.index_dir=i"]), "index"
-    )
+    cranfield = ["data.COLLECTION_PATH=ir_datasets:cranfield", "config.index_dir=i"]
+    check_inputs(compose_experiment("own_data", cranfield), "index")
