@@ -45,6 +45,8 @@ RENAMED_KEYS = {
     "hf.training.l0d": "config.regularizer.FLOPS.lambda_d",
     "hf.training.T_q": "config.regularizer.L1.T",
     "hf.training.T_d": "config.regularizer.FLOPS.T",
+    "hf.training.mse_margin": "config.loss",
+    "hf.training.lexical_type": "init_dict.lexical_type",
     "hf.training.top_q": "init_dict.top_q",
     "hf.training.top_d": "init_dict.top_d",
     "hf.data.training_data_type": "data.type",
@@ -52,14 +54,18 @@ RENAMED_KEYS = {
     "hf.data.document_dir": "data.TRAIN.D_COLLECTION_PATH",
     "hf.data.query_dir": "data.TRAIN.Q_COLLECTION_PATH",
     "hf.data.qrels_path": "data.TRAIN.QREL_PATH",
+    "hf.data.distillation": "config.loss",
     "hf.data.n_negatives": "config.n_negatives",
-    "hf.data.max_length": "config.max_length",
     "hf.data.prompt_q": "config.prompt_q",
     "hf.data.prompt_d": "config.prompt_d",
     "hf.model.model_name_or_path": "init_dict.model_type_or_dir",
     "hf.model.model_q": "init_dict.model_type_or_dir_q",
     "hf.model.shared_weights": "init_dict.model_type_or_dir_q (null: shared)",
     "hf.model.splade_doc": "config.matching_type=splade_doc",
+    "hf.model.dense": "config.matching_type=dense",
+    "hf.model.dense_pooling": "dense.pooling",
+    "hf.model.max_length": "config.max_length",
+    "hf.model.adapter_config": "init_dict.lora.rank",
 }
 """Keys of the published toolkit that have another name here."""
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from splade.config import Experiment
 from splade.config.inputs import require_all
 from splade.config.processes import processes_to_start
+from splade.config.schema import Affects
+from splade.config.sweep import folder_name, index_affects, swept_values
 from splade.datasets.collections import open_collection, open_queries
-from splade.distributed import on_first_process
-from splade.errors import CollapseError
+from splade.distributed import n_processes, on_first_process
+from splade.errors import BusyError, CollapseError
 from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.tasks.evaluation_sets import open_evaluation_sets
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Encoding a collection twice is cheap up to here; beyond, the untrained model is only seen in validation.
 COMPARE_UP_TO_DOCUMENTS = 20_000
+BEFORE = "before"
 
 
 def run_all(experiment: Experiment) -> RetrieveResult:
@@ -43,7 +46,7 @@ def run_all(experiment: Experiment) -> RetrieveResult:
     if trains and n_documents <= COMPARE_UP_TO_DOCUMENTS:
         untrained = _untrained(experiment)
         try:
-            index(untrained)
+            _index_before(untrained, Path(str(experiment.config.index_dir)))
             before.extend(retrieve(untrained).runs)
         except CollapseError as error:
             logger.warning("the model before training is not evaluated: %s", error)
@@ -89,12 +92,28 @@ def _check_inputs(experiment: Experiment) -> int:
 
 
 def _untrained(experiment: Experiment) -> Experiment:
-    """Return the experiment with the model before training, its index and runs in sub-folders `before`."""
-    untrained = deepcopy(experiment)
+    """Return the experiment with the model before training, its index and runs in sub-folders `before`.
+
+    The jobs of a sweep that differ only in how they train share its index.
+    """
+    untrained, swept = deepcopy(experiment), swept_values()
     untrained.config.pretrained_no_yamlconfig = True
-    untrained.config.index_dir = str(Path(str(experiment.config.index_dir)) / "before")
-    untrained.config.out_dir = str(Path(str(experiment.config.out_dir)) / "before")
+    place, own = Path(str(experiment.config.index_dir)), folder_name(swept, index_affects(experiment))
+    if own and place.name == own and n_processes() == 1:
+        untrained.config.index_dir = str(place.parent / BEFORE / folder_name(swept, Affects.INDEX))
+    else:
+        untrained.config.index_dir = str(place / BEFORE)
+    untrained.config.out_dir = str(Path(str(experiment.config.out_dir)) / BEFORE)
     return untrained
+
+
+def _index_before(untrained: Experiment, place: Path) -> None:
+    """Index with the untrained model; in `place` while another job of a sweep is doing so."""
+    try:
+        index(untrained)
+    except BusyError:
+        untrained.config.index_dir = str(place / BEFORE)
+        index(untrained)
 
 
 def _table(before: EvaluatedRun | None, run: EvaluatedRun) -> str:

@@ -146,6 +146,9 @@ def test_all_over_lambdas_keeps_every_model(tiny_model, tmp_path, monkeypatch, c
             tmp_path / "i" / name / "index.h5"
         ).is_file()
         assert (tmp_path / "o" / name / "TOY/perf.json").is_file()
+        assert (tmp_path / "o" / name / "before/TOY/perf.json").is_file()
+        assert not (tmp_path / "i" / name / "before").exists()
+    assert (tmp_path / "i/before/index.h5").is_file()  # one for all: the untrained model is the same
     rows = json.loads((tmp_path / "o/sweep_run_all.json").read_text())["rows"]
     assert [row["lambda_d"] for row in rows] == ["0.1", "0.2"] and all(row["MRR@10"] >= 0 for row in rows)
     assert "splade.all, TOY" in capfd.readouterr().out
