@@ -12,7 +12,7 @@ class AdaptConfig:
 
     # Training depends on what follows from these keys, which are files and numbers of its own.
     queries: Literal["made", "judged", "both"] | None = key(
-        "made from the collection, those with qrels, or first the one and then the other; null: both where there are "
+        "made from the collection, those with qrels, or first the one and then the other; null: judged where there are "
         "qrels, else made",
         affects=NOTHING,
     )

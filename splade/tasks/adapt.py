@@ -51,8 +51,9 @@ def adapt(experiment: Experiment) -> AdaptResult:
     require(experiment, "config.out_dir", "init_dict.model_type_or_dir")
     if n_processes() > 1:
         raise ConfigError("splade.adapt runs in one process; start it without torchrun")
-    out_dir, wanted = Path(str(experiment.config.out_dir)), experiment.adapt.queries
+    out_dir = Path(str(experiment.config.out_dir))
     judged = judged_set(experiment)
+    wanted = experiment.adapt.queries or ("made" if judged is None else "judged")
     if judged is None and wanted in ("judged", "both"):
         raise ConfigError(f"adapt.queries={wanted}: there are no judged queries to train on; adapt.queries=made")
     test_queries = evaluated_set(experiment)

@@ -15,6 +15,7 @@ from splade.errors import DataError
 from splade.evaluation.beir_protocol import drop_identical_ids
 from splade.evaluation.comparison import compare_runs
 from splade.evaluation.protocols import BeirProtocol
+from splade.losses import WeightedLoss
 from splade.models.load import load_for_inference
 from splade.models.save import DONE_FILE, MODEL_FOLDER, QUERY_MODEL_FOLDER, read_done, save_splade
 from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun
@@ -135,16 +136,18 @@ def run_stage(
     logger.info("%s queries: what the model and its teacher retrieve", name)
     mined = evaluate_in(folder, experiment, old, train_set, BEFORE, "mined")
     experiment = deepcopy(experiment)
-    if name == MADE or "data.TRAIN.DATASET_PATH" not in own_files(experiment):
-        run_file = mined.folder / RUN_FILE
+    scores = run_file = mined.folder / RUN_FILE
+    given = name != MADE and "data.TRAIN.DATASET_PATH" in own_files(experiment)
+    if not given and WeightedLoss.parse(experiment.config.loss).needs_teacher:
         index_dir = _index_dir(folder, BEFORE, train_set)
         teacher = teach(experiment, train_set, run_file, index_dir, folder / "teacher" / train_set.name)
         if name == MADE:
             train_set = _with_qrels(train_set, round_trip(train_set, teacher, experiment.adapt.round_trip))
             write_json(folder / "kept_qrels.json", train_set.qrels)
             experiment.data.TRAIN.QREL_PATH = str(folder / "kept_qrels.json")
-        write_teacher(teacher, train_set, folder / TEACHER_FILE)
-    training, held_out = training_experiment(experiment, folder / TEACHER_FILE, folder / CHECKPOINT)
+        scores = folder / TEACHER_FILE
+        write_teacher(teacher, train_set, scores)
+    training, held_out = training_experiment(experiment, scores, folder / CHECKPOINT)
     n_trained_on = sum(query_id not in held_out for query_id in train_set.queries)
     note = f"{n_trained_on} {name} queries are trained on, {len(held_out)} held out"
     logger.info(note)
