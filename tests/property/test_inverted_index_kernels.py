@@ -73,8 +73,15 @@ def test_safe_threshold(seed, top_k):
     assert threshold == 0 if top_k > WINDOW // 8 else (scores > threshold).sum() >= top_k
     width = max((w for w in (64, 32, 16, 8, 4) if w * 2 * top_k <= WINDOW), default=0)
     if width:
-        maxima = np.sort(scores.reshape(-1, width).max(axis=1))[::-1]
+        maxima = np.sort(scores.reshape(width, -1).max(axis=0))[::-1]
         assert threshold == maxima[top_k - 1] * np.float32(1 - 1e-6)
+
+
+@quickly
+@given(SEEDS, st.integers(-1, 8))
+def test_n_above(seed, threshold):
+    scores = some_scores(np.random.default_rng(seed))
+    assert block.n_above(scores, np.float32(threshold)) == 4 * (scores[: WINDOW // 4] > threshold).sum()
 
 
 @quickly

@@ -10,6 +10,7 @@ from splade.inverted_index.layout import WINDOW_BITS
 from splade.storage.compiled import compiled
 
 LANES = 64  # documents compared at once; a constant, so that the compiler turns the comparison into vector code
+_SAMPLE = 4  # one in so many documents is counted
 _FIRST_STEP = 16  # postings; half a cache line of offsets
 
 
@@ -52,11 +53,23 @@ def safe_threshold(scores: np.ndarray, top_k: int) -> np.float32:
         width //= 2
     if width < 4:
         return np.float32(0)
-    groups = scores.reshape(-1, width)
-    maxima = np.empty(len(groups), np.float32)
-    for group in range(len(groups)):
-        maxima[group] = groups[group].max()
-    return np.partition(maxima, len(maxima) - top_k)[len(maxima) - top_k] * np.float32(1 - 1e-6)
+    bits = scores.view(np.int32)  # they ascend with the scores, and integers are compared in vector code
+    n_groups = len(scores) // width
+    maxima = bits[:n_groups].copy()
+    for begin in range(n_groups, len(bits), n_groups):
+        for group in range(n_groups):
+            maxima[group] = max(maxima[group], bits[begin + group])
+    return np.partition(maxima.view(np.float32), n_groups - top_k)[n_groups - top_k] * np.float32(1 - 1e-6)
+
+
+@compiled()
+def n_above(scores: np.ndarray, threshold: np.float32) -> int:
+    """Estimate how many documents of the window have a score above `threshold`, from the first of them."""
+    sample = len(scores) // _SAMPLE
+    count = np.int32(0)
+    for i in range(sample):
+        count += np.int32(scores[i] > threshold)
+    return count * _SAMPLE
 
 
 @compiled()

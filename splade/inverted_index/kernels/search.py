@@ -11,8 +11,9 @@ Approximate search is the same, but takes into account only a share (`effort`) o
 contribute at most: a document hardly ever has the largest impact of all of them.
 
 The threshold is at first that of the documents found so far, which is low: the best of a tenth of the collection are
-worse than the best of all. So it is estimated from them as if documents came in random order, and where the result
-does not confirm the estimate, because fewer documents than asked for are above it, the query is searched again without.
+worse than the best of all. So it is estimated from them, in the first window from the best of that, as if documents
+came in random order, and where the result does not confirm the estimate, because fewer documents than asked for are
+above it, the query is searched again without.
 
 A document's contributions are added in the same order of terms on every way, so equal documents get equal scores.
 """
@@ -27,6 +28,7 @@ from splade.inverted_index.kernels.block_kernels import (
     collect,
     collect_from_block,
     complete_scores,
+    n_above,
     safe_threshold,
 )
 from splade.inverted_index.kernels.top_k import keep_best, key_score, ranking_key, write_ranking
@@ -36,7 +38,8 @@ from splade.storage.compiled import compiled
 _WINDOW = 1 << WINDOW_BITS
 _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by posting
 _ROUNDING = np.float32(1 - 1e-5)  # float32 sums of any order differ by less than this factor
-_LOOKUP_COST = 100  # of looking a document up in a block, in postings read: cache misses, mostly
+_SHARE = 0.6  # of the threshold: the most that blocks which are not read may contribute
+_LOOKUP_COST = 60  # of looking a document up in a block, in postings read: cache misses, mostly
 _CAUTION = 2.0  # standard deviations between what is expected of the documents to come and the threshold estimate
 
 
@@ -153,7 +156,7 @@ def _search_one(
         Their number; their keys are the first of `space.keys`, in no order but with the last of the ranking first.
         And the highest estimate: documents that do not exceed it may have been passed over.
     """
-    n_terms, size, share, estimate = len(terms), 0, 0.5, np.float32(0)
+    n_terms, size, estimate = len(terms), 0, np.float32(0)
     blocks = QueryBlocks(
         np.empty(n_terms, np.int64),
         np.empty(n_terms, np.int64),
@@ -177,7 +180,10 @@ def _search_one(
         if n_postings < _SPARSE:
             count = _read_sparse_window(lists, blocks, n_blocks, threshold, space)
         else:
-            count, share = _read_window(lists, blocks, n_blocks, threshold, share, top_k, space)
+            rank = min(top_k, _probable_rank(top_k, min(1.0, _WINDOW / n_docs))) if estimating else top_k
+            count, passed = _read_window(lists, blocks, n_blocks, threshold, rank, space)
+            if rank < top_k:
+                estimate = max(estimate, passed)
         for i in range(count):
             if space.found_scores[i] > min_score:
                 space.keys[size] = ranking_key(space.found_scores[i], (window << WINDOW_BITS) + space.found[i])
@@ -218,16 +224,21 @@ def _blocks_of_window(
 
 @compiled()
 def _estimate_threshold(keys: np.ndarray, top_k: int, seen: float) -> np.float32:
-    """Return a score that `top_k` documents probably reach, 0 if there is none above that of the last key.
-
-    In random order, the number of the `top_k` best documents that are among a share `seen` of the collection has a
-    binomial distribution.
-    """
-    expected = top_k * seen
-    rank = int(np.ceil(expected + _CAUTION * np.sqrt(expected * (1 - seen)) + 0.5))
+    """Return a score that `top_k` documents probably reach, 0 if there is none above that of the last key."""
+    rank = _probable_rank(top_k, seen)
     if rank >= top_k or rank > len(keys):
         return np.float32(0)
     return key_score(np.partition(keys, len(keys) - rank)[len(keys) - rank])
+
+
+@compiled()
+def _probable_rank(top_k: int, seen: float) -> int:
+    """Return how many of the `top_k` best documents are hardly exceeded among a share `seen` of the collection.
+
+    In random order, their number has a binomial distribution.
+    """
+    expected = top_k * seen
+    return int(np.ceil(expected + _CAUTION * np.sqrt(expected * (1 - seen)) + 0.5))
 
 
 @compiled(inline="always")  # a call for each window takes measurable time
@@ -252,47 +263,35 @@ def _read_window(
     blocks: QueryBlocks,
     n_blocks: int,
     threshold: np.float32,
-    share: float,
-    top_k: int,
+    rank: int,
     space: Workspace,
-) -> tuple[int, float]:
+) -> tuple[int, np.float32]:
     """List all documents of a window with a score above `threshold`, perhaps a few below.
 
-    Blocks are essential, read in full, until the rest can contribute `share` of the threshold; in the others, documents
-    are looked up.
+    Blocks are essential, read in full, until the rest can contribute less than `_SHARE` of the threshold, and from
+    there on as long as reading a block takes less time than looking up in it all documents that can still exceed the
+    threshold. A `threshold` of 0 is replaced by a score that at least `rank` documents of the window exceed.
 
     Returns:
-        Number of documents listed, and the share to try in the next window: looking up should cost a third of reading.
+        Number of documents listed, and that score, or 0.
     """
     offsets, impacts, begins, ends = lists.offsets, lists.impacts, blocks.begins, blocks.ends
     window_scores, found, found_scores = space.window_scores, space.found, space.found_scores
-    first, read, unread = 0, 0, 0
-    while first < n_blocks and blocks.bounds[first] > share * threshold:
+    first, passed = 0, np.float32(0)
+    while first < n_blocks and (
+        blocks.bounds[first] > _SHARE * threshold
+        or n_above(window_scores, np.float32(threshold - blocks.bounds[first])) * _LOOKUP_COST
+        > ends[first] - begins[first]
+    ):
         add_block(offsets, impacts, begins[first], ends[first], blocks.weights[first], window_scores)
-        read += ends[first] - begins[first]
         first += 1
-    for i in range(first, n_blocks):
-        unread += ends[i] - begins[i]
     if threshold == 0:
-        threshold = safe_threshold(window_scores, top_k)
+        threshold = passed = safe_threshold(window_scores, rank)
     count = collect(window_scores, np.float32(threshold - blocks.bounds[first]), found, found_scores)
-    if count * _LOOKUP_COST > unread:
-        for i in range(first, n_blocks):
-            add_block(offsets, impacts, begins[i], ends[i], blocks.weights[i], window_scores)
-        count = collect(window_scores, threshold, found, found_scores)
-        window_scores[:] = 0
-        return count, share * 0.8 if unread > 0 else share
     window_scores[:] = 0
-    lookups = 0
     for i in range(first, n_blocks):
-        lookups += count
         least = np.float32(threshold - blocks.bounds[i + 1])
         count = complete_scores(
             offsets, impacts, begins[i], ends[i], blocks.weights[i], found, found_scores, count, least
         )
-    work = lookups * _LOOKUP_COST
-    if work > 0.6 * read:
-        return count, share * 0.85
-    if work < 0.2 * read:
-        return count, min(0.95, share * 1.15)
-    return count, share
+    return count, passed
