@@ -12,7 +12,14 @@ from splade.datasets.collections import open_collection
 from splade.datasets.dataset import Dataset
 from splade.encoding.lengths import check_max_length
 from splade.errors import ConfigError, DataError, ModelError
-from splade.evaluation.checks import Finding, check_results, named, warning_messages
+from splade.evaluation.checks import (
+    Finding,
+    check_qrels_against_collection,
+    check_results,
+    check_vector_counts,
+    named,
+    warning_messages,
+)
 from splade.inverted_index import IndexBuilder, InvertedIndex
 from splade.reports.summaries import warning_block
 from splade.retrieval.evaluate_retriever import check_qrels
@@ -209,3 +216,18 @@ def test_warnings_end_a_summary_and_cannot_be_overlooked():
     assert lines[:2] == ["", "WARNING: 2 things to look at before using this:"]
     assert lines[2].startswith("  - TOY: something") and lines[-1] == "  - TOY: short" and max(map(len, lines)) <= 110
     assert warning_block([]) == [] and json.dumps(warning_messages(findings))
+
+
+@pytest.mark.parametrize(
+    ("n_empty", "code"), [(1000, "all-document-vectors-empty"), (1001, "all-document-vectors-empty")]
+)
+def test_counts_are_compared_by_value(n_empty, code):
+    n_vectors = int("1000")  # no constant of the interpreter's
+    assert [finding.code for finding in check_vector_counts(n_vectors, n_empty, 0.0, 30522, "document")] == [code]
+
+
+def test_a_blank_before_an_id_is_named_on_either_side():
+    for of_qrels, of_collection in ((" d1", "d1"), ("d1", " d1"), ("d1 ", "d1")):
+        (finding,) = check_qrels_against_collection({"q": {of_qrels: 1}}, [of_collection])
+        assert finding.level == "error" and "whitespace" in finding.code
+        assert repr(of_qrels) in finding.message and repr(of_collection) in finding.message

@@ -100,3 +100,10 @@ def test_wrong_input() -> None:
         compare_runs(runs, QRELS, METRICS, correction="fdr")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="^foreign: the run and the qrels share no query"):
         compare_runs({**runs, "foreign": {"x": {"y": 1.0}}}, QRELS, METRICS)
+
+
+def test_five_queries_are_shown_unless_another_number_is_asked_for():
+    qrels = {f"q{i}": {"d": 1} for i in range(8)}
+    runs = {"a": {query_id: {"d": 1.0} for query_id in qrels}, "b": {query_id: {"x": 1.0} for query_id in qrels}}
+    assert len(compare_runs(runs, qrels, ["nDCG@10"]).widest) == 5
+    assert len(compare_runs(runs, qrels, ["nDCG@10"], n_queries_shown=2).widest) == 2
