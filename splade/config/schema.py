@@ -26,7 +26,7 @@ from splade.config.declare import (
     key,
 )
 from splade.config.inspecting import ExplainConfig, FiguresConfig
-from splade.config.interop import PushConfig
+from splade.config.interop import ExportConfig, PushConfig
 from splade.config.middle_training import PretrainConfig
 from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig, TwoStepConfig
 from splade.config.serving import ServeConfig
@@ -324,6 +324,7 @@ class Experiment:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     push: PushConfig = field(default_factory=PushConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     figures: FiguresConfig = field(default_factory=FiguresConfig)
@@ -349,7 +350,9 @@ class Experiment:
     metrics: list[str] | None = key("compare, fuse: metrics; null: the first of config.eval_metric", affects=NOTHING)
     index_dir: str | None = key("index_info: folder of the index; null: config.index_dir", affects=NOTHING)
     target: (
-        Literal["onnx", "anserini", "ciff", "pisa", "seismic", "opensearch", "qdrant", "parquet", "npz", "jsonl"] | None
+        Literal["onnx", "anserini", "ciff", "pisa", "seismic", "opensearch", "qdrant", "milvus"]
+        | Literal["parquet", "npz", "jsonl"]
+        | None
     ) = key("export: onnx, or where vectors go; encode: parquet (also null), npz or jsonl", affects=NOTHING)
     query: str | None = key(
         "search: one query; null: a prompt; explain: what documents are scored for", affects=NOTHING

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from splade.interop import anserini, ciff, opensearch, pisa, qdrant, seismic
+from splade.interop import anserini, ciff, milvus_rows, opensearch, pisa, qdrant, seismic
 
 TARGETS: dict[str, ModuleType] = {"anserini": anserini, "ciff": ciff, "pisa": pisa, "seismic": seismic}
-TARGETS |= {"opensearch": opensearch, "qdrant": qdrant}
+TARGETS |= {"opensearch": opensearch, "qdrant": qdrant, "milvus": milvus_rows}

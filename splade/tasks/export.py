@@ -10,6 +10,7 @@ from splade.encoding.lengths import settle_max_length
 from splade.errors import ConfigError
 from splade.interop.onnx_export import export_onnx
 from splade.interop.targets import TARGETS
+from splade.interop.upload import UPLOADS
 from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.models.load import load_for_inference
 from splade.models.onnx_folder import is_onnx_folder
@@ -25,7 +26,8 @@ def export(experiment: Experiment) -> TaskResult:
     """Write what `target` names into a folder of that name below config.out_dir.
 
     onnx: the model, as a folder that can be init_dict.model_type_or_dir, and the model of `splade.load`. All others:
-    the vectors of config.index_dir, and of the queries of data.Q_COLLECTION_PATH where there are any.
+    the vectors of config.index_dir, and of the queries of data.Q_COLLECTION_PATH where there are any. With `export.uri`
+    the documents are also sent to a database that is running.
     """
     require(experiment, "config.out_dir", "target")
     if experiment.target == "onnx":
@@ -35,6 +37,9 @@ def export(experiment: Experiment) -> TaskResult:
         raise ConfigError(
             f"target={target}: splade.export writes onnx, {', '.join(TARGETS)}; splade.encode writes {target}"
         )
+    uri, collection_name = experiment.export.uri, experiment.export.collection
+    if uri is not None and target not in UPLOADS:
+        raise ConfigError(f"export.uri={uri}: {target} is files; documents can be sent to {', '.join(UPLOADS)}")
     require(experiment, "config.index_dir")
     names = names_of_queries(experiment)
     queries = [open_queries(path) for path in experiment.data.Q_COLLECTION_PATH]
@@ -49,7 +54,10 @@ def export(experiment: Experiment) -> TaskResult:
             encoded = model.queries.encode_pairs(collection)
             written.append(module.export_queries(folder, name, encoded, model.tokens, factor))
         save_record(experiment, out_dir, "export")
-    return TaskResult(text="\n".join(map(str, written)), findings=tuple(findings))
+        if uri is not None:
+            UPLOADS[target](folder, uri, collection_name)
+    lines = [*map(str, written), *([f"documents sent to '{collection_name}' at {uri}"] if uri is not None else [])]
+    return TaskResult(text="\n".join(lines), findings=tuple(findings))
 
 
 def _export_model(experiment: Experiment) -> TaskResult:
