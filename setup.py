@@ -21,6 +21,7 @@ EXTRAS = {
     "pyterrier": ["python-terrier>=0.13"],
     "mteb": ["mteb>=2.0,<3"],
     "ray": ["ray>=2.40,<3", "pyarrow>=15"],
+    "seismic": ["pyseismic-lsr>=0.5"],
     "opensearch": ["opensearch-py>=2.4"],
     "qdrant": ["qdrant-client>=1.10"],
     "milvus": ["pymilvus>=2.5", "milvus-lite>=2.4"],

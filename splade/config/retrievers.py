@@ -23,6 +23,20 @@ class TwoStepConfig:
 
 
 @dataclass
+class SeismicConfig:
+    """`seismic`: how `retriever=seismic` builds its index and searches it."""
+
+    n_postings: int = key("postings that it keeps of a term, on average", 3500, affects=SEARCH, minimum=1)
+    query_cut: int = key("so many largest terms of each query choose what is read", 10, affects=SEARCH, minimum=1)
+    heap_factor: float = key(
+        "blocks are skipped whose summary times it does not beat the k-th best; less skips more",
+        0.7,
+        affects=SEARCH,
+        above=0,
+    )
+
+
+@dataclass
 class Bm25Config:
     """`bm25`: the lexical baseline."""
 

@@ -28,7 +28,15 @@ from splade.config.declare import (
 from splade.config.inspecting import ExplainConfig, FiguresConfig
 from splade.config.interop import ExportConfig, PushConfig
 from splade.config.middle_training import PretrainConfig
-from splade.config.retrievers import Bm25Config, CompareConfig, DenseConfig, FuseConfig, RerankConfig, TwoStepConfig
+from splade.config.retrievers import (
+    Bm25Config,
+    CompareConfig,
+    DenseConfig,
+    FuseConfig,
+    RerankConfig,
+    SeismicConfig,
+    TwoStepConfig,
+)
 from splade.config.serving import ServeConfig
 
 __all__ = ["LARGEST_INT", "Affects", "Bounds", "Experiment"]  # of `declare`, for those who look here for them
@@ -330,13 +338,14 @@ class Experiment:
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     milvus: MilvusConfig = field(default_factory=MilvusConfig)
+    seismic: SeismicConfig = field(default_factory=SeismicConfig)
     launcher: Launcher | None = key(
         "who shares the work: local, the processes of config.n_processes; torchrun, those that it has started; "
         "ray, a cluster; null: torchrun where it has, else local",
         affects=NOTHING,
     )
     retriever: str = key(
-        "beir_eval: sparse, bm25, dense, milvus, fuse, rerank, or package.module:Class, a Retriever of documents",
+        "beir_eval: sparse, bm25, dense, milvus, seismic, fuse, rerank, or package.module:Class, your own Retriever",
         "sparse",
         affects=SEARCH,
     )

@@ -19,11 +19,19 @@ from splade.retrieval.protocol import Retriever
 from splade.retrieval.reranked import RerankedRetriever
 from splade.tasks.fuse import weights_in_order
 from splade.tasks.rerank import open_reranker
-from splade.tasks.systems import Bm25System, DenseSystem, ImportedSystem, MilvusSystem, SparseSystem, System
+from splade.tasks.systems import (
+    Bm25System,
+    DenseSystem,
+    ImportedSystem,
+    MilvusSystem,
+    SeismicSystem,
+    SparseSystem,
+    System,
+)
 
 logger = logging.getLogger(__name__)
 
-RETRIEVERS = ("sparse", "bm25", "dense", "milvus", "fuse", "rerank")
+RETRIEVERS = ("sparse", "bm25", "dense", "milvus", "seismic", "fuse", "rerank")
 
 
 class FusedSystem(System):
@@ -131,6 +139,8 @@ def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:
         return SparseSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
     if experiment.retriever == "milvus":
         return MilvusSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
+    if experiment.retriever == "seismic":
+        return SeismicSystem(experiment, swept_settings(swept, index_affects(experiment) | Affects.SEARCH))
     if experiment.retriever == "bm25":
         return Bm25System(experiment, swept)
     if ":" in experiment.retriever:

@@ -27,6 +27,7 @@ from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
 from splade.retrieval.milvus import MilvusCollection, MilvusRetriever, milvus_library
 from splade.retrieval.protocol import Retriever
+from splade.retrieval.seismic_search import SeismicRetriever, seismic_library
 from splade.retrieval.sparse import SparseRetriever
 from splade.retrieval.stored_results import finished_result, store_result
 from splade.storage.locks import FolderLock
@@ -114,6 +115,24 @@ class MilvusSystem(SparseSystem):
         keys, run = self._experiment.milvus, self._experiment.config
         found = MilvusCollection.filled(exact.index.postings, keys, index_dir, run.overwrite)
         return MilvusRetriever(self._model, exact.index, found, run.threshold), findings
+
+
+class SeismicSystem(SparseSystem):
+    """A learned sparse model whose vectors Seismic searches; the index that they come from is the exact search."""
+
+    folder_name = "seismic"
+
+    def __init__(self, experiment: Experiment, swept: Mapping[str, str]):
+        seismic_library()  # a missing library shows before anything is read
+        super().__init__(experiment, swept)
+        self.label += " in Seismic"
+
+    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
+        """Index the documents, and let Seismic build its index of their vectors."""
+        exact, findings = super().build(dataset, index_dir)
+        assert isinstance(exact, SparseRetriever)
+        keys, run = self._experiment.seismic, self._experiment.config
+        return SeismicRetriever(self._model, exact.index, keys, index_dir, run.threshold, run.n_threads), findings
 
 
 class Bm25System(System):
