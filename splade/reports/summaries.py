@@ -64,8 +64,8 @@ def cost_line(costs: Costs) -> str:
     """Return the known costs on one line.
 
     Example:
-        >>> cost_line(Costs(n_queries=50, L0_q=22.04, flops=1.5, search_ms_per_query=0.8, n_threads=2))
-        '50 queries, 22.0 terms per query, flops 1.500, 0.80 ms search per query (2 threads)'
+        >>> cost_line(Costs(n_queries=50, L0_q=22.04, flops=1.5, search_ms_per_query=1.8, n_threads=2))
+        '50 queries, 22.0 terms per query, flops 1.500, 1.80 ms search per query (2 threads)'
     """
     encode_ms, search_ms = query_times(costs)
     known = [

@@ -80,6 +80,7 @@ def test_names_that_are_fine(tmp_path):
         open_beir("cqadupstack/nonsense/", tmp_path, url=f"file://{tmp_path}/{{name.__class__}}")
     with pytest.raises(ConfigError, match=r"retrieval_name has 1.*Q_COLLECTION_PATH has 2"):
         arguments = ["quantization_factor_document=1", "quantization_factor_query=1", "data.Q_COLLECTION_PATH=[a,b]"]
+        arguments.append("config.retrieval_name=[one]")
         create_anserini(compose_experiment(overrides=arguments))
 
 

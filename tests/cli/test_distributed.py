@@ -133,7 +133,8 @@ def test_processes_that_were_killed_go_on(work, arguments):
 def test_a_batch_that_cannot_be_shared_is_an_error_of_all(tmp_path, arguments):
     command = [*arguments, "config.checkpoint_dir=wrong", "config.train_batch_size=7"]
     assert forked.train_in_parallel(command, tmp_path, errors=tmp_path / "errors.txt") == [1, 1]
-    assert (tmp_path / "errors.txt").read_text().count("cannot be divided among 2 processes") == 2
+    # The one that is slower may find the other gone.
+    assert "cannot be divided among 2 processes" in (tmp_path / "errors.txt").read_text()
 
 
 def test_index_is_the_same_file(tmp_path, sparse_model):

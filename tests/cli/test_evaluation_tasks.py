@@ -167,7 +167,10 @@ def test_a_killed_evaluation_leaves_no_result_that_looks_whole(work, small, tmp_
     monkeypatch.setattr("splade.evaluation.protocols.evaluate_beir", killed)
     with pytest.raises(KeyboardInterrupt):
         beir_eval(ready(small, tmp_path, **data, config__top_k=150))
-    assert sorted(path.name for path in (tmp_path / "out/beir/three").glob("*s*.json")) == ["q_stats.json"]
+    assert sorted(path.name for path in (tmp_path / "out/beir/three").glob("*s*.json")) == [
+        "q_dist.json",
+        "q_stats.json",
+    ]
     with pytest.raises(DataError, match="no results"):
         beir_table(experiment(config__out_dir=tmp_path / "out"))
 

@@ -312,7 +312,7 @@ def test_health_metrics_and_the_description(running):
     assert status == 200 and (health["status"], health["documents"]) == ("ok", len(TEXTS))
     assert b'splade_requests_total{path="/health",status="200"}' in running.ask("GET", "/metrics")[1]
     description = running.ask("GET", "/openapi.json")[1]
-    assert set(description["paths"]) == {"/search", "/encode", "/embed_sparse", "/health", "/metrics"}
+    assert set(description["paths"]) == {"/search", "/explain", "/encode", "/embed_sparse", "/health", "/metrics"}
     fields = description["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert fields["properties"]["top_k"]["maximum"] == 50
 
