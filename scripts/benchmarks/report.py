@@ -341,19 +341,19 @@ def draw(rows: Sequence[Entry], path: Path, subject: str = "") -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, axes = pyplot.subplots(figsize=(9, 4.5))
     single = [row for row in rows if "overlap" in row]
     ways = list(dict.fromkeys((row["engine"], row["setting"]) for row in single))
     for k, style in zip(dict.fromkeys(row["k"] for row in single), itertools.cycle(["-", "--", ":"]), strict=False):
-        for colour, way in enumerate(ways):
+        for colour, (way, marker) in enumerate(zip(ways, itertools.cycle("osD^vP*X"), strict=False)):
             mine = [row for row in single if row["k"] == k and (row["engine"], row["setting"]) == way]
             points = sorted((row["docs"], row["mean_ms"]) for row in mine)
             if points:
                 label = f"{' '.join(way).strip()}, k = {k}"
-                axes.plot(*zip(*points, strict=True), style, color=f"C{colour % 10}", marker="o", label=label)
+                axes.plot(*zip(*points, strict=True), style, color=f"C{colour % 10}", marker=marker, label=label)
     axes.set(xscale="log", yscale="log", xlabel="documents", ylabel="ms per query, one thread")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, handlelength=4, loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.set_title("\n".join(textwrap.wrap(subject, 80)), fontsize=9)
     figure.tight_layout()
     with replacing(path) as temporary:
