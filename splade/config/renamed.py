@@ -9,7 +9,9 @@ RENAMED_GROUPS = {
     "train/data/msmarco_triplets": "msmarco",
     "train/data/msmarco_bm25_triplets": "msmarco",
     "train/data/vienna_triplets": "distil_from_bm25",
+    "train/data/distil_mse": "distil_from_bm25",
     "train/data/splade_triplets": "distil_from_self",
+    "train/data/hard_negatives": "distil_from_ensemble",
     "train/data/msmarco_hard_negatives": "distil_from_ensemble",
     "train/data/msmarco_ensemble_negatives": "distil_from_ensemble, with data.TRAIN.DATASET_PATH=FILE",
     "train/model/distilbert": "splade",
@@ -17,7 +19,7 @@ RENAMED_GROUPS = {
     "train/model/efficient_v": "separate_distilbert_mlmflops",
     "train/model/efficient_bt_vi": "separate_mixed_mlmflops",
 }
-"""Group and option of earlier versions, to the option's name now."""
+"""Group and option of earlier versions, or folder of the published archive, to the option's name now."""
 
 RENAMED_KEYS = {
     "hf.training.learning_rate": "config.lr",
