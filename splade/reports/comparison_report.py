@@ -108,6 +108,6 @@ def _document_lines(retrieved: Iterable[Retrieved]) -> Iterable[str]:
             yield textwrap.shorten(document.text, _WIDTH, initial_indent=" " * 9) if document.text.strip() else ""
             if document.terms:
                 terms = "  ".join(f"{token} {score:.2f}" for token, score in document.terms)
-                yield f"{' ' * 9}matching terms: {terms}"
+                yield f"{' ' * 9}terms of the model that match: {terms}"
             else:
                 yield f"{' ' * 9}words in common: {', '.join(document.matched) or 'none'}"

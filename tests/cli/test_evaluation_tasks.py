@@ -135,7 +135,7 @@ def test_the_model_and_bm25_in_one_table_with_a_test(work, small, tmp_path):
     assert compared["n_queries"] == 25 and compared["widest"][0]["text"]
     found = compared["widest"][0]["retrieved"][str(small)][0]
     assert found["terms"] and sum(score for _, score in found["terms"]) <= found["score"] * 1.001
-    assert "matching terms: " in (tmp_path / "out/beir/one/compare_bm25.txt").read_text()
+    assert "terms of the model that match: " in (tmp_path / "out/beir/one/compare_bm25.txt").read_text()
     assert "0." in (tmp_path / "out/beir/one/compare_bm25.tex").read_text()
     again = beir_eval(ready(small, tmp_path, **data))
     assert again.results[0].reused and "paired t-test" in again.summary()
