@@ -197,7 +197,11 @@ class Table:
         Columns that do not fit a page follow in further tabulars under the same rows.
         """
         notes = " ".join(note if note.endswith(".") else f"{note}." for note in [self.title, *self.notes])
-        lines = ["\\begin{table}", "\\centering\\small", f"\\caption{{{_escape_latex(notes)}}}"]
+        lines = [
+            "\\begin{table}",
+            "\\centering\\small\\setlength{\\tabcolsep}{3pt}",
+            f"\\caption{{{_escape_latex(notes)}}}",
+        ]
         for block in self._split(LATEX_WIDTH):
             lines += [*(["\\\\[1ex]"] if len(lines) > 3 else []), *self._latex_tabular(block)]
         return "\n".join([*lines, "\\end{table}"])

@@ -61,7 +61,9 @@ def table_of(name: str) -> Table:
     )
 
 
-LATEX = {f"\\{name}" for name in "begin end caption centering small toprule midrule bottomrule".split()}
+LATEX = {
+    f"\\{name}" for name in "begin end caption centering small setlength tabcolsep toprule midrule bottomrule".split()
+}
 
 
 def unseen(text: str) -> list[str]:
