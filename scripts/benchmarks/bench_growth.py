@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import results
 from bench_common import EngineProcess, make_parser, start
-from vector_sources import read_vectors, toy_vectors
+from vector_sources import add_vector_arguments, check_vector_arguments, given_vectors
 
 from splade.inverted_index import IndexBuilder, InvertedIndex
 from splade.vectors import SparseVectors
@@ -104,15 +104,13 @@ def _with_terms(vectors: SparseVectors, exchanged: np.ndarray) -> SparseVectors:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("--vectors", type=Path, metavar="NPZ", help="documents; with --queries")
-    parser.add_argument("--queries", type=Path, metavar="NPZ", help="queries; with --vectors")
+    add_vector_arguments(parser)
     parser.add_argument("--docs", type=int, nargs="+", help="sizes")
     parser.add_argument("--k", type=int, nargs="+", default=[10, 1000], help="how many documents to find (10 1000)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the fastest counts (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where indexes are built and removed; a temporary folder")
     given = parser.parse_args(arguments)
-    if (given.vectors is None) != (given.queries is None):
-        parser.error("--vectors and --queries go together")
+    check_vector_arguments(parser, given)
     return given
 
 
@@ -120,10 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure at every size, record the figures."""
     given = parse_arguments(arguments)
     entry = results.begin(1)
-    if given.vectors is None:
-        name, (vectors, queries) = "toy", toy_vectors(given.model)
-    else:
-        name, vectors, queries = given.vectors.stem, read_vectors(given.vectors), read_vectors(given.queries)
+    name, vectors, queries = given_vectors(given)
     entry["rows"] = [
         row
         for n in given.docs or TOY_SIZES

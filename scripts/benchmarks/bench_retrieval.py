@@ -31,7 +31,14 @@ import numpy as np  # noqa: E402  (numbers of threads are read at import)
 import results  # noqa: E402
 from bench_common import choose, make_parser  # noqa: E402
 from retrieval_engines import ENGINES, RetrievalEngine, Splade  # noqa: E402
-from vector_sources import TOY_DOCS, describe, read_vectors, resize, toy_vectors  # noqa: E402
+from vector_sources import (  # noqa: E402
+    TOY_DOCS,
+    add_vector_arguments,
+    check_vector_arguments,
+    describe,
+    given_vectors,
+    resize,
+)
 
 from splade.inverted_index import InvertedIndex  # noqa: E402
 from splade.vectors import SparseVectors  # noqa: E402
@@ -43,8 +50,7 @@ PORTION = 50
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, ENGINES)
-    parser.add_argument("--vectors", type=Path, metavar="NPZ", help="documents; with --queries")
-    parser.add_argument("--queries", type=Path, metavar="NPZ", help="queries; with --vectors")
+    add_vector_arguments(parser)
     parser.add_argument("--docs", type=int, nargs="+", help=f"sizes; the whole file, or {TOY_DOCS}")
     parser.add_argument("--name", help="what the vectors are called in the results; the file's name")
     parser.add_argument("--k", type=int, nargs="+", default=[10], help="how many documents to find (10)")
@@ -52,8 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--efforts", type=float, nargs="+", help="values of search_effort for splade")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the fastest counts (%(default)s)")
     given = parser.parse_args(arguments)
-    if (given.vectors is None) != (given.queries is None):
-        parser.error("--vectors and --queries go together")
+    check_vector_arguments(parser, given)
     if "exhaustive" not in given.engines:
         parser.error("--engines must include exhaustive: overlap and ratios are relative to it")
     return given
@@ -64,14 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parse_arguments(arguments)
     engines = choose(ENGINES, given.engines)
     entry = results.begin(1, packages=tuple(engine.install for engine in engines if engine.install))
-    if given.vectors is None:
-        name, (documents, queries) = "toy", toy_vectors(given.model)
-    else:
-        name, documents, queries = (
-            given.name or given.vectors.stem,
-            read_vectors(given.vectors),
-            read_vectors(given.queries),
-        )
+    name, documents, queries = given_vectors(given)
+    name = given.name or name
     sizes = given.docs or [TOY_DOCS if given.vectors is None else len(documents)]
     name, documents = describe(name, documents, max(sizes)), resize(documents, max(sizes))
     means = f"{documents.nnz / len(documents):.0f} terms, {len(queries)} queries of {queries.nnz / len(queries):.0f}"

@@ -21,7 +21,7 @@ import results
 from bench_common import RESULTS, make_parser
 from bench_growth import repeated
 from retrieval_engines import build_index
-from vector_sources import read_vectors, toy_vectors
+from vector_sources import add_vector_arguments, check_vector_arguments, given_vectors
 
 from splade.inverted_index import InvertedIndex, SearchResults
 from splade.inverted_index.sharded import merge_rankings
@@ -37,16 +37,14 @@ WAYS = ("as measured", "1 % stragglers", "1 % stragglers, hedged")
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("--vectors", type=Path, metavar="NPZ", help="documents; with --queries")
-    parser.add_argument("--queries", type=Path, metavar="NPZ", help="queries; with --vectors")
+    add_vector_arguments(parser)
     parser.add_argument("--docs", type=int, default=5000, help="documents of a shard (%(default)s)")
     parser.add_argument("--shards", type=int, default=4, help="shards that are built and measured (%(default)s)")
     parser.add_argument("--k", type=int, default=10, help="how many documents to find (%(default)s)")
     parser.add_argument("--rounds", type=int, default=25, help="how often each query is measured (%(default)s)")
     parser.add_argument("--trials", type=int, default=20, help="simulated queries of each measured one (%(default)s)")
     given = parser.parse_args(arguments)
-    if (given.vectors is None) != (given.queries is None):
-        parser.error("--vectors and --queries go together")
+    check_vector_arguments(parser, given)
     return given
 
 
@@ -54,10 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure some shards, simulate many, record and draw the figures."""
     given = parse_arguments(arguments)
     entry = results.begin(1)
-    if given.vectors is None:
-        name, (vectors, queries) = "toy", toy_vectors(given.model)
-    else:
-        name, vectors, queries = given.vectors.stem, read_vectors(given.vectors), read_vectors(given.queries)
+    name, vectors, queries = given_vectors(given)
     with tempfile.TemporaryDirectory(prefix="bench-shards-") as folder:
         shards = build_shards(vectors, given.docs, given.shards, Path(folder))
         took, answers = measure(shards, queries, given.k, given.rounds)

@@ -1,5 +1,6 @@
 """Where the benchmarks of the index get sparse vectors: from a file, or from data/toy and a model."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,25 @@ def toy_vectors(model: str) -> tuple[SparseVectors, SparseVectors]:
     """Encode the documents and the queries of data/toy."""
     texts, encoder = read_texts(None), Encoder(model, max_length=256)
     return encoder.encode(texts.documents), encoder.encode(texts.queries)
+
+
+def add_vector_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what names documents and queries."""
+    parser.add_argument("--vectors", type=Path, metavar="NPZ", help="documents; with --queries")
+    parser.add_argument("--queries", type=Path, metavar="NPZ", help="queries; with --vectors")
+
+
+def check_vector_arguments(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End the program unless both files are given, or none."""
+    if (given.vectors is None) != (given.queries is None):
+        parser.error("--vectors and --queries go together")
+
+
+def given_vectors(given: argparse.Namespace) -> tuple[str, SparseVectors, SparseVectors]:
+    """Return a name, documents and queries: those of the files, or of data/toy."""
+    if given.vectors is None:
+        return "toy", *toy_vectors(given.model)
+    return given.vectors.stem, read_vectors(given.vectors), read_vectors(given.queries)
 
 
 def describe(name: str, vectors: SparseVectors, n: int) -> str:

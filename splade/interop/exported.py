@@ -2,7 +2,8 @@
 
 import gzip
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from splade.errors import DataError
 from splade.interop.vector_groups import Group
 from splade.inverted_index.document_ids import DocumentIds
-from splade.storage.atomic import replacing
+from splade.storage.atomic import JsonObject, replacing
 
 SparseVector = tuple[np.ndarray, np.ndarray]
 AT_ONCE = 5000
@@ -105,6 +106,21 @@ def check_line(text_id: str, place: str) -> str:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write lines to a file, compressed where its name ends with `.gz`, whole or not at all."""
     _write_text(path, (f"{line}\n" for line in lines))
+
+
+def write_entries(
+    path: Path, vectors: Iterable[tuple[str, SparseVector]], entry: Callable[[SparseVector], JsonObject]
+) -> Exported:
+    """Write `{"id", ...}` a line: each id with what `entry` makes of its vector."""
+    tally = Tally()
+
+    def lines() -> Iterator[str]:
+        for some_id, vector in vectors:
+            tally.count(some_id, len(vector[0]))
+            yield json.dumps({"id": some_id, **entry(vector)}, ensure_ascii=False)
+
+    write_lines(path, lines())
+    return tally.exported(path)
 
 
 def write_parts(

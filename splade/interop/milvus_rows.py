@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from splade.interop.exported import AT_ONCE, Exported, SparseVector, Tally, one_by_one, write_lines, write_parts
+from splade.interop.exported import AT_ONCE, Exported, SparseVector, Tally, one_by_one, write_entries, write_parts
 from splade.interop.vector_groups import Group
 from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.storage.atomic import write_json
@@ -48,15 +48,7 @@ def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str
 
 def export_queries(folder: Path, name: str, queries: Iterable[Group], tokens: Sequence[str], factor: float) -> Exported:
     """Write `<name>.jsonl`: `{"id", "vector": {term id: weight}}` a line."""
-    tally = Tally()
-
-    def lines() -> Iterator[str]:
-        for query_id, vector in one_by_one(queries):
-            tally.count(query_id, len(vector[0]))
-            yield json.dumps({"id": query_id, "vector": _entries(vector)}, ensure_ascii=False)
-
-    write_lines(folder / f"{name}.jsonl", lines())
-    return tally.exported(folder / f"{name}.jsonl")
+    return write_entries(folder / f"{name}.jsonl", one_by_one(queries), lambda vector: {"vector": _entries(vector)})
 
 
 def _entries(vector: SparseVector) -> dict[str, float]:

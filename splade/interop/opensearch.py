@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from splade.interop.anserini import unambiguous_tokens
-from splade.interop.exported import AT_ONCE, Exported, Tally, one_by_one, write_lines, write_parts
+from splade.interop.exported import AT_ONCE, Exported, SparseVector, Tally, one_by_one, write_entries, write_parts
 from splade.interop.vector_groups import Group
 from splade.inverted_index.indexed_vectors import IndexedVectors
-from splade.storage.atomic import write_json
+from splade.storage.atomic import JsonObject, write_json
 
 MAPPING = {
     "mappings": {"dynamic": False, "properties": {"doc_id": {"type": "keyword"}, "vector": {"type": "rank_features"}}}
@@ -42,17 +42,13 @@ def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str
 
 def export_queries(folder: Path, name: str, queries: Iterable[Group], tokens: Sequence[str], factor: float) -> Exported:
     """Write `<name>.jsonl`: `{"id", "body"}` a line, the body of `POST /<index>/_search`."""
-    names, tally = names_without_dots(tokens), Tally()
+    names = names_without_dots(tokens)
 
-    def lines() -> Iterator[str]:
-        for query_id, (terms, weights) in one_by_one(queries):
-            tally.count(query_id, len(terms))
-            bag = {names[term]: weight for term, weight in zip(terms.tolist(), weights.tolist(), strict=True)}
-            body = {"_source": False, "query": {"neural_sparse": {"vector": {"query_tokens": bag}}}}
-            yield json.dumps({"id": query_id, "body": body}, ensure_ascii=False)
+    def body(vector: SparseVector) -> JsonObject:
+        bag = {names[term]: weight for term, weight in zip(vector[0].tolist(), vector[1].tolist(), strict=True)}
+        return {"body": {"_source": False, "query": {"neural_sparse": {"vector": {"query_tokens": bag}}}}}
 
-    write_lines(folder / f"{name}.jsonl", lines())
-    return tally.exported(folder / f"{name}.jsonl")
+    return write_entries(folder / f"{name}.jsonl", one_by_one(queries), body)
 
 
 def names_without_dots(tokens: Sequence[str]) -> list[str]:

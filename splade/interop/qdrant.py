@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from splade.interop.exported import AT_ONCE, Exported, SparseVector, Tally, one_by_one, write_lines, write_parts
+from splade.interop.exported import AT_ONCE, Exported, SparseVector, Tally, one_by_one, write_entries, write_parts
 from splade.interop.vector_groups import Group
 from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.storage.atomic import JsonObject, write_json
@@ -36,16 +36,11 @@ def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str
 
 def export_queries(folder: Path, name: str, queries: Iterable[Group], tokens: Sequence[str], factor: float) -> Exported:
     """Write `<name>.jsonl`: `{"id", "body"}` a line, the body of `POST /collections/<name>/points/query`."""
-    tally = Tally()
 
-    def lines() -> Iterator[str]:
-        for query_id, vector in one_by_one(queries):
-            tally.count(query_id, len(vector[0]))
-            body = {"query": _sparse(vector), "using": VECTOR, "limit": 10, "with_payload": True}
-            yield json.dumps({"id": query_id, "body": body}, ensure_ascii=False)
+    def body(vector: SparseVector) -> JsonObject:
+        return {"body": {"query": _sparse(vector), "using": VECTOR, "limit": 10, "with_payload": True}}
 
-    write_lines(folder / f"{name}.jsonl", lines())
-    return tally.exported(folder / f"{name}.jsonl")
+    return write_entries(folder / f"{name}.jsonl", one_by_one(queries), body)
 
 
 def _sparse(vector: SparseVector) -> JsonObject:

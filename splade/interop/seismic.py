@@ -3,14 +3,14 @@
 Documents are `{"id", "content", "vector": {token: weight}}`, queries the same without content.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from splade.interop.anserini import unambiguous_tokens
-from splade.interop.exported import Exported, SparseVector, Tally, one_by_one, write_lines
+from splade.interop.exported import Exported, SparseVector, one_by_one, write_entries
 from splade.interop.vector_groups import Group
 from splade.inverted_index.indexed_vectors import IndexedVectors
+from splade.storage.atomic import JsonObject
 
 
 def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str], factor: float) -> Exported:
@@ -26,13 +26,12 @@ def export_queries(folder: Path, name: str, queries: Iterable[Group], tokens: Se
 def _write(
     path: Path, pairs: Iterable[tuple[str, SparseVector]], tokens: Sequence[str], more: dict[str, str]
 ) -> Exported:
-    names, tally = unambiguous_tokens(tokens), Tally()
+    names = unambiguous_tokens(tokens)
 
-    def lines() -> Iterator[str]:
-        for some_id, (terms, weights) in pairs:
-            tally.count(some_id, len(terms))
-            bag = {names[term]: weight for term, weight in zip(terms.tolist(), weights.tolist(), strict=True)}
-            yield json.dumps({"id": some_id, **more, "vector": bag}, ensure_ascii=False)
+    def entry(vector: SparseVector) -> JsonObject:
+        return {
+            **more,
+            "vector": dict(zip((names[term] for term in vector[0].tolist()), vector[1].tolist(), strict=True)),
+        }
 
-    write_lines(path, lines())
-    return tally.exported(path)
+    return write_entries(path, pairs, entry)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from splade.inverted_index.index_source import IndexSource
+from splade.inverted_index.indexed_vectors import documents_by_window
 from splade.inverted_index.kernels.top_k import keep_best, ranking_key, write_ranking
-from splade.inverted_index.layout import WINDOW_BITS, ascends, check_lengths, posting_lists
+from splade.inverted_index.layout import ascends, check_lengths
 from splade.inverted_index.read import InvertedIndex, SearchResults
 from splade.progress import progress_bar
 from splade.storage.arrays import ArrayFile, Layout, array_writer, open_arrays
@@ -42,18 +44,13 @@ class DocumentVectors:
     @classmethod
     def write(cls, index: InvertedIndex, path: Path) -> "DocumentVectors":
         """Write the vectors of an index, one window of documents in memory at a time, and open them."""
-        lists, lengths = posting_lists(index.file), index.file.arrays["doc_lengths"]
-        starts = np.zeros(index.n_docs + 1, np.int64)
-        np.cumsum(lengths, out=starts[1:])
+        source = IndexSource(index.file)
+        starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(source.lengths, dtype=np.int64)))
         attributes: dict[str, int | str] = {
             "n_docs": index.n_docs,
             "vocab_size": index.vocab_size,
             "made_of": index.file.seal,
         }
-        blocks = np.argsort(lists.block_windows, kind="stable")  # those of one window stay in the order of their terms
-        terms = np.repeat(np.arange(index.vocab_size, dtype=np.int32), np.diff(lists.term_blocks))[blocks]
-        firsts = range(0, index.n_docs, 1 << WINDOW_BITS)
-        ends = np.searchsorted(lists.block_windows[blocks], np.arange(len(firsts)), "right")
         with (
             array_writer(path, _LAYOUT, attributes) as file,
             progress_bar("vectors by document", total=index.n_docs, unit="doc") as bar,
@@ -61,15 +58,10 @@ class DocumentVectors:
             file.write("starts", starts)
             file.create("term_ids", index.n_postings)
             file.create("impacts", index.n_postings)
-            for first, begin, end in zip(firsts, [0, *ends[:-1]], ends, strict=True):
-                last = min(index.n_docs, first + (1 << WINDOW_BITS))
-                begins = lists.block_postings[blocks[begin:end]], lists.block_postings[blocks[begin:end] + 1]
-                term_ids, impacts = _by_document(
-                    lists.offsets, lists.impacts, *begins, terms[begin:end], starts[first : last + 1]
-                )
-                file.append("term_ids", term_ids)
-                file.append("impacts", impacts)
-                bar.update(last - first)
+            for _, vectors in documents_by_window(source, index.vocab_size):
+                file.append("term_ids", vectors.term_ids)
+                file.append("impacts", vectors.weights)
+                bar.update(len(vectors))
         return cls.open(path)
 
     def rows(self, start: int, stop: int) -> SparseVectors:
@@ -111,27 +103,6 @@ def _check_vectors(file: ArrayFile) -> None:
 
 
 _LAYOUT = Layout("document vectors", {"starts": "<i8", "term_ids": "<i4", "impacts": "<f4"}, _check_vectors)
-
-
-@compiled()
-def _by_document(
-    offsets: np.ndarray,
-    impacts: np.ndarray,
-    begins: np.ndarray,
-    ends: np.ndarray,
-    terms: np.ndarray,
-    starts: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the term ids and impacts of a window's documents, which begin at `starts`, from its posting blocks."""
-    places = starts - starts[0]
-    by_doc, impacts_by_doc = np.empty(places[-1], np.int32), np.empty(places[-1], np.float32)
-    for block in range(len(begins)):
-        for posting in range(begins[block], ends[block]):
-            place = places[offsets[posting]]
-            by_doc[place] = terms[block]
-            impacts_by_doc[place] = impacts[posting]
-            places[offsets[posting]] = place + 1
-    return by_doc, impacts_by_doc
 
 
 @compiled()

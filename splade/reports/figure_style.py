@@ -6,6 +6,7 @@ same. The colours are those of Okabe and Ito, which colour-blind readers can tel
 
 import csv
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,7 @@ def drawn_figure(
         size: inches.
         png_alone: write neither SVG nor data.
     """
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # it tells of fonts that it has listed
     # Figure and FigureCanvasAgg instead of pyplot: no global state, no display needed.
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -18,15 +18,15 @@ import numpy as np
 from splade.config.cluster import MilvusConfig, MilvusParams
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, DataError, IndexFileError, printable
-from splade.inverted_index import InvertedIndex, SearchResults, ShardedIndex
-from splade.inverted_index.document_vectors import DocumentVectors
+from splade.inverted_index import InvertedIndex
+from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.progress import progress_bar
 from splade.retrieval.collection_index import Index
-from splade.retrieval.sparse import SparseRetriever
+from splade.retrieval.elsewhere import Answers, ElsewhereRetriever
 from splade.storage.atomic import JsonObject
 from splade.vectors import SparseVectors
 
-EMBEDDED_FILE, VECTORS_FILE = "milvus.db", "milvus-vectors.h5"
+EMBEDDED_FILE = "milvus.db"
 PROPERTY = "splade"
 _LONGEST_ID = 65_535  # bytes; the most that Milvus allows
 _RESULTS_AT_ONCE = 10_000
@@ -80,10 +80,10 @@ class MilvusCollection:
         """
         collection = cls(keys, folder)
         collection._begin(index, overwrite)
-        collection._fill(index, folder)
+        collection._fill(index)
         return collection
 
-    def search(self, vectors: SparseVectors, top_k: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    def search(self, vectors: SparseVectors, top_k: int) -> Answers:
         """Yield ids and scores (float32) of the best documents for each query, as Milvus finds them.
 
         Raises:
@@ -140,7 +140,7 @@ class MilvusCollection:
         except (KeyError, TypeError, ValueError):
             return None
 
-    def _fill(self, index: InvertedIndex, folder: Path) -> None:
+    def _fill(self, index: InvertedIndex) -> None:
         """Send the documents after those that are there; they were sent in order, a batch at a time.
 
         Milvus refuses vectors without any term; no query finds them here either.
@@ -149,7 +149,7 @@ class MilvusCollection:
         if there < n_docs:
             skip = max(0, there - size)  # of a batch that was under way, any may be there
             with progress_bar("to Milvus", total=n_docs, unit="doc", done=skip) as bar:
-                for ids, vectors in _batches(index, folder, skip, size):
+                for ids, vectors in _batches(index, skip, size):
                     rows = [
                         {"doc_id": doc_id, "vector": dict(zip(terms.tolist(), weights.tolist(), strict=True))}
                         for doc_id, (terms, weights) in zip(ids, vectors, strict=True)
@@ -187,8 +187,8 @@ class MilvusCollection:
             ) from error
 
 
-class MilvusRetriever(SparseRetriever):
-    """Queries are encoded here and searched by Milvus; its overlap with exact search is measured meanwhile.
+class MilvusRetriever(ElsewhereRetriever):
+    """Queries are encoded here and searched by Milvus.
 
     Args:
         model: encodes the queries.
@@ -198,45 +198,22 @@ class MilvusRetriever(SparseRetriever):
     """
 
     def __init__(self, model: SparseModel, index: Index, collection: MilvusCollection, threshold: float = 0.0):
-        super().__init__(model, index, threshold, n_threads=1)
-        self.name = f"{model.name} in Milvus"
+        super().__init__("Milvus", model, index, threshold)
         self._collection = collection
-        self._numbers = {doc_id: number for number, doc_id in enumerate(index.postings.doc_ids())}
 
-    @property
-    def kind_of_search(self) -> str:
-        """`approximate`: whatever Milvus does."""
-        return "approximate"
-
-    def _search(
-        self, vectors: SparseVectors, top_k: int, effort: float | None = None, n_threads: int | None = None
-    ) -> SearchResults:
-        """Let Milvus search; of equal scores, the document that was indexed first stands first."""
-        counts, docs, scores = [0], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-        for ids, found in self._collection.search(vectors, min(top_k, self.index.postings.n_docs)):
-            numbers = np.array([self._numbers[doc_id] for doc_id in ids], np.int64)
-            order = np.lexsort((numbers, -found))
-            order = order[found[order] > self.threshold]
-            counts.append(len(order))
-            docs.append(numbers[order])
-            scores.append(found[order])
-        return SearchResults(np.cumsum(counts), np.concatenate(docs), np.concatenate(scores))
+    def _ask(self, vectors: SparseVectors, top_k: int) -> Answers:
+        return self._collection.search(vectors, top_k)
 
 
 def _params(asked: MilvusParams) -> dict[str, str | float]:
     return {} if asked == "default" else dict(asked)
 
 
-def _batches(index: InvertedIndex, folder: Path, skip: int, size: int) -> Iterator[tuple[list[str], SparseVectors]]:
+def _batches(index: InvertedIndex, skip: int, size: int) -> Iterator[tuple[list[str], SparseVectors]]:
     """Yield ids and vectors of the documents that have any term, `size` at a time, without the first `skip` of them."""
-    place = folder / VECTORS_FILE
-    for shard in index.shards if isinstance(index, ShardedIndex) else [index]:
-        numbers = np.flatnonzero(shard.file.arrays["doc_lengths"])
-        wanted, skip = numbers[skip:], max(0, skip - len(numbers))
-        if len(wanted):
-            vectors = DocumentVectors.write(shard, place)
-            for start in range(0, len(wanted), size):
-                some = wanted[start : start + size]
-                yield shard.doc_ids(some), vectors.rows(int(some[0]), int(some[-1]) + 1).take(some - some[0])
-    place.unlink(missing_ok=True)
-    place.with_name(f"{place.name}.verified").unlink(missing_ok=True)
+    for ids, vectors in IndexedVectors(index).by_document():
+        wanted = np.flatnonzero(vectors.lengths)
+        wanted, skip = wanted[skip:], max(0, skip - len(wanted))
+        for start in range(0, len(wanted), size):
+            some = wanted[start : start + size]
+            yield [ids[i] for i in some.tolist()], vectors.take(some)

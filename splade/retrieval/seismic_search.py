@@ -1,7 +1,7 @@
 """Approximate search by Seismic (Bruch et al., arXiv 2404.18812), of the vectors of an index of this toolkit.
 
-The index numbers the documents, and is the exact search that Seismic is compared with. What Seismic builds is kept
-beside it, in `seismic/`, with a record of what it was built from; the record is written last.
+What Seismic builds is kept beside the index, in `seismic/`, with a record of what it was built from; the record is
+written last.
 """
 
 import json
@@ -14,10 +14,10 @@ import numpy as np
 from splade.config.retrievers import SeismicConfig
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, DataError
-from splade.inverted_index import InvertedIndex, SearchResults, ShardedIndex
+from splade.inverted_index import InvertedIndex, ShardedIndex
 from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.retrieval.collection_index import Index
-from splade.retrieval.sparse import SparseRetriever
+from splade.retrieval.elsewhere import Answers, ElsewhereRetriever
 from splade.storage.atomic import JsonObject, read_json_object, write_json
 from splade.vectors import SparseVectors
 
@@ -39,8 +39,8 @@ def seismic_library() -> ModuleType:
     return seismic
 
 
-class SeismicRetriever(SparseRetriever):
-    """Queries are encoded here and searched by Seismic; its overlap with exact search is measured meanwhile.
+class SeismicRetriever(ElsewhereRetriever):
+    """Queries are encoded here and searched by Seismic, one by one.
 
     Args:
         model: encodes the queries.
@@ -48,7 +48,7 @@ class SeismicRetriever(SparseRetriever):
         keys: how Seismic builds and searches.
         folder: takes what Seismic builds, and has it the next time.
         threshold: only documents with a greater score are returned.
-        n_threads: threads of building; 0: one per core. Queries are searched one by one.
+        n_threads: threads of building; 0: one per core.
 
     Raises:
         ConfigError: Seismic is not installed.
@@ -64,17 +64,10 @@ class SeismicRetriever(SparseRetriever):
         threshold: float = 0.0,
         n_threads: int = 0,
     ):
-        super().__init__(model, index, threshold, n_threads=n_threads)
-        self.name = f"{model.name} in Seismic"
+        super().__init__("Seismic", model, index, threshold, n_threads)
         self._keys = keys
         self._seismic = seismic_library()
-        self._numbers = {doc_id: number for number, doc_id in enumerate(index.postings.doc_ids())}
         self._engine = self._opened(folder / FOLDER)
-
-    @property
-    def kind_of_search(self) -> str:
-        """`approximate`, whatever is asked of it."""
-        return "approximate"
 
     def _opened(self, folder: Path) -> object:
         """Open what was built of this very index with these settings, or build it."""
@@ -100,22 +93,11 @@ class SeismicRetriever(SparseRetriever):
         write_json(record, made_of)
         return engine
 
-    def _search(
-        self, vectors: SparseVectors, top_k: int, effort: float | None = None, n_threads: int | None = None
-    ) -> SearchResults:
-        """Let Seismic search; of equal scores, the document that was indexed first stands first."""
-        counts, docs, scores = [0], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    def _ask(self, vectors: SparseVectors, top_k: int) -> Answers:
         kind, cut = self._seismic.get_seismic_string(), (self._keys.query_cut, self._keys.heap_factor)
         for terms, weights in vectors:
             hits = self._engine.search("", terms.astype(kind), weights, top_k, *cut) if len(terms) else []  # type: ignore[attr-defined]
-            numbers = np.array([self._numbers[doc_id] for _, _, doc_id in hits], np.int64)
-            found = np.array([score for _, score, _ in hits], np.float32)
-            order = np.lexsort((numbers, -found))
-            order = order[found[order] > self.threshold]
-            counts.append(len(order))
-            docs.append(numbers[order])
-            scores.append(found[order])
-        return SearchResults(np.cumsum(counts), np.concatenate(docs), np.concatenate(scores))
+            yield [doc_id for _, _, doc_id in hits], np.array([score for _, score, _ in hits], np.float32)
 
 
 def _seals(postings: InvertedIndex) -> list[str]:

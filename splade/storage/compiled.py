@@ -1,5 +1,6 @@
 """Compiling loops with Numba: the machine code is kept on disk where there is a place for it."""
 
+import logging
 import os
 import stat
 import tempfile
@@ -7,8 +8,29 @@ from collections.abc import Callable
 from typing import Literal, TypeVar, cast
 
 import numba
+from numba.core import event
+
+logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class _Announcement(event.Listener):
+    """Says once why nothing happens: compiling takes some ten seconds, when nothing is kept on disk yet."""
+
+    _told = False
+
+    def on_start(self, event: event.Event) -> None:
+        """Tell, at the first function that is compiled."""
+        if not self._told:
+            self._told = True
+            logger.info("compiling loops for this machine, once: this takes a while")
+
+    def on_end(self, event: event.Event) -> None:
+        """Say nothing."""
+
+
+event.register("numba:compile", _Announcement())
 
 
 def compiled(inline: Literal["never", "always"] = "never") -> Callable[[Function], Function]:

@@ -22,6 +22,7 @@ from splade.evaluation.protocols import EvaluationProtocol
 from splade.inspection.term_scores import term_scores
 from splade.reports.index_report import write_index_report
 from splade.retrieval.bm25 import Bm25Retriever, bm25s_library
+from splade.retrieval.collection_index import Index
 from splade.retrieval.dense import DenseRetriever
 from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
@@ -88,14 +89,17 @@ class SparseSystem(System):
 
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Index the documents, or open the index that is there."""
-        run, corpus = self._experiment.config, dataset.documents
+        corpus = dataset.documents
         index = build_index(self._experiment, self._model, corpus, index_dir)
         findings = [*self._findings, *self._model.documents.check_truncation(text for _, text in corpus)]
         findings += check_index(index.postings)
         if process_rank() == 0:
             write_index_report(index.postings, findings)
-        retriever = SparseRetriever.configured(self._model, searched(self._experiment, index), run)
-        return retriever, findings
+        return self._retriever(index, index_dir), findings
+
+    def _retriever(self, index: Index, index_dir: Path) -> Retriever:
+        """Return what searches the vectors of the index; it may keep files of its own in `index_dir`."""
+        return SparseRetriever.configured(self._model, searched(self._experiment, index), self._experiment.config)
 
 
 class MilvusSystem(SparseSystem):
@@ -108,13 +112,10 @@ class MilvusSystem(SparseSystem):
         super().__init__(experiment, swept)
         self.label += " in Milvus"
 
-    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
-        """Index the documents, and bring their vectors to Milvus, or what is not there yet."""
-        exact, findings = super().build(dataset, index_dir)
-        assert isinstance(exact, SparseRetriever)
+    def _retriever(self, index: Index, index_dir: Path) -> Retriever:
         keys, run = self._experiment.milvus, self._experiment.config
-        found = MilvusCollection.filled(exact.index.postings, keys, index_dir, run.overwrite)
-        return MilvusRetriever(self._model, exact.index, found, run.threshold), findings
+        found = MilvusCollection.filled(index.postings, keys, index_dir, run.overwrite)
+        return MilvusRetriever(self._model, index, found, run.threshold)
 
 
 class SeismicSystem(SparseSystem):
@@ -127,12 +128,9 @@ class SeismicSystem(SparseSystem):
         super().__init__(experiment, swept)
         self.label += " in Seismic"
 
-    def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
-        """Index the documents, and let Seismic build its index of their vectors."""
-        exact, findings = super().build(dataset, index_dir)
-        assert isinstance(exact, SparseRetriever)
+    def _retriever(self, index: Index, index_dir: Path) -> Retriever:
         keys, run = self._experiment.seismic, self._experiment.config
-        return SeismicRetriever(self._model, exact.index, keys, index_dir, run.threshold, run.n_threads), findings
+        return SeismicRetriever(self._model, index, keys, index_dir, run.threshold, run.n_threads)
 
 
 class Bm25System(System):

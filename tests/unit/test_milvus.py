@@ -9,7 +9,7 @@ import pytest
 import splade
 from splade.config.cluster import MilvusConfig
 from splade.errors import ConfigError, IndexFileError
-from splade.inverted_index import open_index
+from splade.inverted_index import ShardedIndex, open_index
 from splade.retrieval import milvus
 from splade.retrieval.collection_index import Index
 from splade.retrieval.milvus import MilvusCollection, MilvusRetriever
@@ -80,14 +80,13 @@ def test_documents_of_shards_are_sent_once_and_in_order(model, tmp_path):
     for number, (start, stop) in enumerate([(0, 17), (17, 19), (19, 41)]):
         part = Index.build(tmp_path / str(number), model, list(TEXTS.items())[start:stop])
         files.append(part.postings.path)
-    sharded = milvus.ShardedIndex(tmp_path, [open_index(file) for file in files], {})
+    sharded = ShardedIndex(tmp_path, [open_index(file) for file in files], {})
     there = [number for number in range(41) if len(sharded.vector(number)[0])]
     for skip in (0, 5, 17, 18, 30, len(there)):
-        groups = list(milvus._batches(sharded, tmp_path, skip, size=6))
+        groups = list(milvus._batches(sharded, skip, size=6))
         assert [doc_id for ids, _ in groups for doc_id in ids] == [list(TEXTS)[number] for number in there[skip:]]
         vectors = [row[0].tolist() for _, some in groups for row in some]
         assert vectors == [sharded.vector(number)[0].tolist() for number in there[skip:]]
-    assert not (tmp_path / milvus.VECTORS_FILE).exists()
 
 
 @needs_milvus

@@ -151,13 +151,13 @@ class TestFiles:
 
     def test_impossible_content(self, index, tmp_path, monkeypatch):
         def wrong(*arguments):
-            term_ids, impacts = by_document(*arguments)
+            term_ids, impacts = gather(*arguments)
             return term_ids + VOCAB, impacts
 
-        from splade.inverted_index import document_vectors
+        from splade.inverted_index import indexed_vectors
 
-        by_document = document_vectors._by_document
-        monkeypatch.setattr(document_vectors, "_by_document", wrong)
+        gather = indexed_vectors._gather
+        monkeypatch.setattr(indexed_vectors, "_gather", wrong)
         with pytest.raises(IndexFileError, match="outside the vocabulary"):
             DocumentVectors.write(index, tmp_path / VECTORS_FILE)
 
