@@ -165,7 +165,7 @@ class RunConfig:
         "tokens per text, longer ones are cut; null: the model's own limit", 256, affects=TRAIN | VECTORS, minimum=2
     )
     n_processes: int | None = key(
-        "processes that share training and encoding; null: one per visible GPU, one without GPU",
+        "processes that share training, encoding and reranking; null: one per visible GPU, one without GPU",
         affects=NOTHING,
         minimum=1,
     )

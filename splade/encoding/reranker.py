@@ -17,7 +17,6 @@ from splade.encoding.tokens import Tokenizer, padding_id
 from splade.errors import ModelError
 from splade.models.pair_scorer import KINDS, LoadedReranker, RerankerType, load_reranker
 from splade.models.splade import digest_weights
-from splade.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +113,7 @@ class Reranker:
         scores = np.zeros(len(rows), np.float32)
         lengths = np.array([-(-len(row.input_ids) // LENGTH_STEP) * LENGTH_STEP for row in rows], np.int64)
         order = np.argsort(-lengths, kind="stable")
-        batches = list(batches_by_length(order, lengths, self.batch_size, TOKEN_BUDGET))
-        for batch in progress(batches, "scoring", unit="batch"):
+        for batch in batches_by_length(order, lengths, self.batch_size, TOKEN_BUDGET):
             scores[batch] = self._score_batch([rows[i] for i in batch])
         if not np.isfinite(scores).all():
             raise ModelError(f"the reranker '{self.name}' gave scores that are not finite numbers")

@@ -87,7 +87,7 @@ def evaluate_shared(
     findings: Iterable[Finding] = (),
 ) -> EvaluatedRun:
     """Evaluate in the first of several processes, after all have shared what they can; return its result in all."""
-    retriever.share(dataset.queries)
+    retriever.share(dataset.queries, top_k)
     return on_first_process(lambda: evaluate_retriever(retriever, dataset, protocol, top_k, folder, findings))
 
 

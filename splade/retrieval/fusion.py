@@ -111,6 +111,11 @@ class FusedRetriever(Retriever):
         """Name in TREC runs."""
         return f"{self.fusion.method}-{'-'.join(retriever.tag for retriever in self.retrievers)}"
 
+    def share(self, queries: Mapping[str, str], top_k: int) -> None:
+        """Let each share what it can."""
+        for retriever in self.retrievers:
+            retriever.share(queries, top_k)
+
     def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
         """Yield (query_id, {doc_id: fused score}) for every query, best document first."""
         streams = [retriever.retrieve(queries, top_k) for retriever in self.retrievers]

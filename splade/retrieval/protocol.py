@@ -51,7 +51,7 @@ class Retriever(ABC):
             top_k: at most so many documents per query, those with the highest scores.
         """
 
-    def share(self, queries: Mapping[str, str]) -> None:
+    def share(self, queries: Mapping[str, str], top_k: int) -> None:
         """Do, together with the other processes, what they can share of the next `retrieve`; by default nothing.
 
         The first process alone retrieves.

@@ -1,29 +1,52 @@
 """The best documents of a first stage, put into the order that a reranker gives them."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
-from itertools import islice, takewhile
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from splade.datasets.text_collection import TextCollection
+from splade.distributed import all_or_none, gather, held_by_first_process, n_processes, on_first_process, process_rank
 from splade.encoding.reranker import Reranker
 from splade.errors import DataError
 from splade.evaluation.checks import Finding
 from splade.evaluation.costs import Costs
+from splade.progress import progress_bar
 from splade.retrieval.protocol import Ranking, Retriever
-from splade.storage.atomic import JsonObject, read_json_object, write_json
+from splade.retrieval.score_journal import ScoreJournal, WindowScores
 from splade.storage.locks import FolderLock
 
-WINDOW_PAIRS = 4096
+WINDOW_PAIRS = 1024
 """Rows that are tokenised, sorted by length and scored together: what a kill may cost."""
-_DIGEST_LENGTH = 32
-SCORES_FILE, STATE_FILE = "scores.part", "scores.json"
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Some queries with their rankings; the best documents of these are scored together.
+
+    Attributes:
+        texts: query id to the texts of its best documents.
+        asked: what the scores are of, to know them again.
+    """
+
+    rankings: Mapping[str, Ranking]
+    texts: Mapping[str, list[str]]
+    asked: str
+
+
+@dataclass(frozen=True)
+class _SharedRankings:
+    """What the first stage has found, from when several processes scored it."""
+
+    queries: Mapping[str, str]
+    n_asked: int
+    rankings: list[tuple[str, Ranking]]
 
 
 class RerankedRetriever(Retriever):
@@ -55,11 +78,41 @@ class RerankedRetriever(Retriever):
         self.folder = folder
         self.name = f"{first_stage.name} + {reranker.name}"
         self._n_queries, self._n_rows, self._seconds = 0, 0, 0.0
+        self._shared: _SharedRankings | None = None
 
     @property
     def tag(self) -> str:
         """Name in TREC runs."""
         return f"{self.first_stage.tag}-reranked"
+
+    def share(self, queries: Mapping[str, str], top_k: int) -> None:
+        """Score by all processes, each every n-th window; the first one keeps the scores in `folder`."""
+        if n_processes() == 1 or self.folder is None or not queries:
+            return
+        n_asked = self._n_asked(top_k)
+        self.first_stage.share(queries, n_asked)
+        rankings = on_first_process(lambda: list(self.first_stage.retrieve(queries, n_asked)))
+        self._shared = _SharedRankings(queries, n_asked, rankings)
+        journals: list[ScoreJournal] = []
+
+        def begin() -> int:
+            journals.append(self._journal())
+            windows = enumerate(self._windows(iter(rankings), queries))
+            return next((i for i, window in windows if journals[0].read(window.asked) is None), len(queries))
+
+        with held_by_first_process(partial(FolderLock, self.folder)):
+            n_done = on_first_process(begin)
+            windows = islice(self._windows(iter(rankings), queries), n_done, None)
+            with progress_bar("re-ranking", len(queries), "query", n_done * self._queries_per_window) as bar:
+                while group := list(islice(windows, n_processes())):
+                    began = time.perf_counter()
+                    own = group[process_rank() : process_rank() + 1]
+                    found = gather(all_or_none(partial(self._scores, own, queries)))
+                    seconds = (time.perf_counter() - began) / len(group)
+                    for journal in journals:
+                        for window, scored in zip(group, chain.from_iterable(found), strict=True):
+                            journal.write(window.asked, replace(scored, seconds=seconds))
+                    bar.update(sum(len(window.rankings) for window in group))
 
     def retrieve(self, queries: Mapping[str, str], top_k: int) -> Iterator[tuple[str, Ranking]]:
         """Yield (query_id, {doc_id: score}) for every query, best document first.
@@ -68,17 +121,20 @@ class RerankedRetriever(Retriever):
             DataError: the first stage names a document that the collection does not have, or a query is too long.
         """
         self._n_queries, self._n_rows, self._seconds = 0, 0, 0.0
-        asked = max(top_k, self.depth) if self.keep_rest else min(top_k, self.depth)
-        rows = self.depth * (self.depth - 1) if self.reranker.pairwise else self.depth
-        window = max(1, WINDOW_PAIRS // max(1, rows))
-        settings = {"reranker": self.reranker.settings(), "depth": asked, "window": window}
         lock = nullcontext() if self.folder is None else FolderLock(self.folder)
-        with lock, _Journal(self.folder, settings) as journal:
-            rankings = self.first_stage.retrieve(queries, asked)
-            while group := dict(islice(rankings, window)):
-                for query_id, ranking, scores in self._scored(group, queries, journal):
-                    found = self._merged(ranking, scores)
-                    yield query_id, dict(islice(found.items(), top_k))
+        with lock, progress_bar("re-ranking", total=len(queries), unit="query") as bar:
+            journal = self._journal()
+            for window in self._windows(self._first(queries, self._n_asked(top_k)), queries):
+                found = journal.read(window.asked)
+                if found is None:
+                    [found] = self._scores([window], queries)
+                    journal.write(window.asked, found)
+                self._count(window, found)
+                for query_id, ranking in window.rankings.items():
+                    merged = self._merged(ranking, found.scores[query_id])
+                    yield query_id, dict(islice(merged.items(), top_k))
+                bar.update(len(window.rankings))
+            journal.remove()
 
     def costs(self) -> Costs:
         """Return those of the first stage, and those of the last re-ranking."""
@@ -100,25 +156,48 @@ class RerankedRetriever(Retriever):
         """Return what the first stage says."""
         return self.first_stage.known_doc_ids(wanted)
 
-    def _scored(
-        self, rankings: dict[str, Ranking], queries: Mapping[str, str], journal: "_Journal"
-    ) -> Iterator[tuple[str, Ranking, np.ndarray]]:
-        """Score the best documents of some queries, or take the scores of the journal for the very same ones."""
-        best = {query_id: list(islice(ranking, self.depth)) for query_id, ranking in rankings.items()}
-        texts = {query_id: [self._text(query_id, doc_id) for doc_id in ids] for query_id, ids in best.items()}
-        asked = json.dumps(
-            [[query_id, queries[query_id], *zip(ids, texts[query_id], strict=True)] for query_id, ids in best.items()]
-        )
-        scores = journal.read(asked)
-        if scores is None:
+    def _n_asked(self, top_k: int) -> int:
+        """Return for how many documents the first stage is asked."""
+        return max(top_k, self.depth) if self.keep_rest else min(top_k, self.depth)
+
+    def _first(self, queries: Mapping[str, str], n_asked: int) -> Iterator[tuple[str, Ranking]]:
+        """Return what the first stage finds: for the processes that have shared the scoring, or now."""
+        shared, self._shared = self._shared, None
+        if shared is None or shared.queries is not queries or shared.n_asked != n_asked:
+            return iter(self.first_stage.retrieve(queries, n_asked))
+        return iter(shared.rankings)
+
+    def _journal(self) -> ScoreJournal:
+        settings = {"reranker": self.reranker.settings(), "depth": self.depth, "window": self._queries_per_window}
+        return ScoreJournal(self.folder, settings)
+
+    @property
+    def _queries_per_window(self) -> int:
+        rows = self.depth * (self.depth - 1) if self.reranker.pairwise else self.depth
+        return max(1, WINDOW_PAIRS // max(1, rows))
+
+    def _windows(self, rankings: Iterator[tuple[str, Ranking]], queries: Mapping[str, str]) -> Iterator[_Window]:
+        while group := dict(islice(rankings, self._queries_per_window)):
+            best = {query_id: list(islice(ranking, self.depth)) for query_id, ranking in group.items()}
+            texts = {query_id: [self._text(query_id, doc_id) for doc_id in ids] for query_id, ids in best.items()}
+            asked = [
+                [query_id, queries[query_id], *zip(ids, texts[query_id], strict=True)] for query_id, ids in best.items()
+            ]
+            yield _Window(group, texts, json.dumps(asked))
+
+    def _scores(self, windows: Iterable[_Window], queries: Mapping[str, str]) -> list[WindowScores]:
+        found = []
+        for window in windows:
             start = time.perf_counter()
-            scores = self.reranker.score(queries, texts)
-            journal.write(asked, scores, time.perf_counter() - start)
-        self._n_queries += len(best)
-        self._n_rows += sum(len(ids) * (len(ids) - 1 if self.reranker.pairwise else 1) for ids in best.values())
-        self._seconds += journal.seconds
-        for query_id, ranking in rankings.items():
-            yield query_id, ranking, scores[query_id]
+            scores = self.reranker.score(queries, window.texts)
+            found.append(WindowScores(scores, time.perf_counter() - start))
+        return found
+
+    def _count(self, window: _Window, found: WindowScores) -> None:
+        lengths = [len(texts) for texts in window.texts.values()]
+        self._n_queries += len(lengths)
+        self._n_rows += sum(n * (n - 1) if self.reranker.pairwise else n for n in lengths)
+        self._seconds += found.seconds
 
     def _text(self, query_id: str, doc_id: str) -> str:
         text = self.documents.get(doc_id)
@@ -137,83 +216,3 @@ class RerankedRetriever(Retriever):
         rest = doc_ids[len(scores) :] if self.keep_rest else []
         lowest = float(scores.min()) if len(scores) else 0.0
         return merged | {doc_id: lowest - 1 - i for i, doc_id in enumerate(rest)}
-
-
-class _Journal:
-    """Scores of windows of queries, a line each, in a file that is removed when all is done.
-
-    A window is used again only whole and for the same texts in the same order: batches, and with them the last bits of
-    the scores, are those of an undisturbed run. A line begins with a digest of what it holds; what was cut or damaged
-    is scored again, with all that follows.
-    """
-
-    def __init__(self, folder: Path | None, settings: dict[str, object]):
-        self._path = None if folder is None else folder / SCORES_FILE
-        self._done: list[JsonObject] = []
-        self._next = 0
-        self.seconds = 0.0
-        if self._path is None:
-            return
-        state = self._path.with_name(STATE_FILE)
-        if not self._path.is_file() or not _same(state, settings):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.unlink(missing_ok=True)
-            write_json(state, settings)
-            self._path.touch()
-        lines = self._path.read_bytes().splitlines(keepends=True)
-        self._done = [json.loads(line[_DIGEST_LENGTH:]) for line in takewhile(_is_whole, lines)]
-        self._keep(len(self._done))
-
-    def __enter__(self) -> "_Journal":
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._path is not None and kind is None:
-            self._path.unlink(missing_ok=True)
-            self._path.with_name(STATE_FILE).unlink(missing_ok=True)
-
-    def read(self, asked: str) -> dict[str, np.ndarray] | None:
-        """Return the scores of the next window if they are there, for what is asked."""
-        if self._next >= len(self._done):
-            return None
-        found = self._done[self._next]
-        if found["asked"] != _digest(asked.encode()):
-            self._done = self._done[: self._next]
-            self._keep(self._next)
-            return None
-        self._next += 1
-        self.seconds = found["seconds"]
-        return {query_id: np.array(values, np.float32) for query_id, values in found["scores"].items()}
-
-    def write(self, asked: str, scores: Mapping[str, np.ndarray], seconds: float) -> None:
-        """Append a window."""
-        self.seconds = seconds
-        self._next += 1
-        if self._path is None:
-            return
-        listed = {query_id: values.tolist() for query_id, values in scores.items()}
-        line = json.dumps({"asked": _digest(asked.encode()), "scores": listed, "seconds": seconds}).encode() + b"\n"
-        with open(self._path, "ab") as stream:
-            stream.write(_digest(line).encode() + line)
-
-    def _keep(self, n_lines: int) -> None:
-        """Cut the file after so many lines."""
-        if self._path is not None:
-            kept = self._path.read_bytes().splitlines(keepends=True)[:n_lines]
-            with open(self._path, "rb+") as stream:
-                stream.truncate(sum(map(len, kept)))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
-
-
-def _is_whole(line: bytes) -> bool:
-    return line[:_DIGEST_LENGTH] == _digest(line[_DIGEST_LENGTH:]).encode()
-
-
-def _same(state: Path, settings: dict[str, object]) -> bool:
-    try:
-        return read_json_object(state) == settings
-    except DataError:
-        return False

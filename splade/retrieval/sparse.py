@@ -135,7 +135,7 @@ class SparseRetriever(Retriever):
         groups = self.model.queries.encode_stream([texts] if isinstance(texts, str) else texts)
         return [hits for vectors in groups for hits in self.hits(vectors, top_k, n_threads=self.n_threads)]
 
-    def share(self, queries: Mapping[str, str]) -> None:
+    def share(self, queries: Mapping[str, str], top_k: int) -> None:
         """Encode queries by all processes for the first one, which keeps the vectors for `retrieve`."""
         if n_processes() == 1 or not queries:
             return

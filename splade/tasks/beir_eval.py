@@ -60,8 +60,10 @@ def beir_eval(experiment: Experiment) -> BeirResult:
 
 
 def processes_wanted(experiment: Experiment) -> int:
-    """Return how many processes share the encoding."""
-    return processes_to_start(experiment, trains=False) if experiment.retriever == "sparse" else 1
+    """Return how many processes share the encoding, or the scoring of a second stage."""
+    first = experiment.rerank.first_stage if experiment.retriever == "rerank" else None
+    shared = experiment.retriever == "sparse" or first in ("sparse", "bm25")
+    return processes_to_start(experiment, trains=False) if shared else 1
 
 
 def _with_table(experiment: Experiment, system: System, result: BeirResult, datasets: list[Dataset]) -> BeirResult:

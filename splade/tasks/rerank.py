@@ -10,16 +10,17 @@ import torch
 
 from splade.config import Experiment
 from splade.config.inputs import require_all
+from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.datasets.dataset import Dataset
-from splade.distributed import pick_device
+from splade.distributed import first_process_first, on_first_process, pick_device
 from splade.encoding.reranker import Reranker
 from splade.errors import ConfigError, DataError
 from splade.evaluation.measures import largest_cut
 from splade.evaluation.protocols import TrecProtocol
 from splade.models.pair_scorer import load_reranker
 from splade.reports.summaries import TaskResult, before_after_table
-from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun, evaluate_retriever
+from splade.retrieval.evaluate_retriever import RUN_FILE, EvaluatedRun, evaluate_shared
 from splade.retrieval.reranked import RerankedRetriever
 from splade.retrieval.stored_results import finished_result, store_result
 from splade.retrieval.stored_run import StoredRun
@@ -45,9 +46,18 @@ class RerankJob:
 def rerank(experiment: Experiment) -> TaskResult:
     """Re-rank the runs data.path_run."""
     require_all(experiment, "rerank")
-    jobs = list(open_jobs(experiment))
+    jobs = first_process_first(lambda: list(open_jobs(experiment)))
     reranker = load_trained_reranker(experiment)
     results = [_rerank(job, reranker, experiment.config.top_k) for job in jobs]
+    return on_first_process(lambda: _result(experiment, jobs, results))
+
+
+def processes_wanted(experiment: Experiment) -> int:
+    """Return how many processes share the scoring."""
+    return processes_to_start(experiment, trains=False)
+
+
+def _result(experiment: Experiment, jobs: Sequence[RerankJob], results: Sequence[EvaluatedRun]) -> TaskResult:
     save_record(experiment, Path(str(experiment.config.out_dir)), "rerank")
     blocks = [_table(job, result, experiment.config.top_k) for job, result in zip(jobs, results, strict=True)]
     return TaskResult(text="\n\n".join(blocks), findings=all_findings(results))
@@ -129,14 +139,14 @@ def _rerank(job: RerankJob, reranker: Reranker, top_k: int) -> EvaluatedRun:
     retriever = RerankedRetriever(job.run, reranker, job.dataset.documents, top_k, folder=job.folder)
     settings = {"reranker": reranker.settings(), "run": job.run.digest(), "top_k": top_k} | job.dataset.identity
     if job.protocol is None:
-        return evaluate_retriever(retriever, job.dataset, None, top_k, job.folder)
+        return evaluate_shared(retriever, job.dataset, None, top_k, job.folder)
     settings["metrics"] = list(job.protocol.metrics)
-    finished = finished_result(retriever.name, job.dataset, job.folder, settings)
+    finished = on_first_process(lambda: finished_result(retriever.name, job.dataset, job.folder, settings))
     if finished is not None:
         logger.info("%s: already re-ranked with the same settings", job.folder)
         return finished
-    result = evaluate_retriever(retriever, job.dataset, job.protocol, top_k, job.folder)
-    return store_result(retriever.name, result, settings)
+    result = evaluate_shared(retriever, job.dataset, job.protocol, top_k, job.folder)
+    return on_first_process(lambda: store_result(retriever.name, result, settings))
 
 
 def _table(job: RerankJob, result: EvaluatedRun, top_k: int) -> str:

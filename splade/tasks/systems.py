@@ -233,7 +233,7 @@ def evaluate_system(
         if finished is not None:
             return finished
         retriever, findings = system.build(dataset, index_dir)
-        retriever.share(dataset.queries)
+        retriever.share(dataset.queries, top_k)
 
         def evaluate() -> EvaluatedRun:
             result = evaluate_retriever(retriever, dataset, protocol, top_k, out_dir, findings)

@@ -115,7 +115,7 @@ class Validation:
                 logger.warning("validation counts as zero: %s", error)
                 return dict.fromkeys(data.protocol.metrics, 0.0)
             retriever = SparseRetriever(model, index, n_threads=1)
-            retriever.share(data.dataset.queries)
+            retriever.share(data.dataset.queries, data.top_k)
             return on_first_process(lambda: _metrics(retriever, data, folder / "run"))
 
     @contextmanager

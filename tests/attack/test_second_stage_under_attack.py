@@ -20,7 +20,8 @@ from splade.errors import BusyError, ConfigError, DataError, IndexFileError, Mod
 from splade.models.pair_scorer import HEAD_FILE, load_reranker
 from splade.retrieval import reranked
 from splade.retrieval.dense_index import INDEX_FILE, DenseIndex
-from splade.retrieval.reranked import SCORES_FILE, STATE_FILE, RerankedRetriever
+from splade.retrieval.reranked import RerankedRetriever
+from splade.retrieval.score_journal import SCORES_FILE, STATE_FILE
 from splade.retrieval.stored_run import StoredRun
 from splade.storage.arrays import Layout, array_writer
 from splade.storage.locks import FolderLock

@@ -1,6 +1,7 @@
 """A command that starts several processes itself: one result, one error, and nothing left behind."""
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -10,6 +11,9 @@ import forked
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForSequenceClassification
+
+from splade.retrieval.score_journal import SCORES_FILE
 
 TOY = Path(__file__).resolve().parents[2] / "data" / "toy"
 
@@ -137,6 +141,38 @@ def test_two_processes_train_a_reranker_as_one(tmp_path, arguments):
     for file in ("training_perf.txt", "validation_perf.txt"):
         one, two = (torch.tensor(numbers(tmp_path / str(n) / "checkpoint" / file)) for n in (1, 2))
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)
+
+
+def test_a_reranking_shared_and_killed_ends_with_the_same_run(tmp_path, tiny_tokenizer):
+    """60 queries with 40 documents each are three windows: one is kept, two processes score the others."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = BertForSequenceClassification(BertConfig(vocab_size=len(tiny_tokenizer), num_labels=1, **small))
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    ids = {
+        part: [line.split("\t")[0] for line in (TOY / part / "raw.tsv").read_text("utf-8").splitlines()]
+        for part in ("collection", "queries/train")
+    }
+    first = {q: {d: -float(i) for i, d in enumerate(ids["collection"][:40])} for q in ids["queries/train"]}
+    (tmp_path / "first.json").write_text(json.dumps(first))
+    toy = "pkg://splade/data/toy/"
+    command = [f"init_dict.model_type_or_dir={tmp_path}/model", "config.pretrained_no_yamlconfig=true"]
+    command += [f"data.path_run={tmp_path}/first.json", f"data.document_dir={toy}collection", "config.max_length=64"]
+    command += [f"data.query_dir={toy}queries/train", "config.top_k=40", "data.EVAL_QREL_PATH=[]"]
+    found = []
+    for n_processes in (1, 2):
+        here = [*command, f"config.out_dir={tmp_path}/{n_processes}", f"config.n_processes={n_processes}"]
+        if n_processes == 2:
+            killed = {"kill_at": ("splade.retrieval.score_journal.ScoreJournal.write", 2)}
+            assert run("rerank", here, tmp_path, errors=tmp_path / "errors.txt", **killed) == 1
+            [kept] = (tmp_path / "2").rglob(SCORES_FILE)
+            assert len(kept.read_bytes().splitlines()) == 1
+        assert run("rerank", here, tmp_path) == 0
+        [result] = (tmp_path / str(n_processes)).rglob("run.json")
+        found.append(result.read_bytes())
+        assert not list(result.parent.glob(SCORES_FILE))
+    assert found[0] == found[1]
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def test_queries_that_all_processes_have_encoded_are_not_encoded_again(model, in
     retriever, queries = splade.Retriever(model, index), {"a": "bees", "b": "tea or coffee"}
     alone = dict(retriever.retrieve(queries, top_k=3))
     monkeypatch.setattr("splade.retrieval.sparse.n_processes", lambda: 2)
-    retriever.share(queries)
+    retriever.share(queries, top_k=3)
     monkeypatch.setattr(model.queries, "encode_stream", lambda texts: pytest.fail("encoded again"))
     assert dict(retriever.retrieve(queries, top_k=3)) == alone and retriever.costs().encoding_ms_per_query > 0
 

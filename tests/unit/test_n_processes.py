@@ -9,7 +9,7 @@ from splade import distributed
 from splade.config import compose_experiment, processes
 from splade.config.processes import processes_to_start
 from splade.errors import ConfigError
-from splade.tasks import beir_eval, index, run_all, train
+from splade.tasks import beir_eval, index, rerank, run_all, train
 
 
 @pytest.fixture
@@ -81,6 +81,8 @@ def test_which_commands_share_their_work(gpus):
     assert [task.processes_wanted(experiment) for task in (train, index, run_all, beir_eval)] == [2, 2, 2, 2]
     lexical = compose_experiment("config_default", ["retriever=bm25"])
     assert beir_eval.processes_wanted(lexical) == 1  # no model
+    second_stage = compose_experiment("config_default", ["retriever=rerank"])
+    assert beir_eval.processes_wanted(second_stage) == rerank.processes_wanted(second_stage) == 2
 
 
 @pytest.mark.parametrize(("cuda", "backend"), [(True, "cpu:gloo,cuda:nccl"), (False, "gloo")])

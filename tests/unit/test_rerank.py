@@ -26,6 +26,7 @@ from splade.losses import BatchScores, WeightedLoss
 from splade.models.pair_scorer import load_reranker
 from splade.retrieval import reranked
 from splade.retrieval.reranked import RerankedRetriever
+from splade.retrieval.score_journal import SCORES_FILE
 from splade.retrieval.stored_run import StoredRun
 from splade.storage.atomic import read_json
 from splade.tasks.rerank import rerank
@@ -191,8 +192,8 @@ def test_a_killed_run_ends_the_same(cross_encoder, tmp_path, monkeypatch):
         if moment:
             with pytest.raises(KeyboardInterrupt):
                 stream.throw(KeyboardInterrupt)
-        if (folder / reranked.SCORES_FILE).is_file():
-            with open(folder / reranked.SCORES_FILE, "ab") as part:
+        if (folder / SCORES_FILE).is_file():
+            with open(folder / SCORES_FILE, "ab") as part:
                 part.write(b'{"half')
         counted = []
         score = Reranker.score
@@ -205,7 +206,7 @@ def test_a_killed_run_ends_the_same(cross_encoder, tmp_path, monkeypatch):
             patch.setattr(Reranker, "score", counting)
             assert dict(retrieve(model, folder, depth=8)[1]) == whole
         assert sum(counted) == 5 - moment
-        assert not (folder / reranked.SCORES_FILE).exists()
+        assert not (folder / SCORES_FILE).exists()
 
 
 def test_scores_of_other_settings_are_not_used(cross_encoder, tmp_path, monkeypatch):
