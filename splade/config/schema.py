@@ -289,6 +289,11 @@ class DataConfig:
     VECTORS_PATH: str | None = files_key(
         "index: vectors in their place: .parquet, .npz, .jsonl[.gz], or a folder of these", affects=INDEX
     )
+    VOCABULARY: Literal["model", "own"] = key(
+        "VECTORS_PATH: whose terms the vectors are over; own: those that are in the files, for which there is no model",
+        "model",
+        affects=INDEX,
+    )
     Q_COLLECTION_PATH: list[str] = files_key("query collections to retrieve for", [], affects=SEARCH | BM25)
     EVAL_QREL_PATH: list[str | None] = key("qrels per query collection; null: none", [], affects=NOTHING)
     path_run: str | list[str] | None = key("rerank: one run or several, JSON or TREC", affects=NOTHING)

@@ -1,7 +1,7 @@
 """A test collection: documents, queries and relevance judgements of one split."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ class Dataset:
     """
 
     name: str
-    queries: dict[str, str]
+    queries: Mapping[str, str]
     qrels: Qrels | None = None
     corpus: TextCollection | None = None
     split: str = "test"

@@ -108,9 +108,12 @@ def check_collection_against_queries(doc_ids: Collection[str], query_ids: Collec
 
 
 def check_vector_counts(
-    n_vectors: int, n_empty: int, mean_terms: float, vocab_size: int, what: Literal["document", "query"]
+    n_vectors: int, n_empty: int, mean_terms: float, vocab_size: int | None, what: Literal["document", "query"]
 ) -> list[Finding]:
-    """Find vectors that no trained sparse encoder would give: empty ones, or ones with many terms of the vocabulary."""
+    """Find vectors that no trained sparse encoder would give: empty ones, or ones with many terms of the vocabulary.
+
+    `vocab_size` is that of the model; None without one.
+    """
     if n_empty >= n_vectors:
         message = (
             f"all {n_vectors} {what} vectors are empty: the model is not a trained sparse encoder, or the texts are "
@@ -123,7 +126,7 @@ def check_vector_counts(
         message = f"{n_empty} of {n_vectors} {what} vectors are empty ({share:.1%}): they can never match; "
         message += "empty texts, a regularisation that was too strong, or the wrong encoder"
         findings.append(Finding("warning", f"many-{what}-vectors-empty", message))
-    if mean_terms > _NOT_SPARSE * vocab_size:
+    if vocab_size is not None and mean_terms > _NOT_SPARSE * vocab_size:
         message = f"{what} vectors hold {mean_terms:.0f} terms on average, of {vocab_size}: that is not sparse; "
         message += "is the model a masked language model that was never trained for retrieval?"
         findings.append(Finding("warning", f"{what}-vectors-not-sparse", message))

@@ -7,7 +7,9 @@ quantised weight says. The messages are those of ciff-toolkit.
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ import numpy as np
 from splade.errors import ConfigError, DataError, shown
 from splade.interop.anserini import quantise, unambiguous_tokens, write_queries
 from splade.interop.exported import Exported, exported_by_term, one_by_one, sorted_terms
+from splade.interop.term_names import foreign_term, numbers_of_names
 from splade.interop.vector_groups import AT_ONCE, Group, as_group
 from splade.inverted_index.indexed_vectors import IndexedVectors
 from splade.progress import progress
@@ -23,9 +26,12 @@ from splade.storage.atomic import replacing
 
 logger = logging.getLogger(__name__)
 EIGHT_BITS = 255
+_POSTING = np.dtype([("doc", "<i4"), ("term", "<i4"), ("impact", "<i4")])
+_MOST_FILES, _IN_MEMORY = 200, 2**18  # temporary files, and bytes of each before it is one
 
 if TYPE_CHECKING:
     from ciff_toolkit.ciff_pb2 import DocRecord, PostingsList
+    from ciff_toolkit.read import CiffReader
 
 
 def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str], factor: float) -> Exported:
@@ -86,7 +92,10 @@ def export_queries(folder: Path, name: str, queries: Iterable[Group], tokens: Se
 
 
 def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
-    """Yield the vectors of a file, some at a time, with impacts as they are; all are held in memory, 12 bytes each.
+    """Yield the vectors of a file, some at a time, with impacts as they are.
+
+    The file goes term by term: its postings are first dealt out to temporary files, each of a range of documents, 12
+    bytes a posting; memory is that of one of them.
 
     Args:
         path: the file.
@@ -96,38 +105,76 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
         ConfigError: ciff-toolkit is not installed.
         DataError: a term of another vocabulary, or a cut file.
     """
+    term_of = numbers_of_names(tokens)
+    with _reading(path) as reader, ExitStack() as stack:
+        n_docs = reader.header.num_docs
+        width = AT_ONCE * max(1, -(-n_docs // (AT_ONCE * _MOST_FILES)))
+        firsts = range(0, n_docs, width)
+        files = [stack.enter_context(SpooledTemporaryFile(_IN_MEMORY)) for _ in firsts]
+        for message in progress(reader.read_postings_lists(), f"reading {path.name}", unit="term"):
+            if message.term not in term_of:
+                raise foreign_term(str(path), message.term, tokens)
+            _deal_out(_postings_of(message, term_of[message.term], n_docs, path), firsts, files)
+        records = iter(reader.read_documents())
+        for first, file in zip(firsts, files, strict=True):
+            ids = [_id_of(next(records), first + i, path) for i in range(min(width, n_docs - first))]
+            file.seek(0)
+            postings = np.frombuffer(file.read(), _POSTING)
+            file.close()
+            postings = postings[np.argsort(postings["doc"], kind="stable")]
+            ends = np.searchsorted(postings["doc"], np.arange(first, first + len(ids) + 1))
+            for start in range(0, len(ids), AT_ONCE):
+                stop = min(start + AT_ONCE, len(ids))
+                some, lengths = postings[ends[start] : ends[stop]], np.diff(ends[start : stop + 1])
+                yield as_group(ids[start:stop], lengths, some["term"], some["impact"], len(tokens), path)
+
+
+def terms(path: Path) -> Iterator[str]:
+    """Yield the terms of a file."""
+    with _reading(path) as reader:
+        for message in progress(reader.read_postings_lists(), f"reading {path.name}", unit="term"):
+            yield message.term
+
+
+def _postings_of(message: "PostingsList", term: int, n_docs: int, path: Path) -> np.ndarray:
+    """Return the postings of a list, as `_POSTING`, by ascending document."""
+    if len(message.postings) != message.df:
+        raise DataError(f"{path}: the list of {shown(message.term)} has not as many postings as it says")
+    gaps = np.fromiter((posting.docid for posting in message.postings), np.int64, message.df)
+    made = np.empty(message.df, _POSTING)
+    docs = np.cumsum(gaps)
+    if message.df and (gaps[0] < 0 or (gaps[1:] <= 0).any() or docs[-1] >= n_docs):
+        raise DataError(f"{path}: the list of {shown(message.term)} has documents that are not there, or out of order")
+    made["doc"], made["term"] = docs, term
+    made["impact"] = np.fromiter((posting.tf for posting in message.postings), np.int32, message.df)
+    return made
+
+
+def _deal_out(postings: np.ndarray, firsts: range, files: Sequence[SpooledTemporaryFile[bytes]]) -> None:
+    """Append the postings of a term to the files of their documents."""
+    ends = np.searchsorted(postings["doc"], [*firsts[1:], np.iinfo(np.int32).max], "left")
+    for begin, end, file in zip([0, *ends[:-1]], ends, files, strict=True):
+        if end > begin:
+            file.write(postings[begin:end].tobytes())
+
+
+def _id_of(record: "DocRecord", number: int, path: Path) -> str:
+    if record.docid != number or not record.collection_docid:
+        raise DataError(f"{path}: not a whole CIFF file: document {number} has no id, or is not where it should be")
+    return str(record.collection_docid)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator["CiffReader"]:
+    """Open a file; a DataError for what is no whole one, found now or while it is read."""
     _, reading, _ = _toolkit()
     from google.protobuf.message import DecodeError
 
-    term_of = {name: term for term, name in enumerate(unambiguous_tokens(tokens))}
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = [(np.zeros(0, np.int32),) * 3]
     try:
         with reading.CiffReader(path) as reader:
-            n_docs = reader.header.num_docs
-            for message in progress(reader.read_postings_lists(), f"reading {path.name}", unit="term"):
-                if message.term not in term_of:
-                    raise DataError(
-                        f"{path}: the term {shown(message.term)} is not in the vocabulary of {len(tokens)} terms: "
-                        "another model made the vectors"
-                    )
-                if len(message.postings) != message.df:
-                    raise DataError(f"{path}: the list of {shown(message.term)} has not as many postings as it says")
-                gaps = np.fromiter((posting.docid for posting in message.postings), np.int32, message.df)
-                impacts = np.fromiter((posting.tf for posting in message.postings), np.int32, message.df)
-                parts.append((np.cumsum(gaps), np.full(message.df, term_of[message.term], np.int32), impacts))
-            ids = [record.collection_docid for record in reader.read_documents()]
-    except (DecodeError, IndexError, EOFError, OSError, TypeError) as error:
+            yield reader
+    except (DecodeError, IndexError, EOFError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a whole CIFF file ({' '.join(str(error).split())[:200]})") from error
-    docs, terms, impacts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if len(ids) != n_docs or (len(docs) and not 0 <= docs.min() <= docs.max() < n_docs) or not all(ids):
-        raise DataError(f"{path}: not a whole CIFF file: {len(ids)} of {n_docs} documents, or postings of others")
-    order = np.argsort(docs, kind="stable")
-    ends = np.searchsorted(docs[order], np.arange(n_docs + 1))
-    for start in range(0, n_docs, AT_ONCE):
-        stop = min(start + AT_ONCE, n_docs)
-        chosen = order[ends[start] : ends[stop]]
-        lengths = np.diff(ends[start : stop + 1])
-        yield as_group(ids[start:stop], lengths, terms[chosen], impacts[chosen], len(tokens), path)
 
 
 def _toolkit() -> tuple[ModuleType, ModuleType, ModuleType]:

@@ -1,6 +1,7 @@
 """Vectors as JSON lines, as Anserini and others write them: `{"id": ..., "vector": {token: weight}}`, perhaps gzipped.
 
-Those of uniCOIL and other models over a model's own tokens are read with that model's vocabulary.
+Those of uniCOIL and other models over a model's own tokens are read with that model's vocabulary; others, such as
+DeepImpact's words, with the vocabulary that `terms` finds in them.
 """
 
 import json
@@ -12,6 +13,7 @@ import numpy as np
 from splade.datasets.nested_json import LARGEST_SCORE
 from splade.errors import DataError, shown
 from splade.interop.anserini import EMPTY, unambiguous_tokens
+from splade.interop.term_names import foreign_term, numbers_of_names
 from splade.interop.vector_groups import AT_ONCE, Group, as_group
 from splade.storage.atomic import replacing
 from splade.storage.text_files import check_keys, decode_json, id_text, iterate_lines
@@ -31,23 +33,16 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
     Raises:
         DataError: a line that is no such object, a token of another vocabulary, a weight that cannot be.
     """
-    term_of = {name: term for term, name in enumerate(unambiguous_tokens(tokens))}
+    term_of = numbers_of_names(tokens)
     ids: list[str] = []
     lengths: list[int] = []
     terms: list[int] = []
     weights: list[float] = []
-    for number, line in iterate_lines(path):
-        doc_id, vector = vector_of(decode_json(line, path, number), path, number)
-        if line.count('":') > _FEWEST_KEYS + len(vector):  # one twice, or others besides these
-            check_keys(line, f"{path}: line {number}")
-        vector.pop(EMPTY, None)
+    for number, doc_id, vector in entries(path):
         try:
             terms += [term_of[token] for token in vector]
         except KeyError as error:
-            raise DataError(
-                f"{path}: line {number}: the token {shown(error.args[0])} is not in the vocabulary of {len(tokens)} "
-                "terms: another model made the vectors"
-            ) from error
+            raise foreign_term(f"{path}: line {number}", error.args[0], tokens) from error
         ids.append(doc_id)
         lengths.append(len(vector))
         weights += map(float, vector.values())
@@ -58,6 +53,26 @@ def read(path: Path, tokens: Sequence[str]) -> Iterator[Group]:
             ids, lengths, terms, weights = [], [], [], []
     if ids:
         yield as_group(ids, np.array(lengths), np.array(terms, np.int64), np.array(weights, float), len(tokens), path)
+
+
+def terms(path: Path) -> Iterator[str]:
+    """Yield the terms of all vectors of a file, most of them often."""
+    for _, _, vector in entries(path):
+        yield from vector
+
+
+def entries(path: Path) -> Iterator[tuple[int, str, dict[str, float]]]:
+    """Yield number, id and vector of each line.
+
+    Raises:
+        DataError: a line that is no such object, or has a key twice, or a weight that cannot be.
+    """
+    for number, line in iterate_lines(path):
+        doc_id, vector = vector_of(decode_json(line, path, number), path, number)
+        if line.count('":') > _FEWEST_KEYS + len(vector):  # one twice, or others besides these
+            check_keys(line, f"{path}: line {number}")
+        vector.pop(EMPTY, None)
+        yield number, doc_id, vector
 
 
 def write(path: Path, ids: Sequence[str], vectors: SparseVectors, tokens: Sequence[str]) -> None:

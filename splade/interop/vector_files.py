@@ -100,6 +100,25 @@ class VectorFiles:
         for file in self.files:
             yield from READ[_form(file)].read(file, self._tokens)
 
+    def terms(self) -> list[str]:
+        """Return the terms that occur, in the order of their bytes: the vectors' own vocabulary, for `tokens`.
+
+        Raises:
+            DataError: the files have numbers of terms only.
+        """
+        found: set[str] = set()
+        for file in self.files:
+            module = READ[_form(file)]
+            if not hasattr(module, "terms"):
+                raise DataError(
+                    f"{file}: it has the numbers of terms, not the terms themselves, so only the model that made them "
+                    "can say what they are: data.VOCABULARY=model"
+                )
+            found.update(module.terms(file))
+        if not found:
+            raise DataError(f"{self.name}: no term in any of the vectors")
+        return sorted(found, key=lambda term: term.encode("utf-8", "surrogatepass"))
+
     def digest(self) -> str:
         """Return name and digest of the files' content."""
         joined = sha256("".join(map(file_digest, self.files)).encode()).hexdigest()[:32]

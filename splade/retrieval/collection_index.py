@@ -21,6 +21,7 @@ from splade.encoding.sparse_model import SparseModel
 from splade.errors import CollapseError, ConfigError, DataError, IndexFileError
 from splade.evaluation.collapse import every_term_is_active
 from splade.inverted_index import IndexBuilder, InvertedIndex, ShardedIndex, open_index, update_documents
+from splade.inverted_index.own_terms import has_own_terms
 from splade.inverted_index.prune import was_pruned
 from splade.inverted_index.sharded import forget_shards
 from splade.models.splade import Splade
@@ -206,6 +207,7 @@ def check_made_by(postings: InvertedIndex, model: SparseModel) -> None:
         IndexFileError: another one did; the message names what differs.
     """
     folder, metadata, fingerprint = postings.path.parent, postings.metadata, model.fingerprint
+    check_has_a_model(postings)
     if postings.vocab_size != model.vocab_size:
         raise IndexFileError(
             f"{folder} is an index over {postings.vocab_size} terms, the model '{model.name}' has {model.vocab_size}"
@@ -231,6 +233,19 @@ def check_made_by(postings: InvertedIndex, model: SparseModel) -> None:
         raise IndexFileError(
             f"{folder} holds documents cut at max_length {length}, the model '{model.name}' itself cuts at {said}: "
             "index again with this one"
+        )
+
+
+def check_has_a_model(postings: InvertedIndex) -> None:
+    """Check that a model's terms are in an index.
+
+    Raises:
+        IndexFileError: its vectors have terms of their own.
+    """
+    if has_own_terms(postings):
+        raise IndexFileError(
+            f"{postings.path.parent} holds vectors with {postings.vocab_size} terms of their own, for which there is "
+            "no model: splade.retrieve, prune, export, update and index_info take it, with vectors in place of texts"
         )
 
 

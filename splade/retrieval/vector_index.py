@@ -1,6 +1,5 @@
 """An index of vectors that were made before, by this toolkit or another."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -8,13 +7,12 @@ from typing import Protocol
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError
 from splade.inverted_index import IndexBuilder, InvertedIndex, open_index
+from splade.inverted_index.own_terms import OWN_TERMS, remove_other_terms, terms_digest, write_terms
 from splade.inverted_index.sharded import forget_shards
 from splade.progress import progress_bar
 from splade.retrieval.collection_index import finished_index, index_metadata
-from splade.retrieval.origin import write_origin
+from splade.retrieval.origin import ORIGIN_FILE, write_origin
 from splade.vectors import SparseVectors
-
-logger = logging.getLogger(__name__)
 
 
 class VectorSource(Protocol):
@@ -62,10 +60,45 @@ def index_vectors(
         )
     source = vectors.digest()
     metadata = index_metadata(model, source) | {"max_length": max_length}
-    if finished_index(folder, metadata, overwrite):
-        logger.info("%s already holds this index: nothing to do", folder)
-        return open_index(folder)
-    builder = IndexBuilder(folder, model.vocab_size, metadata, source, overwrite=overwrite)
+    if not finished_index(folder, metadata, overwrite):
+        _build(folder, model.vocab_size, metadata, vectors, overwrite)
+        write_origin(folder, model, ())
+    return _finished(folder)
+
+
+def index_own_vectors(
+    folder: Path, vectors: VectorSource, terms: list[str], source: str, overwrite: bool = False
+) -> InvertedIndex:
+    """Build an index of vectors with a vocabulary of their own, for which there is no model.
+
+    Args:
+        folder: folder of the index.
+        vectors: what is indexed.
+        terms: their vocabulary.
+        source: digest of the vectors, from before their terms were collected.
+        overwrite: replace an index of something else.
+
+    Raises:
+        As `index_vectors`.
+    """
+    digest = terms_digest(terms)
+    metadata: dict[str, object] = {
+        "model": f"none: {len(terms)} terms of the vectors' own",
+        "fingerprint": {OWN_TERMS: digest},
+        OWN_TERMS: digest,
+        "max_length": None,
+        "source": source,
+    }
+    if not finished_index(folder, metadata, overwrite):
+        write_terms(folder, terms)
+        _build(folder, len(terms), metadata, vectors, overwrite)
+        (folder / ORIGIN_FILE).unlink(missing_ok=True)  # of an earlier index
+    return _finished(folder)
+
+
+def _build(folder: Path, vocab_size: int, metadata: dict[str, object], vectors: VectorSource, overwrite: bool) -> None:
+    source = str(metadata["source"])
+    builder = IndexBuilder(folder, vocab_size, metadata, source, overwrite=overwrite)
     done = builder.documents_done
     with progress_bar("indexing", unit="doc", done=done) as bar:
         for ids, group in vectors:
@@ -78,5 +111,9 @@ def index_vectors(
         raise DataError(f"{vectors.name}: changed while it was indexed; start again once it is complete")
     builder.finish()
     forget_shards(folder)
-    write_origin(folder, model, ())
-    return open_index(folder)
+
+
+def _finished(folder: Path) -> InvertedIndex:
+    postings = open_index(folder)
+    remove_other_terms(folder, postings)
+    return postings

@@ -15,6 +15,7 @@ from splade.errors import ConfigError, DataError
 from splade.evaluation.checks import Finding, check_collection_against_queries
 from splade.evaluation.measures import largest_cut, parse_metrics
 from splade.evaluation.protocols import EvaluationProtocol, SeveralQrels, TrecProtocol
+from splade.interop.query_files import open_vector_queries
 from splade.reports.summaries import metric_line
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.storage.atomic import write_json
@@ -34,11 +35,12 @@ class _Named:
 
 
 def open_evaluation_sets(
-    experiment: Experiment, with_queries: bool = True
+    experiment: Experiment, with_queries: bool = True, own_terms: Sequence[str] | None = None
 ) -> list[tuple[Dataset, EvaluationProtocol | None]]:
     """Open queries and qrels of every evaluated data set, with the metrics asked for; None without qrels.
 
-    A name that `config.retrieval_name` repeats is one data set, whose run several qrels judge.
+    A name that `config.retrieval_name` repeats is one data set, whose run several qrels judge. With `own_terms`, those
+    of an index without a model, queries are vectors.
 
     Raises:
         ConfigError: as `check_evaluation_settings`.
@@ -47,10 +49,13 @@ def open_evaluation_sets(
     sets: list[tuple[Dataset, EvaluationProtocol | None]] = []
     for one in check_evaluation_settings(experiment):
         (path, metrics), *others = one.judgements
-        if one.queries is not None and with_queries:
-            dataset = Dataset.open(one.name, one.queries, path)
+        qrels = None if path is None else read_qrels(path)
+        if one.queries is None or not with_queries:
+            dataset = Dataset(one.name, {}, qrels)
+        elif own_terms is not None:
+            dataset = Dataset(one.name, open_vector_queries(one.queries, own_terms), qrels)
         else:
-            dataset = Dataset(one.name, {}, None if path is None else read_qrels(path))
+            dataset = Dataset(one.name, dict(open_queries(one.queries)), qrels)
         protocol = None if path is None else TrecProtocol(metrics)
         if protocol is None or not others:
             sets.append((dataset, protocol))

@@ -21,7 +21,7 @@ from splade.reports.summaries import TaskResult
 from splade.reports.training_figures import plot_training, read_log, scheduled_lambdas
 from splade.retrieval.evaluate_retriever import TERMS_FILE
 from splade.storage.atomic import read_json_object
-from splade.tasks.model_loading import load_model_of_index
+from splade.tasks.model_loading import load_model_of_index, own_terms
 from splade.training.callbacks import TRAINING_FILE, VALIDATION_FILE
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _vocabulary(index: Path) -> list[str] | None:
     experiment = Experiment()
     experiment.config.index_dir = str(index.parent)
     try:
-        return load_model_of_index(experiment)[0].tokens
+        return own_terms(experiment) or load_model_of_index(experiment)[0].tokens
     except SpladeError as error:
         logger.warning("terms are numbers in figures: %s", error)
         return None

@@ -13,14 +13,15 @@ from splade.config.record import save_record
 from splade.datasets.collections import open_collection
 from splade.distributed import on_first_process, process_rank
 from splade.encoding.sparse_model import SparseModel
-from splade.errors import CollapseError
+from splade.errors import CollapseError, ConfigError
 from splade.evaluation.checks import Finding, check_vector_counts, raise_errors
 from splade.evaluation.collapse import find_collapse
 from splade.interop.vector_files import VectorFiles
 from splade.inverted_index import InvertedIndex
+from splade.inverted_index.own_terms import has_own_terms
 from splade.reports.index_report import write_index_report
 from splade.reports.summaries import TaskResult
-from splade.retrieval.vector_index import index_vectors
+from splade.retrieval.vector_index import index_own_vectors, index_vectors
 from splade.tasks.dense_indexing import DenseIndexResult, index_dense
 from splade.tasks.evaluation_sets import check_collection
 from splade.tasks.launching import build_index
@@ -45,15 +46,20 @@ class IndexResult(TaskResult):
 def index(experiment: Experiment) -> IndexResult | DenseIndexResult:
     """Encode the collection data.COLLECTION_PATH into an inverted index in config.index_dir.
 
-    With data.VECTORS_PATH, index the vectors there, which this model, or another system over its vocabulary, has made.
+    With data.VECTORS_PATH, index the vectors there, which this model, or another system over its vocabulary, has made;
+    with data.VOCABULARY=own, those of a system with other terms.
     """
     run = experiment.config
     if run.matching_type == "dense":
         return index_dense(experiment)
     require_all(experiment, "index")
     if experiment.data.VECTORS_PATH is not None:
+        if experiment.data.VOCABULARY == "own":
+            return _report(experiment, _index_of_own_vectors(experiment), [])
         model, findings = load_model(experiment)
         return _report(experiment, _index_of_vectors(experiment, model), findings)
+    if experiment.data.VOCABULARY == "own":
+        raise ConfigError("data.VOCABULARY=own: vectors may have terms of their own, not texts; give data.VECTORS_PATH")
     collection = open_collection(str(experiment.data.COLLECTION_PATH))
     findings = on_first_process(lambda: check_collection(experiment, collection))
     model, about_model = load_model(experiment)
@@ -67,6 +73,18 @@ def _index_of_vectors(experiment: Experiment, model: SparseModel) -> InvertedInd
     said = vectors.manifest
     made_by, max_length = (None, None) if said is None else (said.fingerprint, said.max_length)
     return index_vectors(Path(str(run.index_dir)), model, vectors, made_by, max_length, run.overwrite)
+
+
+def _index_of_own_vectors(experiment: Experiment) -> InvertedIndex:
+    files, run = VectorFiles(str(experiment.data.VECTORS_PATH), ()), experiment.config
+    if files.manifest is not None:
+        raise ConfigError(
+            f"{files.name}: splade.encode wrote it, with the terms of '{files.manifest.model}': leave "
+            "data.VOCABULARY=own out"
+        )
+    source, terms = files.digest(), files.terms()
+    vectors = VectorFiles(files.name, terms)
+    return index_own_vectors(Path(str(run.index_dir)), vectors, terms, source, run.overwrite)
 
 
 def _report(experiment: Experiment, made: InvertedIndex, findings: list[Finding]) -> IndexResult:
@@ -103,4 +121,5 @@ def check_index(postings: InvertedIndex) -> list[Finding]:
                 f"all {postings.n_docs} documents have the same vector: nothing can be ranked. The texts are the same, "
                 "or the model's training has failed"
             )
-    return raise_errors(check_vector_counts(*counts, postings.vocab_size, "document"))
+    vocab_size = None if has_own_terms(postings) else postings.vocab_size
+    return raise_errors(check_vector_counts(*counts, vocab_size, "document"))

@@ -3,6 +3,7 @@
 from splade.config import Experiment, require
 from splade.datasets.text_collection import CONTENT_MARK
 from splade.inverted_index import open_index
+from splade.inverted_index.own_terms import OWN_TERMS, read_terms
 from splade.reports.summaries import TaskResult
 
 
@@ -13,7 +14,11 @@ def index_info(experiment: Experiment) -> TaskResult:
         require(experiment, "config.index_dir")
     postings = open_index(str(folder))
     postings.verify()
+    terms = read_terms(postings)
     found, made = postings.describe(), postings.metadata
+    model = f"model {made.get('model', 'unknown')}, texts of up to {made.get('max_length', 'unknown')} tokens"
+    if terms is not None:
+        model = f"{len(terms)} terms of the vectors' own, fingerprint {str(made[OWN_TERMS])[:16]}; no model"
     source = str(made.get("source", "unknown")).partition(f" {CONTENT_MARK}")[0]
     changed = ", changed since by adding or deleting documents" if made.get("updated") else ""
     lines = [
@@ -23,7 +28,7 @@ def index_info(experiment: Experiment) -> TaskResult:
         "the most frequent term",
         f"{found['terms_in_use']} of {found['vocab_size']} terms in use",
         f"{postings.n_bytes / 1e6:.1f} MB, {found['bytes_per_posting']:.1f} bytes per posting",
-        f"model {made.get('model', 'unknown')}, texts of up to {made.get('max_length', 'unknown')} tokens",
+        model,
         f"collection {source}{changed}",
         "the checksum is right",
         f"  in {found['path']}",

@@ -11,11 +11,13 @@ from splade.config.files import read_yaml
 from splade.config.record import CONFIG_FILE
 from splade.encoding.lengths import settle_max_length
 from splade.encoding.sparse_model import SparseModel
-from splade.errors import ConfigError, ModelError
+from splade.errors import ConfigError, IndexFileError, ModelError
 from splade.evaluation.checks import Finding
 from splade.inverted_index import open_index
+from splade.inverted_index.own_terms import read_terms
 from splade.models.load import load_for_inference
 from splade.models.save import MODEL_FOLDER
+from splade.retrieval.collection_index import check_has_a_model
 from splade.retrieval.origin import read_origin
 
 DEFAULT_MODEL = "pkg://cognition/model"
@@ -60,7 +62,7 @@ def load_model_of_index(experiment: Experiment) -> tuple[SparseModel, list[Findi
     origin = read_origin(place.parent if place.is_file() else place)
     how = "init_dict.model_type_or_dir=NAME, or config.checkpoint_dir=FOLDER for one that was trained here"
     if origin is None:
-        open_index(str(run.index_dir))
+        check_has_a_model(open_index(str(run.index_dir)))
         raise ConfigError(f"config.index_dir={run.index_dir} does not say which model made it; give {how}")
     made = origin.experiment()
     for full in (*origin.model, "config.max_length"):
@@ -72,6 +74,19 @@ def load_model_of_index(experiment: Experiment) -> tuple[SparseModel, list[Findi
         raise ModelError(
             f"{error}\n{run.index_dir} was made with this model; if it is elsewhere now, give {how}"
         ) from error
+
+
+def own_terms(experiment: Experiment) -> list[str] | None:
+    """Return the terms of the index in `config.index_dir`, where its vectors have their own; None: a model's.
+
+    Raises:
+        IndexFileError: they are missing or damaged.
+    """
+    try:
+        postings = open_index(str(experiment.config.index_dir))
+    except IndexFileError:
+        return None  # who opens the index says what is wrong with it
+    return read_terms(postings)
 
 
 def trained_or_named(experiment: Experiment) -> str:

@@ -16,14 +16,17 @@ from splade.evaluation.protocols import EvaluationProtocol
 from splade.interop.jsonl_pruning import prune_lines
 from splade.interop.vector_files import files_of_form
 from splade.inverted_index import InvertedIndex, open_index
+from splade.inverted_index.own_terms import copy_terms, read_terms
 from splade.inverted_index.prune import Pruning, prune_index
 from splade.reports.index_report import write_index_report
 from splade.reports.pruning_report import PrunedFigures, write_pruning_report
 from splade.reports.summaries import TaskResult, cost_line, metric_line
 from splade.retrieval.collection_index import Index
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_retriever
+from splade.retrieval.index_search import IndexRetriever
 from splade.retrieval.origin import copy_origin
 from splade.retrieval.sparse import SparseRetriever
+from splade.retrieval.vector_search import VectorRetriever
 from splade.storage.locks import FolderLock
 from splade.storage.paths import resolve_path
 from splade.tasks.beir_eval import PROTOCOL, open_beir_datasets
@@ -64,8 +67,9 @@ def prune(experiment: Experiment) -> PruneResult:
         return _prune_vectors(experiment, asked, out_dir)
     require(experiment, "config.index_dir")
     whole = open_index(str(experiment.config.index_dir))
-    sets = _evaluation_sets(experiment)
-    model = load_model_of_index(experiment)[0] if sets else None
+    terms = read_terms(whole)
+    sets = _evaluation_sets(experiment, terms)
+    model = load_model_of_index(experiment)[0] if sets and terms is None else None
     if asked.given:
         rows = list(_evaluated(experiment, model, sets, asked, out_dir))
         lines = [f"{row.setting}: {_line(row)}" for row in rows]
@@ -94,11 +98,11 @@ def after_sweep(sweep: Sweep) -> str:
     return write_pruning_report(rows, sweep.folder / "pruning")
 
 
-def _evaluation_sets(experiment: Experiment) -> _Sets:
+def _evaluation_sets(experiment: Experiment, terms: list[str] | None) -> _Sets:
     if experiment.beir.dataset is not None:
         require(experiment, "beir.dataset_path")
         return [(dataset, PROTOCOL) for dataset in open_beir_datasets(experiment)]
-    return open_evaluation_sets(experiment) if experiment.data.Q_COLLECTION_PATH else []
+    return open_evaluation_sets(experiment, own_terms=terms) if experiment.data.Q_COLLECTION_PATH else []
 
 
 def _evaluated(
@@ -111,12 +115,15 @@ def _evaluated(
     else:
         postings = prune_index(str(run.index_dir), folder / "index", pruning, run.overwrite)
         copy_origin(open_index(str(run.index_dir)).path.parent, postings.path.parent)
+        copy_terms(open_index(str(run.index_dir)), postings.path.parent)
         write_index_report(postings)
         setting, method = pruning.name.replace("__", ", ").replace("-", "="), pruning.method
-    if model is None:
+    if not sets:
         yield PrunedFigures(setting, method, Figures(costs=_costs(postings).to_json()))
         return
-    retriever = SparseRetriever(model, Index(postings, model), run.threshold, run.search_effort, run.n_threads)
+    retriever: IndexRetriever = VectorRetriever(Index(postings), run)
+    if model is not None:
+        retriever = SparseRetriever(model, Index(postings, model), run.threshold, run.search_effort, run.n_threads)
     for dataset, protocol in sets:
         found: EvaluatedRun = evaluate_retriever(retriever, dataset, protocol, run.top_k, folder / dataset.name)
         yield PrunedFigures(setting, method, found.figures())

@@ -14,15 +14,17 @@ from splade.distributed import first_process_first, on_first_process, working_to
 from splade.encoding.batching import WINDOW
 from splade.evaluation.checks import Finding
 from splade.reports.summaries import TaskResult, cost_line
+from splade.retrieval.collection_index import Index
 from splade.retrieval.dense import DenseRetriever
 from splade.retrieval.dense_index import DenseIndex
 from splade.retrieval.evaluate_retriever import EvaluatedRun, evaluate_shared
 from splade.retrieval.protocol import Retriever
 from splade.retrieval.sparse import SparseRetriever
+from splade.retrieval.vector_search import VectorRetriever
 from splade.tasks.dense_indexing import load_dense_model
 from splade.tasks.evaluation_sets import all_findings, open_evaluation_sets, write_all_metrics
 from splade.tasks.launching import open_built_index
-from splade.tasks.model_loading import load_model_of_index
+from splade.tasks.model_loading import load_model_of_index, own_terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
     require_all(experiment, "retrieve")
     run, out_dir = experiment.config, Path(str(experiment.config.out_dir))
     with working_together():
-        sets = first_process_first(lambda: open_evaluation_sets(experiment))
+        terms = own_terms(experiment)
+        sets = first_process_first(lambda: open_evaluation_sets(experiment, own_terms=terms))
         retriever, findings = open_retriever(experiment)
         runs = [
             evaluate_shared(retriever, dataset, protocol, run.top_k, out_dir / dataset.name)
@@ -56,7 +59,7 @@ def retrieve(experiment: Experiment) -> RetrieveResult:
 def processes_wanted(experiment: Experiment) -> int:
     """Return how many processes share the encoding of the queries: no more than there are groups to encode."""
     run, paths = experiment.config, experiment.data.Q_COLLECTION_PATH
-    if run.matching_type == "dense" or experiment.launcher == "ray":
+    if run.matching_type == "dense" or experiment.launcher == "ray" or own_terms(experiment) is not None:
         return 1
     wanted = processes_to_start(experiment, trains=False)
     if wanted == 1 or run.n_processes is not None:
@@ -75,6 +78,8 @@ def _result(experiment: Experiment, runs: Sequence[EvaluatedRun], findings: Sequ
 def open_retriever(experiment: Experiment) -> tuple[Retriever, list[Finding]]:
     """Open what searches config.index_dir, by sparse or dense vectors; return also what looks wrong."""
     run = experiment.config
+    if own_terms(experiment) is not None:
+        return VectorRetriever(Index.open(str(run.index_dir)), run), []
     if run.matching_type == "dense":
         dense = load_dense_model(experiment)
         found = DenseIndex.open(str(run.index_dir), dense)
