@@ -97,6 +97,13 @@ class RerankConfig:
     )
     first_stage: str = key("what is re-ranked, as in `retriever`", "bm25", affects=RERANKING)
     depth: int = key("documents per query that are re-ranked; the others follow", 50, affects=RERANKING, minimum=1)
+    first_stage_weight: float = key(
+        "weight of the first stage's scores in the order, both normalised per query; 0: the reranker alone decides",
+        0.0,
+        affects=RERANKING,
+        minimum=0,
+        below=1,
+    )
     max_length: int | None = key(
         "tokens of query and document together; null: the model's, at most 512", affects=RERANKING, minimum=8
     )

@@ -18,12 +18,14 @@ from splade.errors import DataError
 from splade.evaluation.checks import Finding
 from splade.evaluation.costs import Costs
 from splade.progress import progress_bar
+from splade.retrieval.fusion import Fusion
 from splade.retrieval.protocol import Ranking, Retriever
 from splade.retrieval.score_journal import ScoreJournal, WindowScores
 from splade.storage.locks import FolderLock
 
 WINDOW_PAIRS = 1024
 """Rows that are tokenised, sorted by length and scored together: what a kill may cost."""
+_BOTH = Fusion("convex", normalise="min_max")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class RerankedRetriever(Retriever):
         depth: so many documents per query are re-ranked.
         keep_rest: the others follow in the order of the first stage, for measures that look deeper than `depth`.
         folder: keeps scores until all are there, so that a killed run goes on; None: nowhere.
+        first_stage_weight: 0 to 1. Above 0 the order is that of a convex combination of both scores, each between 0
+            and 1 for the documents of a query.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class RerankedRetriever(Retriever):
         depth: int = 100,
         keep_rest: bool = False,
         folder: Path | None = None,
+        first_stage_weight: float = 0.0,
     ):
         self.first_stage = first_stage
         self.reranker = reranker
@@ -76,6 +81,7 @@ class RerankedRetriever(Retriever):
         self.depth = depth
         self.keep_rest = keep_rest
         self.folder = folder
+        self.first_stage_weight = first_stage_weight
         self.name = f"{first_stage.name} + {reranker.name}"
         self._n_queries, self._n_rows, self._seconds = 0, 0, 0.0
         self._shared: _SharedRankings | None = None
@@ -209,10 +215,14 @@ class RerankedRetriever(Retriever):
         return text
 
     def _merged(self, ranking: Ranking, scores: np.ndarray) -> Ranking:
-        """Order the best by their scores, equal ones as the first stage did, and append the rest below them."""
+        """Put the best into their order, equal ones as the first stage did, and append the rest below them."""
         doc_ids = list(ranking)
         order = np.argsort(-scores, kind="stable").tolist()
         merged = {doc_ids[i]: float(scores[i]) for i in order}
+        weight = self.first_stage_weight
+        if weight > 0:
+            best = dict(islice(ranking.items(), len(scores)))
+            merged = _BOTH.fuse([best, merged], (weight, 1 - weight))
         rest = doc_ids[len(scores) :] if self.keep_rest else []
-        lowest = float(scores.min()) if len(scores) else 0.0
+        lowest = min(merged.values(), default=0.0)
         return merged | {doc_id: lowest - 1 - i for i, doc_id in enumerate(rest)}

@@ -45,6 +45,12 @@ class FusedSystem(System):
                 f"fuse.retrievers={names}: two or more different ones are fused, of sparse, bm25, dense, "
                 "package.module:Class"
             )
+        if "rerank" in names and experiment.rerank.first_stage == "fuse":
+            raise ConfigError(
+                "fuse.retrievers has rerank, and rerank.first_stage=fuse: each would be made of the other. To fuse a "
+                "reranker with the fusion that it re-ranks: retriever=rerank rerank.first_stage=fuse "
+                "rerank.first_stage_weight=0.5"
+            )
         self._systems = [open_system(replace(experiment, retriever=name), swept) for name in names]
         method = {"rrf": "RRF", "convex": "convex"}[self._fuse.method]
         learned = ", weights learned" if self._fuse.weights == "learn" else ""
@@ -105,28 +111,29 @@ class RerankedSystem(System):
         self._first = open_system(replace(experiment, retriever=self._rerank.first_stage), swept)
         require(experiment, "rerank.model_type_or_dir")
         self._reranker = open_reranker(experiment, str(self._rerank.model_type_or_dir), self._rerank.max_length)
-        self.label = f"{self._first.label} + {self._reranker.name}, top {self._rerank.depth}"
+        weight = self._rerank.first_stage_weight
+        fused = f", first stage {weight:g}" if weight else ""
+        self.label = f"{self._first.label} + {self._reranker.name}, top {self._rerank.depth}{fused}"
         first = self._first.folder_name or self._rerank.first_stage
         suffix = folder_name(swept, Affects.RERANKING | Affects.FUSION | Affects.DENSE | Affects.INDEX)
         self.folder_name = "__".join([f"rerank_{first}", *([suffix] if suffix else [])])
 
     def settings(self, dataset: Dataset) -> dict[str, object] | None:
         """Return those of the first stage, of the reranker, and how deep it goes."""
-        first = self._first.settings(dataset)
-        return (
-            None
-            if first is None
-            else {"first": first, "reranker": self._reranker.settings(), "depth": self._rerank.depth} | dataset.identity
-        )
+        first, keys = self._first.settings(dataset), self._rerank
+        if first is None:
+            return None
+        own = {"reranker": self._reranker.settings(), "depth": keys.depth, "weight": keys.first_stage_weight}
+        return {"first": first} | own | dataset.identity
 
     def build(self, dataset: Dataset, index_dir: Path) -> tuple[Retriever, list[Finding]]:
         """Build the first stage; scores are kept beside the index until all are there."""
         first, findings = self._first.build(dataset, index_dir)
-        folder = index_dir / self.folder_name
-        depth = self._rerank.depth
-        return RerankedRetriever(
-            first, self._reranker, dataset.documents, depth, keep_rest=True, folder=folder
-        ), findings
+        folder, keys = index_dir / self.folder_name, self._rerank
+        reranked = RerankedRetriever(
+            first, self._reranker, dataset.documents, keys.depth, True, folder, keys.first_stage_weight
+        )
+        return reranked, findings
 
 
 def open_system(experiment: Experiment, swept: Mapping[str, str]) -> System:

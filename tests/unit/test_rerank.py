@@ -180,6 +180,19 @@ def test_the_best_are_put_into_another_order(cross_encoder):
         assert list(ranking.values()) == sorted(ranking.values(), reverse=True)
 
 
+def test_the_first_stage_may_keep_its_part(cross_encoder):
+    model = Reranker.load(str(cross_encoder), max_length=32)
+    for query_id, ranking in retrieve(model, depth=4, keep_rest=True, first_stage_weight=0.25)[1]:
+        best = dict(list(RUN[query_id].items())[:4])
+        texts = [DOCUMENTS[doc_id] for doc_id in best]
+        both = np.array([list(best.values()), model.score(QUERIES, {query_id: texts})[query_id]])
+        both = (both - both.min(1, keepdims=True)) / np.ptp(both, axis=1, keepdims=True)
+        expected = dict(zip(best, [0.25, 0.75] @ both, strict=True))
+        assert {doc_id: ranking[doc_id] for doc_id in best} == pytest.approx(expected)
+        assert list(ranking.values()) == sorted(ranking.values(), reverse=True)
+        assert list(ranking)[4:] == list(RUN[query_id])[4:8]
+
+
 def test_a_killed_run_ends_the_same(cross_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(reranked, "WINDOW_PAIRS", 8)  # a query each
     model = Reranker.load(str(cross_encoder), max_length=32)
@@ -298,8 +311,11 @@ def test_the_second_stage_of_beir_eval(cross_encoder, tmp_path):
         assert set(list(before[query_id])[:3]) == set(list(after[query_id])[:3])
         assert list(before[query_id])[3:] == list(after[query_id])[3:]
     assert beir_eval(compose_experiment("config_default", settings)).results[0].reused
-    with pytest.raises(ConfigError, match="rerank.first_stage=rerank"):
-        beir_eval(compose_experiment("config_default", [*settings, "rerank.first_stage=rerank"]))
+    both = beir_eval(compose_experiment("config_default", [*settings, "rerank.first_stage_weight=0.5"])).results[0]
+    assert not both.reused and both.system.endswith("first stage 0.5")
+    for wrong, more in (("rerank", []), ("fuse", ["retriever=fuse", "fuse.retrievers=[bm25,rerank]"])):
+        with pytest.raises(ConfigError, match=f"rerank.first_stage={wrong}"):
+            beir_eval(compose_experiment("config_default", [*settings, f"rerank.first_stage={wrong}", *more]))
 
 
 def test_losses_of_a_batch_are_those_of_the_own_documents():
