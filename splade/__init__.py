@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from splade.encoding.load_sparse import load
     from splade.encoding.sparse_model import SparseModel
     from splade.retrieval.collection_index import Index
-    from splade.retrieval.sparse import Hit
+    from splade.retrieval.hits import Hit, Hits
     from splade.retrieval.sparse import SparseRetriever as Retriever
     from splade.vectors import SparseVectors
 
 set_thread_defaults()  # before anything imports PyTorch
 
 __version__ = "0.1.0"
-__all__ = ["Hit", "Index", "Retriever", "SparseModel", "SparseVectors", "__version__", "load"]
+__all__ = ["Hit", "Hits", "Index", "Retriever", "SparseModel", "SparseVectors", "__version__", "load"]
 
 _PLACES = {
-    "Hit": "splade.retrieval.sparse:Hit",
+    "Hit": "splade.retrieval.hits:Hit",
+    "Hits": "splade.retrieval.hits:Hits",
     "Index": "splade.retrieval.collection_index:Index",
     "Retriever": "splade.retrieval.sparse:SparseRetriever",
     "SparseModel": "splade.encoding.sparse_model:SparseModel",

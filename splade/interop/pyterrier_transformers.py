@@ -160,10 +160,12 @@ class SpladeSearch(pt.Transformer):
             vectors = self.retriever.model.encode_queries(queries["query"])
         found = self.retriever.hits(vectors, self.num_results, n_threads=self.retriever.n_threads)
         places = np.repeat(np.arange(len(queries)), [len(hits) for hits in found])
-        hits = list(chain.from_iterable(found))
         left = queries.drop(columns=["docno", "score", "rank"], errors="ignore").iloc[places].reset_index(drop=True)
-        columns = {"docno": [hit.doc_id for hit in hits], "score": [hit.score for hit in hits]}
-        return left.assign(**columns, rank=[hit.rank - 1 for hit in hits])
+        columns = {
+            "docno": [doc_id for hits in found for doc_id in hits.doc_ids],
+            "score": [score for hits in found for score in hits.scores.tolist()],
+        }
+        return left.assign(**columns, rank=[rank for hits in found for rank in range(len(hits))])
 
 
 class SpladeScorer(pt.Transformer):

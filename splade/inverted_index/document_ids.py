@@ -19,8 +19,8 @@ class DocumentIds:
 
     Example:
         >>> ids = DocumentIds.from_strings(["7", "é"])
-        >>> len(ids), ids[1]
-        (2, 'é')
+        >>> len(ids), ids[1], ids.strings(np.array([1, 0]))
+        (2, 'é', ['é', '7'])
     """
 
     text: np.ndarray
@@ -35,6 +35,12 @@ class DocumentIds:
 
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))
+
+    def strings(self, chosen: np.ndarray) -> list[str]:
+        """Return the ids whose numbers are given, in that order."""
+        starts = np.where(chosen > 0, self.ends[chosen - 1], 0)
+        text, spans = self.text.data, zip(starts.tolist(), self.ends[chosen].tolist(), strict=True)
+        return [str(text[start:end], "utf-8", "surrogatepass") for start, end in spans]
 
     @classmethod
     def from_strings(cls, doc_ids: Sequence[str]) -> "DocumentIds":

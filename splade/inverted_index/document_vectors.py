@@ -11,6 +11,7 @@ import numpy as np
 from splade.inverted_index.index_source import IndexSource
 from splade.inverted_index.indexed_vectors import documents_by_window
 from splade.inverted_index.kernels.top_k import keep_best, ranking_key, write_ranking
+from splade.inverted_index.kernels.workspace import Rankings
 from splade.inverted_index.layout import ascends, check_lengths
 from splade.inverted_index.read import InvertedIndex, SearchResults
 from splade.progress import progress_bar
@@ -75,19 +76,18 @@ class DocumentVectors:
         Products are summed up in float32 in the order of the terms, so a score may differ from that of
         `InvertedIndex.search` by rounding.
         """
-        n_queries = len(queries)
-        docs, scores = np.empty((n_queries, top_k), np.int32), np.empty((n_queries, top_k), np.float32)
-        counts = np.zeros(n_queries, np.int64)
+        rankings = Rankings.empty(len(queries), top_k)
         _rescore(
             *(self._starts, self._term_ids, self._impacts),
             *(queries.indptr, queries.term_ids, queries.weights.astype(np.float32)),
             *(candidates.indptr, candidates.doc_idx),
             np.zeros(self._vocab_size, np.float32),
             np.float32(threshold),
-            *(docs, scores, counts),
+            top_k,
+            rankings,
         )
-        kept = np.arange(top_k) < counts[:, None]
-        return SearchResults(np.concatenate(([0], np.cumsum(counts))), docs[kept], scores[kept])
+        n_found = rankings.indptr[-1]
+        return SearchResults(rankings.indptr, rankings.doc_idx[:n_found], rankings.scores[:n_found])
 
 
 def _check_vectors(file: ArrayFile) -> None:
@@ -117,12 +117,11 @@ def _rescore(
     candidates: np.ndarray,
     of_term: np.ndarray,
     threshold: np.float32,
-    doc_idx: np.ndarray,
-    scores: np.ndarray,
-    counts: np.ndarray,
+    top_k: int,
+    rankings: Rankings,
 ) -> None:
     """Fill in the rankings, as `search_batch` does; `of_term` are (vocab_size,) zeros."""
-    top_k, keys = doc_idx.shape[1], np.empty(len(candidates), np.uint64)
+    keys = np.empty(len(candidates), np.uint64)
     for query in range(len(indptr) - 1):
         span = slice(indptr[query], indptr[query + 1])
         for entry in range(span.start, span.stop):
@@ -137,5 +136,4 @@ def _rescore(
                 size += 1
         for entry in range(span.start, span.stop):
             of_term[query_terms[entry]] = 0
-        counts[query] = keep_best(keys, size, top_k)
-        write_ranking(keys[: counts[query]], doc_idx[query], scores[query])
+        write_ranking(keys[: keep_best(keys, size, top_k)], rankings, query)

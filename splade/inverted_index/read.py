@@ -1,7 +1,7 @@
 """An inverted index: open, search, look inside."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -12,7 +12,8 @@ import numpy as np
 from splade.errors import DataError, IndexFileError
 from splade.inverted_index.document_ids import DocumentIds
 from splade.inverted_index.kernels.block_kernels import find_posting
-from splade.inverted_index.kernels.search import search_batch
+from splade.inverted_index.kernels.search import highest_score, search_batch
+from splade.inverted_index.kernels.workspace import Rankings, thread_workspace
 from splade.inverted_index.layout import (
     INDEX_FILE,
     SHARDS_FILE,
@@ -26,6 +27,7 @@ from splade.vectors import SparseVectors
 
 _BATCH_RESULTS = 1 << 20  # documents that one call of the kernel may return
 _BATCH_QUERIES = 8
+_KERNEL_TYPES = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.float32))
 _LARGEST_SCORE = float(np.finfo(np.float32).max)
 
 
@@ -45,6 +47,13 @@ class SearchResults:
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["SearchResults"]) -> "SearchResults":
+        """Join the rankings of several sets of queries, at least one."""
+        indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(np.diff(part.indptr) for part in parts)]))
+        docs, scores = ([getattr(part, name) for part in parts] for name in ("doc_idx", "scores"))
+        return cls(indptr, np.concatenate(docs), np.concatenate(scores))
 
     def row(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Return document numbers and scores of query `i`, as views."""
@@ -134,7 +143,7 @@ class InvertedIndex:
         chosen = np.asarray(doc_idx if isinstance(doc_idx, np.ndarray) else list(doc_idx))
         if len(chosen) and (chosen.dtype.kind not in "iu" or chosen.min() < 0 or chosen.max() >= self.n_docs):
             raise DataError(f"document numbers are integers from 0 to {self.n_docs - 1}, given {doc_idx!r}")
-        return [self._ids[i] for i in chosen.tolist()]
+        return self._ids.strings(chosen)
 
     def known_doc_ids(self, doc_ids: Iterable[str]) -> set[str]:
         """Return those of the given ids that the index holds."""
@@ -163,51 +172,69 @@ class InvertedIndex:
         Raises:
             DataError: wrong vectors, `top_k`, `effort` or `n_threads`.
         """
-        self.check_search(queries, top_k, threshold, effort, n_threads)
-        top_k = min(int(top_k), self.n_docs)
+        indptr, term_ids, weights = self.check_search(queries, top_k, threshold, effort, n_threads)
+        top_k, min_score = min(int(top_k), self.n_docs), np.float32(min(max(0.0, threshold), _LARGEST_SCORE))
         size = max(1, min(_BATCH_QUERIES, _BATCH_RESULTS // top_k, -(-len(queries) // n_threads)))
-        batches = [queries.rows(i, min(i + size, len(queries))) for i in range(0, len(queries), size)]
 
-        def run(batch: SparseVectors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            return self._search_batch(batch, top_k, min(max(0.0, threshold), _LARGEST_SCORE), effort)
+        def run(first: int) -> SearchResults:
+            rankings = Rankings.empty(min(size, len(queries) - first), top_k)
+            search_batch(
+                self._lists,
+                self.statistics,
+                self.n_docs,
+                indptr[first : first + size + 1],
+                term_ids,
+                weights,
+                min_score,
+                float(effort),
+                top_k,
+                thread_workspace(top_k),
+                rankings,
+            )
+            n_found = rankings.indptr[-1]
+            return SearchResults(rankings.indptr, rankings.doc_idx[:n_found].copy(), rankings.scores[:n_found].copy())
 
+        if len(queries) <= size:
+            return run(0)
         if n_threads == 1:
-            found = [run(batch) for batch in batches]
-        else:
-            with ThreadPoolExecutor(n_threads) as pool:
-                found = list(pool.map(run, batches))
-        counts, docs, scores = zip(*found, strict=True) if found else ((), (), ())
-        indptr = np.zeros(len(queries) + 1, np.int64)
-        np.cumsum(np.concatenate([np.zeros(0, np.int64), *counts]), out=indptr[1:])
-        return SearchResults(
-            indptr,
-            np.concatenate([np.zeros(0, np.int32), *docs]),
-            np.concatenate([np.zeros(0, np.float32), *scores]),
-        )
+            return SearchResults.concatenate([run(first) for first in range(0, len(queries), size)])
+        with ThreadPoolExecutor(n_threads) as pool:
+            return SearchResults.concatenate(list(pool.map(run, range(0, len(queries), size))))
 
-    def check_search(self, queries: SparseVectors, top_k: int, threshold: float, effort: float, n_threads: int) -> None:
+    def check_search(
+        self, queries: SparseVectors, top_k: int, threshold: float, effort: float, n_threads: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Refuse what `search` cannot do.
+
+        Returns:
+            `indptr`, `term_ids` and `weights` of the queries, as int64, int32 and float32 that kernels can be given.
 
         Raises:
             DataError: wrong vectors, `top_k`, `threshold`, `effort` or `n_threads`.
         """
         if not isinstance(queries, SparseVectors):
             raise DataError(f"queries are given as SparseVectors, got {type(queries).__name__}")
-        queries.check(self.vocab_size)
         counts_given = isinstance(top_k, Integral) and isinstance(n_threads, Integral)
         numbers_given = isinstance(effort, Real) and isinstance(threshold, Real)
         right = counts_given and numbers_given and top_k >= 1 and n_threads >= 1 and 0 < effort <= 1
-        if not right or np.isnan(threshold):
+        if not right or threshold != threshold:  # NaN
             raise DataError(
                 "top_k and n_threads are integers of at least 1, threshold is a number, effort is above 0 and at most"
                 f" 1; given top_k={top_k!r}, n_threads={n_threads!r}, threshold={threshold!r}, effort={effort!r}"
             )
-        highest = queries.weights.astype(np.float64) @ self.statistics.largest[queries.term_ids]
-        if highest >= _LARGEST_SCORE:
+        given = queries.indptr, queries.term_ids, queries.weights
+        if queries.vocab_size != self.vocab_size or not _are_of_kernel_types(*given):
+            queries.check(self.vocab_size)
+        # Copies, because functions would be compiled anew for arrays that are not contiguous or cannot be written to.
+        arrays = given[0].astype(np.int64), given[1].astype(np.int32), given[2].astype(np.float32)
+        highest = highest_score(*arrays, self.statistics.largest)
+        if not highest < _LARGEST_SCORE:
+            queries.check(self.vocab_size)
             raise DataError(
                 f"scores of up to {highest:.2g} could occur, float32 numbers end at {_LARGEST_SCORE:.2g}: the weights"
                 " of the queries are too large"
             )
+        return arrays
 
     def vector(self, doc_idx: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the term ids (int32) and weights (float32) of a document.
@@ -266,25 +293,12 @@ class InvertedIndex:
             "metadata": self.metadata,
         }
 
-    def _search_batch(
-        self, queries: SparseVectors, top_k: int, threshold: float, effort: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return counts, documents and scores, each of all queries one after the other."""
-        n_queries = len(queries)
-        docs, scores = np.empty((n_queries, top_k), np.int32), np.empty((n_queries, top_k), np.float32)
-        counts = np.zeros(n_queries, np.int64)
-        search_batch(
-            self._lists,
-            self.statistics,
-            self.n_docs,
-            queries.indptr.astype(np.int64),
-            queries.term_ids.astype(np.int32),
-            queries.weights.astype(np.float32),
-            np.float32(threshold),
-            float(effort),
-            docs,
-            scores,
-            counts,
-        )
-        kept = np.arange(top_k) < counts[:, None]
-        return counts, docs[kept], scores[kept]
+
+def _are_of_kernel_types(indptr: object, term_ids: object, weights: object) -> bool:
+    return (
+        isinstance(indptr, np.ndarray)
+        and isinstance(term_ids, np.ndarray)
+        and isinstance(weights, np.ndarray)
+        and indptr.ndim == term_ids.ndim == weights.ndim == 1
+        and (indptr.dtype, term_ids.dtype, weights.dtype) == _KERNEL_TYPES
+    )

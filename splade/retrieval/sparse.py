@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from splade.config.schema import RunConfig
 from splade.datasets.text_collection import PairCollection
@@ -12,29 +10,11 @@ from splade.distributed import first_process_first, n_processes
 from splade.encoding.shared import encode_shared
 from splade.encoding.sparse_model import SparseModel
 from splade.errors import DataError
-from splade.inspection.explanation import Explanation, explain
-from splade.inverted_index import InvertedIndex
 from splade.inverted_index.two_step import TwoStepIndex
 from splade.retrieval.collection_index import Index, check_made_by
+from splade.retrieval.hits import Hits
 from splade.retrieval.index_search import IndexRetriever, QueryTally
 from splade.vectors import SparseVectors
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A document that a search has found, its rank (from 1), and the dot product of its vector and the query's."""
-
-    rank: int
-    doc_id: str
-    score: float
-    _doc_idx: int = field(repr=False)
-    _query: tuple[np.ndarray, np.ndarray] = field(repr=False, compare=False)
-    _postings: InvertedIndex = field(repr=False, compare=False)
-    _tokens: list[str] = field(repr=False, compare=False)
-
-    def explain(self) -> Explanation:
-        """Return the terms that the query and the document share, and what each adds to the score."""
-        return explain(self._query, self._postings.impacts(self._doc_idx, self._query[0]), self._tokens)
 
 
 @dataclass(frozen=True)
@@ -103,7 +83,7 @@ class SparseRetriever(IndexRetriever):
         """Name in TREC runs."""
         return "splade"
 
-    def search(self, text: str, top_k: int = 10) -> list[Hit]:
+    def search(self, text: str, top_k: int = 10) -> Hits:
         """Return the best documents for one query.
 
         Raises:
@@ -113,7 +93,7 @@ class SparseRetriever(IndexRetriever):
             raise DataError(f"search takes one query, a string, got a {type(text).__name__}; search_many takes several")
         return self.hits(self.model.queries.encode_one(text), top_k)[0]
 
-    def search_many(self, texts: Iterable[str], top_k: int = 10) -> list[list[Hit]]:
+    def search_many(self, texts: Iterable[str], top_k: int = 10) -> list[Hits]:
         """Return the best documents for each of several queries, in their order."""
         groups = self.model.queries.encode_stream([texts] if isinstance(texts, str) else texts)
         return [hits for vectors in groups for hits in self.hits(vectors, top_k, n_threads=self.n_threads)]
@@ -138,19 +118,8 @@ class SparseRetriever(IndexRetriever):
     def _first_query(self) -> SparseVectors:
         return self.model.encode_queries("a first query")
 
-    def hits(
-        self, vectors: SparseVectors, top_k: int, effort: float | None = None, n_threads: int = 1
-    ) -> list[list[Hit]]:
+    def hits(self, vectors: SparseVectors, top_k: int, effort: float | None = None, n_threads: int = 1) -> list[Hits]:
         """Return the best documents for each of several query vectors; `effort` instead of the retriever's own."""
         postings, tokens = self.index.postings, self.model.tokens
         results = self._search(vectors, top_k, effort, n_threads)
-        found = []
-        for i, query in enumerate(vectors):
-            numbers, scores = (row.tolist() for row in results.row(i))
-            found.append(
-                [
-                    Hit(rank, postings.doc_id(doc_idx), score, doc_idx, query, postings, tokens)
-                    for rank, (doc_idx, score) in enumerate(zip(numbers, scores, strict=True), start=1)
-                ]
-            )
-        return found
+        return [Hits(*results.row(i), query, postings, tokens) for i, query in enumerate(vectors)]

@@ -18,8 +18,9 @@ from splade.inspection.traced_text import explain_traced, trace
 from splade.inspection.views import ScoreView
 from splade.inverted_index.sharded import index_file
 from splade.retrieval.collection_index import Index
+from splade.retrieval.hits import Hit, Hits
 from splade.retrieval.origin import Texts
-from splade.retrieval.sparse import Hit, SparseRetriever
+from splade.retrieval.sparse import SparseRetriever
 from splade.server.requests import ExplainRequest, SearchRequest
 from splade.storage.atomic import JsonObject
 from splade.vectors import SparseVectors
@@ -139,7 +140,7 @@ class SearchService:
                 answers[place] = self._answer(requests[place], vectors[place], hits) | times | {"postings": read}
         return answers
 
-    def _answer(self, request: SearchRequest, vector: SparseVectors, hits: list[Hit]) -> JsonObject:
+    def _answer(self, request: SearchRequest, vector: SparseVectors, hits: Hits) -> JsonObject:
         own = set(self.model.queries.input_tokens(request.query))
         return {
             "query": request.query,

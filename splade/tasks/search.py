@@ -16,8 +16,9 @@ from splade.errors import printable
 from splade.inspection.matching import mark_words, matching_tokens
 from splade.reports.summaries import TaskResult
 from splade.retrieval.collection_index import Index
+from splade.retrieval.hits import Hit
 from splade.retrieval.origin import Texts
-from splade.retrieval.sparse import Hit, SparseRetriever
+from splade.retrieval.sparse import SparseRetriever
 from splade.storage.cache import user_cache
 from splade.tasks.document_texts import texts_of_index
 from splade.tasks.model_loading import load_model_of_index

@@ -2,11 +2,16 @@
 (`full_sort`) in test_inverted_index_properties, and over several windows in test_inverted_index_oracle."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from splade.errors import DataError
 from splade.inverted_index.kernels import block_kernels as block
 from splade.inverted_index.kernels import top_k as ranking
+from splade.inverted_index.kernels.search import highest_score
+from splade.inverted_index.kernels.workspace import Rankings
+from splade.vectors import SparseVectors
 
 WINDOW = 256
 SEEDS = st.integers(0, 1 << 32)
@@ -122,7 +127,39 @@ def test_ranking(seed, top_k, n):
     assert size == min(n, top_k)
     if n >= top_k:
         assert (ranking.key_doc(keys[0]), ranking.key_score(keys[0])) == (docs[expected[-1]], scores[expected[-1]])
-    doc_idx, ranked = np.empty(size, np.int32), np.empty(size, np.float32)
-    ranking.write_ranking(keys[:size], doc_idx, ranked)
-    assert doc_idx.tolist() == docs[expected].tolist()
-    assert ranked.tolist() == scores[expected].tolist()
+    rankings = Rankings.empty(2, top_k + 7)
+    rankings.indptr[1] = 7
+    ranking.write_ranking(keys[:size], rankings, 1)
+    assert rankings.indptr.tolist() == [0, 7, 7 + size]
+    assert rankings.doc_idx[7 : 7 + size].tolist() == docs[expected].tolist()
+    assert rankings.scores[7 : 7 + size].tolist() == scores[expected].tolist()
+
+
+FAULTS = {
+    "none": lambda indptr, terms, weights: None,
+    "a term too high": lambda indptr, terms, weights: terms.put(-1, 9),
+    "a negative term": lambda indptr, terms, weights: terms.put(0, -1),
+    "a term twice": lambda indptr, terms, weights: terms.put(1, terms[0]),
+    "a weight of 0": lambda indptr, terms, weights: weights.put(2, 0),
+    "infinity": lambda indptr, terms, weights: weights.put(2, np.inf),
+    "NaN": lambda indptr, terms, weights: weights.put(0, np.nan),
+    "a wrong begin": lambda indptr, terms, weights: indptr.put(0, 1),
+    "a wrong end": lambda indptr, terms, weights: indptr.put(-1, 99),
+    "descending": lambda indptr, terms, weights: indptr.put(1, 99),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_highest_score(fault):
+    """The sum of products with the largest impacts, of the best query; NaN for what `SparseVectors.check` refuses."""
+    largest = np.arange(9, dtype=np.float32)
+    arrays = np.array([0, 2, 2, 5]), np.array([1, 4, 0, 2, 8], np.int32), np.array([1, 2, 7, 1, 0.5], np.float32)
+    FAULTS[fault](*arrays)
+    highest = highest_score(*arrays, largest)
+    if fault == "none":
+        assert highest == 9.0
+        assert highest_score(np.zeros(0, np.int64), *arrays[1:], largest) != highest
+    else:
+        assert np.isnan(highest)
+        with pytest.raises(DataError):
+            SparseVectors(*arrays, 9).check(9)

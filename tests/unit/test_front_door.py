@@ -77,6 +77,17 @@ def test_hits_explain_themselves(model, index):
         assert sum(part.score for part in explanation.contributions) == pytest.approx(hit.score, rel=1e-5)
 
 
+def test_hits_are_a_sequence(model, index):
+    hits = splade.Retriever(model, index).search("a cat, a dog, bees and honey", top_k=3)
+    listed = list(hits)
+    assert [hits[i] for i in range(3)] == listed == hits and hits[-1] == listed[2] and hits[1:] == listed[1:]
+    assert hits[::-1] == listed[::-1] and repr(hits) == repr(listed) and len(hits) == 3 and hits != listed[:2]
+    assert hits.doc_ids == [hit.doc_id for hit in listed] and hits.scores.tolist() == [hit.score for hit in listed]
+    for place in (3, -4):
+        with pytest.raises(IndexError):
+            hits[place]
+
+
 def test_several_queries_none_and_wrong_ones(model, index):
     retriever = splade.Retriever(model, index)
     queries = ["what do bees make", "a noisy dog"]

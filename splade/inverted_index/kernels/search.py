@@ -32,6 +32,7 @@ from splade.inverted_index.kernels.block_kernels import (
     safe_threshold,
 )
 from splade.inverted_index.kernels.top_k import keep_best, key_score, ranking_key, write_ranking
+from splade.inverted_index.kernels.workspace import Rankings, Workspace, n_keys
 from splade.inverted_index.layout import WINDOW_BITS, PostingLists, TermStatistics
 from splade.storage.compiled import compiled
 
@@ -52,13 +53,28 @@ class QueryBlocks(NamedTuple):
     bounds: np.ndarray  # float64, the most that the blocks from each on can add to a score
 
 
-class Workspace(NamedTuple):
-    """Arrays of one window, allocated once for many queries."""
+@compiled()
+def highest_score(indptr: np.ndarray, term_ids: np.ndarray, weights: np.ndarray, largest: np.ndarray) -> float:
+    """Return the highest score that a document with the largest impact of every term would have, over all queries.
 
-    window_scores: np.ndarray  # float32, zero between queries
-    found: np.ndarray  # int64, offsets of documents
-    found_scores: np.ndarray  # float32
-    keys: np.ndarray  # uint64, ranking keys: the best so far and as many again
+    NaN, where the arrays are not those of sparse vectors over the terms of `largest`.
+    """
+    if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(term_ids) or len(term_ids) != len(weights):
+        return np.nan
+    highest = 0.0
+    for query in range(len(indptr) - 1):
+        begin, end = indptr[query], indptr[query + 1]
+        if begin > end or end > len(term_ids):
+            return np.nan
+        bound, last_term = 0.0, -1
+        for i in range(begin, end):
+            term, weight = term_ids[i], weights[i]
+            if term <= last_term or term >= len(largest) or not 0 < weight < np.inf:
+                return np.nan
+            bound += np.float64(weight) * largest[term]
+            last_term = term
+        highest = max(highest, bound)
+    return highest
 
 
 @compiled()
@@ -71,9 +87,9 @@ def search_batch(
     query_weights: np.ndarray,
     min_score: np.float32,
     effort: float,
-    doc_idx: np.ndarray,
-    scores: np.ndarray,
-    counts: np.ndarray,
+    top_k: int,
+    workspace: Workspace,
+    rankings: Rankings,
 ) -> None:
     """Search several queries.
 
@@ -81,22 +97,18 @@ def search_batch(
         lists: the index.
         statistics: of its terms in the collection of which the index holds all or a shard.
         n_docs: documents in the index.
-        indptr: of the queries, as in `SparseVectors`.
+        indptr: of the queries, as in `SparseVectors`, perhaps of some of them.
         term_ids: of the queries, int32.
         query_weights: of the queries, float32.
         min_score: only documents with a greater score are returned; not negative.
         effort: share of the non-essential lists' upper bounds that is taken into account; 1 is exact search.
-        doc_idx: (n_queries, top_k) int32, receives document numbers, best first.
-        scores: (n_queries, top_k) float32, receives their scores.
-        counts: (n_queries,) int64, receives the number of documents found.
+        top_k: at most so many documents for each query.
+        workspace: of the thread.
+        rankings: receives what is found.
     """
-    top_k = doc_idx.shape[1]
     window = min(_WINDOW, (n_docs + LANES - 1) // LANES * LANES)
     space = Workspace(
-        np.zeros(window, np.float32),
-        np.empty(window, np.int64),
-        np.empty(window, np.float32),
-        np.empty(2 * top_k + 64, np.uint64),
+        workspace.window_scores[:window], workspace.found, workspace.found_scores, workspace.keys[: n_keys(top_k)]
     )
     for query in range(len(indptr) - 1):
         span = slice(indptr[query], indptr[query + 1])
@@ -110,8 +122,7 @@ def search_batch(
             # With less effort, what was found once may be passed over for its own score.
             floor = lowest if effort == 1 else np.float32(0)
             size, _ = _search_one(lists, n_docs, terms, weights, min_score, effort, top_k, space, floor, False)
-        counts[query] = size
-        write_ranking(space.keys[:size], doc_idx[query], scores[query])
+        write_ranking(space.keys[:size], rankings, query)
 
 
 @compiled()

@@ -8,6 +8,7 @@ out the same whatever way a search takes.
 
 import numpy as np
 
+from splade.inverted_index.kernels.workspace import Rankings
 from splade.storage.compiled import compiled
 
 _DOC_MASK = np.uint64(0xFFFFFFFF)
@@ -63,10 +64,11 @@ def keep_best(keys: np.ndarray, size: int, top_k: int) -> int:
 
 
 @compiled()
-def write_ranking(keys: np.ndarray, doc_idx: np.ndarray, scores: np.ndarray) -> None:
-    """Sort keys and write their documents and scores, best first."""
+def write_ranking(keys: np.ndarray, rankings: Rankings, query: int) -> None:
+    """Sort the keys of a query and write their documents and scores, best first, behind those of the query before."""
     keys.sort()
-    last = len(keys) - 1
+    begin, last = rankings.indptr[query], len(keys) - 1
+    rankings.indptr[query + 1] = begin + len(keys)
     for rank in range(len(keys)):
-        doc_idx[rank] = key_doc(keys[last - rank])
-        scores[rank] = key_score(keys[last - rank])
+        rankings.doc_idx[begin + rank] = key_doc(keys[last - rank])
+        rankings.scores[begin + rank] = key_score(keys[last - rank])
