@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -49,8 +50,9 @@ class Origin:
     max_length: int
     collections: tuple[str, ...]
 
+    @cached_property
     def experiment(self) -> Experiment:
-        """Return the settings that load the model."""
+        """The settings that load the model."""
         sections: dict[str, dict[str, object]] = {"config": {"max_length": self.max_length}}
         for name, value in self.model.items():
             section, _, key = name.partition(".")
@@ -72,7 +74,7 @@ def read_origin(folder: Path) -> Origin | None:
         if _INTERPOLATION in json.dumps(content):
             raise DataError(f"'{_INTERPOLATION}' in it")
         origin = Origin(content["model"], content["max_length"], tuple(map(str, content["collections"])))
-        origin.experiment()
+        _ = origin.experiment  # an error now, where it cannot be
         return origin
     except (SpladeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise IndexFileError(f"{path}: not what indexing writes ({error}); remove it, and name the model") from error

@@ -4,33 +4,60 @@ import logging
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar, cast
 
 import numba
 from numba.core import event
 
+from splade.progress import ProgressBar, progress_bar
+
 logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class _Announcement(event.Listener):
-    """Says once why nothing happens: compiling takes some ten seconds, when nothing is kept on disk yet."""
+class Announcement(event.Listener):
+    """Shows why nothing else happens: compiling takes some ten seconds, when nothing is kept on disk yet.
 
-    _told = False
+    A line of the log when it begins, and the progress of each loop together with what it calls.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._threads = threading.local()
 
     def on_start(self, event: event.Event) -> None:
-        """Tell, at the first function that is compiled."""
+        """Begin to compile a function, which may be called by one that is being compiled."""
         if not self._told:
             self._told = True
             logger.info("compiling loops for this machine, once: this takes a while")
+        bars = self._bars()
+        if not bars:
+            name = getattr(getattr(event.data.get("dispatcher"), "py_func", None), "__name__", "a loop")
+            bars.append(progress_bar(f"compiling {name}", unit="function"))
+        else:
+            bars.append(bars[0])
 
     def on_end(self, event: event.Event) -> None:
-        """Say nothing."""
+        """Count it; the outermost function ends the bar."""
+        bars = self._bars()
+        if bars:
+            bar = bars.pop()
+            bar.update()
+            if not bars:
+                bar.close()
+
+    def _bars(self) -> list[ProgressBar]:
+        """Return the bar of this thread, as often as there are functions within one another."""
+        if not hasattr(self._threads, "bars"):
+            self._threads.bars = []
+        bars: list[ProgressBar] = self._threads.bars
+        return bars
 
 
-event.register("numba:compile", _Announcement())
+event.register("numba:compile", Announcement())
 
 
 def compiled(inline: Literal["never", "always"] = "never") -> Callable[[Function], Function]:

@@ -64,7 +64,7 @@ def load_model_of_index(experiment: Experiment) -> tuple[SparseModel, list[Findi
     if origin is None:
         check_has_a_model(open_index(str(run.index_dir)))
         raise ConfigError(f"config.index_dir={run.index_dir} does not say which model made it; give {how}")
-    made = origin.experiment()
+    made = origin.experiment
     for full in (*origin.model, "config.max_length"):
         section, _, name = full.partition(".")
         setattr(getattr(experiment, section), name, getattr(getattr(made, section), name))
