@@ -381,6 +381,7 @@ class Experiment:
         "prune: drop this share of each term's postings, the smallest", affects=NOTHING, above=0, below=1
     )
     longest_list: int | None = key("prune: keep so many largest postings per term", affects=NOTHING, minimum=1)
+    idf_to_prune: float | None = key("prune: value_to_prune of impact times IDF", affects=NOTHING, above=0)
     quantization_factor_document: int = key(
         "create_anserini, export: document impact = round(factor * weight)", 100, affects=NOTHING, minimum=1
     )

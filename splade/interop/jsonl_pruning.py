@@ -25,7 +25,8 @@ from splade.progress import progress_bar
 from splade.storage.atomic import JsonObject, replacing
 from splade.storage.text_files import decode_json, iterate_lines
 
-_Limits = dict[str, tuple[float, int]]
+_Limits = dict[str, tuple[float, float, int]]
+"""Of a term the weight below which none stays, and the weight of which so many stay, below which none does."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ def prune_lines(files: list[Path], folder: Path, pruning: Pruning) -> PrunedLine
     """
     if any(file.parent.resolve() == folder.resolve() for file in files):
         raise DataError(f"{folder} holds the vectors that are to be pruned; write the pruned ones elsewhere")
-    smallest, by_term = _limits_of_terms(files, pruning)
+    by_term = _limits_of_terms(files, pruning)
     n_docs = n_before = n_after = n_empty = 0
-    ties = {term: most for term, (_, most) in by_term.items()}
+    ties = {term: most for term, (_, _, most) in by_term.items()}
     for file in files:
         with _writing(folder / file.name) as lines, progress_bar(f"pruning {file.name}", unit="doc") as bar:
             for entry, vector in _entries(file):
-                kept = _keep(vector, smallest, by_term, ties, pruning.size_to_prune)
+                kept = _keep(vector, by_term, ties, pruning.size_to_prune)
                 lines.write(json.dumps({**entry, "vector": kept}, ensure_ascii=False) + "\n")
                 n_docs, n_before, n_after = n_docs + 1, n_before + len(vector), n_after + len(kept)
                 n_empty += not kept
@@ -67,22 +68,23 @@ def prune_lines(files: list[Path], folder: Path, pruning: Pruning) -> PrunedLine
     return PrunedLines(n_docs, n_before, n_after, n_empty)
 
 
-def _limits_of_terms(files: list[Path], pruning: Pruning) -> tuple[float, _Limits]:
-    """Return the smallest weight of all, and of each term, with the number of weights that equal it and stay."""
+def _limits_of_terms(files: list[Path], pruning: Pruning) -> _Limits:
     if set(pruning.given) <= {"size_to_prune"}:
-        return 0.0, {}
+        return {}
     weights: dict[str, Counter[float]] = {}
+    n_docs = 0
     with progress_bar("reading the weights", unit="doc") as bar:
         for file in files:
             for _, vector in _entries(file):
                 for token, weight in vector.items():
                     weights.setdefault(token, Counter())[weight] += 1
+                n_docs += 1
                 bar.update()
-    total = sum(weight * n for of_term in weights.values() for weight, n in of_term.items())
-    mean = total / max(1, sum(of_term.total() for of_term in weights.values()))
     lengths = np.array([of_term.total() for of_term in weights.values()], np.int64)
-    longest = dict(zip(weights, pruning.longest(lengths).tolist(), strict=True))
-    return (pruning.value_to_prune or 0) * mean, {term: _limit(weights[term], longest[term]) for term in weights}
+    sums = np.array([sum(weight * n for weight, n in of_term.items()) for of_term in weights.values()], np.float64)
+    smallest, longest = pruning.smallest(lengths, sums, n_docs).tolist(), pruning.longest(lengths).tolist()
+    limits = zip(weights.items(), smallest, longest, strict=True)
+    return {term: (least, *_limit(of_term, most)) for (term, of_term), least, most in limits}
 
 
 def _limit(weights: Counter[float], most: int) -> tuple[float, int]:
@@ -94,13 +96,11 @@ def _limit(weights: Counter[float], most: int) -> tuple[float, int]:
     return 0.0, 0
 
 
-def _keep(
-    vector: dict[str, float], smallest: float, by_term: _Limits, ties: dict[str, int], most: int | None
-) -> dict[str, float]:
+def _keep(vector: dict[str, float], by_term: _Limits, ties: dict[str, int], most: int | None) -> dict[str, float]:
     largest = set(sorted(vector, key=lambda token: -vector[token])[:most])
     kept = {}
     for token, weight in vector.items():
-        of_term, _ = by_term.get(token, (0.0, 0))
+        smallest, of_term, _ = by_term.get(token, (0.0, 0.0, 0))
         stays = weight >= smallest and weight >= of_term and token in largest
         if weight == of_term:
             stays = stays and ties[token] > 0

@@ -55,19 +55,18 @@ def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadat
     Raises:
         DataError: no documents, too many, or an id that occurs twice.
     """
-    ids = DocumentIds.concatenate([source.ids for source in sources]) if sources else None
-    if ids is None or len(ids) == 0:
+    joined = JoinedSource(sources) if sources else None
+    if joined is None or len(joined.ids) == 0:
         raise DataError("no documents were given: an index needs at least one")
+    ids = joined.ids
     if len(ids) > MAX_DOCS:
         raise DataError(f"{len(ids)} documents were given; one index holds at most {MAX_DOCS}")
     ids.check_unique()
-    lengths = np.concatenate([source.lengths for source in sources])
-    counts = np.sum([source.counts for source in sources], axis=0)
     info = {
         "n_docs": len(ids),
         "vocab_size": vocab_size,
-        "n_postings": int(counts.sum()),
-        "n_empty": int((lengths == 0).sum()),
+        "n_postings": int(joined.counts.sum()),
+        "n_empty": int((joined.lengths == 0).sum()),
     }
     attributes: dict[str, int | str] = {
         **info,
@@ -75,23 +74,19 @@ def merge(sources: Sequence[PostingSource], path: Path, vocab_size: int, metadat
         "metadata": json.dumps(metadata, sort_keys=True),
     }
     with array_writer(path, INDEX_LAYOUT, attributes) as file:
-        _write_postings(file, sources, counts)
-        file.write("doc_lengths", lengths)
+        _write_postings(file, joined)
+        file.write("doc_lengths", joined.lengths)
         file.write("id_text", ids.text)
         file.write("id_ends", ids.ends)
     return IndexInfo(path=path, n_bytes=path.stat().st_size, **info)
 
 
-def _write_postings(file: ArrayWriter, sources: Sequence[PostingSource], counts: np.ndarray) -> None:
-    n_postings = int(counts.sum())
+def _write_postings(file: ArrayWriter, source: PostingSource) -> None:
+    n_postings = int(source.counts.sum())
     file.create("offsets", n_postings)
     file.create("impacts", n_postings)
-    bases = np.cumsum([0, *(len(source.ids) for source in sources)])
     with progress_bar("merging", total=n_postings, unit="posting") as bar:
-        blocks = [
-            _write_range(file, _merge_range(sources, bases, counts, first, last), bar)
-            for first, last in term_ranges(counts)
-        ]
+        blocks = [_write_range(file, source.postings(*terms), bar) for terms in term_ranges(source.counts)]
     per_term, windows, sizes, maxima = (np.concatenate(part) for part in zip(*blocks, strict=True))
     file.write("term_blocks", _running_sum(per_term))
     file.write("block_windows", windows)
@@ -129,6 +124,24 @@ def term_ranges(counts: np.ndarray) -> Iterator[tuple[int, int]]:
         last = max(first + 1, int(np.searchsorted(ends, done + _RANGE_POSTINGS, "right")))
         yield first, last
         first, done = last, int(ends[last - 1])
+
+
+class JoinedSource:
+    """Several sources as one: the documents of one after those of the other.
+
+    Attributes:
+        ids, lengths, counts: as of any `PostingSource`.
+    """
+
+    def __init__(self, sources: Sequence[PostingSource]):
+        self.ids = DocumentIds.concatenate([source.ids for source in sources])
+        self.lengths = np.concatenate([source.lengths for source in sources])
+        self.counts: np.ndarray = np.sum([source.counts for source in sources], axis=0)
+        self._sources, self._bases = sources, np.cumsum([0, *(len(source.ids) for source in sources)])
+
+    def postings(self, first: int, last: int) -> Postings:
+        """Return the postings of the terms `first` to `last` (exclusive)."""
+        return _merge_range(self._sources, self._bases, self.counts, first, last)
 
 
 def _merge_range(

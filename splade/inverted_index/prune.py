@@ -1,15 +1,17 @@
 """Static pruning: an index without the postings that matter least.
 
 Three ways of telling them (Lassance et al., A Static Pruning Study on Sparse Neural Retrievers, arXiv 2304.12702): by
-document, by term, and by impact alone; a cap of the posting lists is a fourth. Each is judged on the index as it was,
+document, by term, and by impact alone; a cap of the posting lists is a fourth, and by impact times the IDF of the term,
+what the posting tells its document from others by, a fifth. Each is judged on the index as it was,
 and a posting stays if all that are given let it stay. Ties go to the lower term and to the document indexed first, so
 the result is determined.
 
 Memory: beside that of a merge, the postings of one window of documents and 8 bytes per document.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from splade.errors import DataError, IndexFileError
 from splade.inverted_index.index_source import IndexSource
 from splade.inverted_index.indexed_vectors import documents_by_window
 from splade.inverted_index.layout import INDEX_FILE
-from splade.inverted_index.merge import merge, term_ranges
+from splade.inverted_index.merge import JoinedSource, merge, term_ranges
 from splade.inverted_index.read import InvertedIndex
 from splade.inverted_index.segments import Postings
 from splade.inverted_index.sharded import ShardedIndex, open_index
@@ -39,6 +41,7 @@ class Pruning:
         size_to_prune: all but so many largest impacts of each document.
         quantile: of each term, this share of its postings, the smallest.
         longest_list: of each term, all but so many largest impacts.
+        idf_to_prune: impacts that, times the IDF of their term, are below so many times the mean of these products.
 
     Example:
         >>> Pruning(size_to_prune=16).name
@@ -49,6 +52,7 @@ class Pruning:
     size_to_prune: int | None = None
     quantile: float | None = None
     longest_list: int | None = None
+    idf_to_prune: float | None = None
 
     @property
     def given(self) -> dict[str, float]:
@@ -70,11 +74,27 @@ class Pruning:
         kept = list_lengths - np.floor((self.quantile or 0) * list_lengths).astype(np.int64)
         return kept if self.longest_list is None else np.minimum(kept, self.longest_list)
 
+    def smallest(self, list_lengths: np.ndarray, sums: np.ndarray, n_docs: int) -> np.ndarray:
+        """Return the impact of each term (float64) below which none stays.
+
+        Args:
+            list_lengths: documents of each term.
+            sums: sum of each term's impacts.
+            n_docs: number of documents.
+        """
+        idf, n_postings = (
+            np.log1p((n_docs - list_lengths + 0.5) / (list_lengths + 0.5)),
+            max(1, int(list_lengths.sum())),
+        )
+        by_impact = (self.value_to_prune or 0) * sums.sum() / n_postings
+        by_product = (self.idf_to_prune or 0) * (sums * idf).sum() / n_postings
+        return np.maximum(by_impact, by_product / idf)
+
 
 def prune_index(
     index_dir: str | Path, pruned_dir: str | Path, pruning: Pruning, overwrite: bool = False
 ) -> InvertedIndex:
-    """Write a pruned copy of an index, or return the one that is finished.
+    """Write a pruned copy of an index, in one file or in shards, to one file, or return the one that is finished.
 
     All documents stay, those that lose all their terms too. The copy searches as the index of the same model, and its
     metadata say how it was pruned.
@@ -91,8 +111,6 @@ def prune_index(
         IndexFileError: no index there, or another one in `pruned_dir`, and `overwrite` is False.
     """
     index, place = open_index(index_dir), Path(pruned_dir) / INDEX_FILE
-    if isinstance(index, ShardedIndex):
-        raise IndexFileError(f"{index_dir} is in {len(index.shards)} shards; prune an index in one file")
     if place.exists() and place.samefile(index.path):
         raise IndexFileError(f"{pruned_dir} holds the index that is to be pruned; write the pruned one elsewhere")
     earlier = index.metadata.get(PRUNED, [])
@@ -103,7 +121,8 @@ def prune_index(
             if there.metadata == metadata and there.n_docs == index.n_docs and not metadata.get("updated"):
                 return there
             raise IndexFileError(f"{place} exists already, and is another index; give another folder, or overwrite it")
-        source = _PrunedSource(IndexSource(index.file), pruning)
+        shards = index.shards if isinstance(index, ShardedIndex) else [index]
+        source = _PrunedSource([IndexSource(shard.file) for shard in shards], pruning)
         if not source.counts.any():
             raise DataError(f"{index.path}: {pruning.name} leaves no posting of {index.n_postings}")
         merge([source], place, index.vocab_size, metadata)
@@ -118,16 +137,16 @@ def was_pruned(metadata: Mapping[str, object]) -> bool:
 class _PrunedSource:
     """The postings of an index that stay, read from the first term to the last."""
 
-    def __init__(self, index: IndexSource, pruning: Pruning):
-        self._index, self.ids = index, index.ids
-        impacts = index.lists.impacts
-        mean = impacts.sum(dtype=np.float64) / max(1, len(impacts))
-        self._smallest = (pruning.value_to_prune or 0) * mean
+    def __init__(self, shards: Sequence[IndexSource], pruning: Pruning):
+        index = self._index = JoinedSource(shards)
+        self.ids, n_postings = index.ids, int(index.counts.sum())
+        sums = np.sum([_sums(shard) for shard in shards], axis=0)
+        self._smallest = pruning.smallest(index.counts, sums, len(index.ids))
         self._longest = pruning.longest(index.counts)
-        self._documents = _Documents(index, pruning.size_to_prune)
+        self._documents = _Documents(shards, pruning.size_to_prune)
         self.lengths = np.zeros(len(index.ids), np.int32)
         self.counts = np.zeros(len(index.counts), np.int64)
-        with progress_bar("choosing postings", total=len(impacts), unit="posting") as bar:
+        with progress_bar("choosing postings", total=n_postings, unit="posting") as bar:
             for first, last in term_ranges(index.counts):
                 kept = self.postings(first, last)
                 self.counts[first:last] = np.diff(kept.starts)
@@ -144,7 +163,7 @@ class _PrunedSource:
             found.starts,
             found.pairs,
             impacts,
-            self._smallest,
+            self._smallest[first:last],
             self._longest[first:last],
             self._documents.smallest,
             self._ties,
@@ -152,17 +171,29 @@ class _PrunedSource:
         return Postings(starts, pairs)
 
 
+def _sums(source: IndexSource) -> np.ndarray:
+    """Return the sum of the impacts of each term, float64."""
+    starts, sums = source.lists.block_postings[source.lists.term_blocks[:-1]], np.zeros(len(source.counts))
+    there = source.counts > 0
+    if there.any():
+        sums[there] = np.add.reduceat(source.lists.impacts, starts[there], dtype=np.float64)
+    return sums
+
+
 class _Documents:
     """The impact of each document below which nothing stays, and how many of its impacts that equal it do."""
 
-    def __init__(self, index: IndexSource, most: int | None):
-        n_docs = len(index.ids)
+    def __init__(self, shards: Sequence[IndexSource], most: int | None):
+        n_docs = sum(len(shard.ids) for shard in shards)
         self.smallest, self.ties = np.zeros(n_docs, np.float32), np.zeros(n_docs, np.int32)
         if most is None:
             return
         with progress_bar("ranking the terms of each document", total=n_docs, unit="doc") as bar:
-            for docs, vectors in documents_by_window(index, len(index.counts)):
+            first = 0
+            for _, vectors in chain.from_iterable(documents_by_window(shard, len(shard.counts)) for shard in shards):
+                docs = slice(first, first + len(vectors))
                 _limit_documents(vectors.indptr, vectors.weights, most, self.smallest[docs], self.ties[docs])
+                first = docs.stop
                 bar.update(len(vectors))
 
 
@@ -191,7 +222,7 @@ def _keep(
     starts: np.ndarray,
     pairs: np.ndarray,
     pairs_as_floats: np.ndarray,
-    smallest: float,
+    smallest: np.ndarray,
     longest: np.ndarray,
     doc_smallest: np.ndarray,
     doc_ties: np.ndarray,
@@ -203,7 +234,7 @@ def _keep(
         term_smallest, term_ties = _limit(pairs_as_floats[begin:end, 1].copy(), longest[term])
         for posting in range(begin, end):
             doc, impact = pairs[posting, 0], pairs_as_floats[posting, 1]
-            stays = impact >= smallest
+            stays = impact >= smallest[term]
             if impact <= term_smallest:
                 stays &= impact == term_smallest and term_ties > 0
                 term_ties -= impact == term_smallest

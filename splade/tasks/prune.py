@@ -1,7 +1,7 @@
 """Task: static pruning of an index, or of vectors as JSON lines; one setting, or a sweep over those of a study."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from splade.config import Experiment, require
@@ -37,8 +37,9 @@ STUDY = (
     *(Pruning(size_to_prune=size) for size in (4, 8, 16, 32, 64)),
     *(Pruning(value_to_prune=value) for value in (0.5, 0.75, 1.0, 1.25)),
     *(Pruning(quantile=quantile) for quantile in (0.5, 0.75, 0.85)),
+    *(Pruning(idf_to_prune=value) for value in (0.5, 0.75, 1.0, 1.25)),
 )
-"""What is compared where no setting is given (arXiv 2304.12702)."""
+"""What is compared where no setting is given: that of arXiv 2304.12702, and impacts times IDF."""
 _SHARES_OF_LONGEST = (0.5, 0.25, 0.1)  # as caps of the posting lists
 _Sets = list[tuple[Dataset, EvaluationProtocol | None]]
 
@@ -61,7 +62,7 @@ def prune(experiment: Experiment) -> PruneResult:
     figure. Indexes are evaluated on beir.dataset, or on the queries of data.Q_COLLECTION_PATH.
     """
     require(experiment, "config.out_dir")
-    asked = Pruning(experiment.value_to_prune, experiment.size_to_prune, experiment.quantile, experiment.longest_list)
+    asked = Pruning(**{one.name: getattr(experiment, one.name) for one in fields(Pruning)})
     out_dir = Path(str(experiment.config.out_dir))
     if experiment.data.VECTORS_PATH is not None:
         return _prune_vectors(experiment, asked, out_dir)
@@ -140,7 +141,7 @@ def _line(row: PrunedFigures) -> str:
 
 def _prune_vectors(experiment: Experiment, asked: Pruning, out_dir: Path) -> PruneResult:
     if not asked.given:
-        raise ConfigError("vectors have one setting: give value_to_prune, size_to_prune, quantile or longest_list")
+        raise ConfigError(f"vectors have one setting: give {', '.join(one.name for one in fields(Pruning))}")
     files = files_of_form(resolve_path(str(experiment.data.VECTORS_PATH)), "jsonl")
     folder = out_dir / "vectors"
     with FolderLock(out_dir):

@@ -13,6 +13,7 @@ from splade.interop.jsonl_pruning import prune_lines
 from splade.inverted_index import IndexBuilder, InvertedIndex
 from splade.inverted_index import layout as index_layout
 from splade.inverted_index.prune import Pruning, prune_index
+from splade.inverted_index.sharded import join_shards
 from splade.tasks.prune import STUDY, prune
 from splade.vectors import SparseVectors
 
@@ -22,7 +23,8 @@ SETTINGS = [
     Pruning(size_to_prune=7),
     Pruning(quantile=0.75),
     Pruning(longest_list=20),
-    Pruning(value_to_prune=0.5, size_to_prune=9, quantile=0.3, longest_list=90),
+    Pruning(idf_to_prune=1.0),
+    Pruning(value_to_prune=0.5, size_to_prune=9, quantile=0.3, longest_list=90, idf_to_prune=0.3),
 ]
 
 
@@ -54,6 +56,10 @@ def by_definition(dense, pruning):
     kept = dense > 0
     if pruning.value_to_prune is not None:
         kept &= dense >= pruning.value_to_prune * dense[dense > 0].mean(dtype=np.float64)
+    if pruning.idf_to_prune is not None:
+        n_docs, df = len(dense), (dense > 0).sum(axis=0)
+        products = dense * np.log(1 + (n_docs - df + 0.5) / (df + 0.5))
+        kept &= products >= pruning.idf_to_prune * products[dense > 0].mean(dtype=np.float64)
     if pruning.size_to_prune is not None:
         kept &= np.array([first_largest(row, pruning.size_to_prune) for row in dense])
     for term, column in enumerate(dense.T):
@@ -79,6 +85,18 @@ def test_an_index_keeps_what_the_definition_says(impacts, index_dir, tmp_path, p
     np.testing.assert_array_equal(rows(pruned), expected)
     assert pruned.n_empty == (expected.sum(axis=1) == 0).sum() and pruned.doc_ids() == [f"d{i}" for i in range(N_DOCS)]
     pruned.verify()
+
+
+@pytest.mark.parametrize("pruning", SETTINGS, ids=lambda pruning: pruning.name)
+def test_shards_give_the_file_that_the_whole_index_gives(impacts, index_dir, tmp_path, pruning, monkeypatch):
+    monkeypatch.setattr("splade.inverted_index.merge._RANGE_POSTINGS", 500)
+    for number, docs in enumerate((slice(0, 170), slice(170, N_DOCS))):
+        builder = IndexBuilder(tmp_path / f"s{number}", N_TERMS, {"model": "none"}, "impacts")
+        builder.add([f"d{i}" for i in range(N_DOCS)[docs]], SparseVectors.from_dense(impacts[docs]))
+        builder.finish()
+    join_shards(tmp_path, [tmp_path / f"s{number}" / "index.h5" for number in range(2)])
+    whole, pruned = prune_index(index_dir, tmp_path / "a", pruning), prune_index(tmp_path, tmp_path / "b", pruning)
+    assert pruned.path.read_bytes() == whole.path.read_bytes()
 
 
 def test_documents_of_several_windows(tmp_path):
