@@ -30,7 +30,7 @@ EXTRAS = {
     "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"],
 }
 EXTRAS["dev"] = [
-    *("pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"),
+    *("pytest>=8", "pytest-xdist>=3.5", "slipcover>=1.1", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"),
     *("ir_measures>=0.3.6", "nbformat>=5", "nbclient>=0.8", "ipykernel"),
     *(
         requirement

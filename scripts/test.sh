@@ -16,4 +16,7 @@ fi
 NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict --quiet
 # Two processes share the cores; threads within each would only wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-"$python" -m pytest -n 2 --dist loadfile --durations 10 --cov splade --cov-report term:skip-covered --cov-fail-under 85
+coverage="$(mktemp)"
+trap 'rm -f "$coverage"' EXIT
+"$python" -m slipcover --json --out "$coverage" -m pytest -n 2 --dist loadfile --durations 20
+"$python" -m slipcover --merge "$coverage" --out "$coverage" --skip-covered --fail-under 85

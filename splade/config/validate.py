@@ -121,10 +121,16 @@ def _plain(cfg: DictConfig | ListConfig, prefix: str) -> dict[str, object]:
 def _typed_section(section: type[SectionType], values: object, prefix: str) -> SectionType:
     """Build a section of the schema from values without unknown keys."""
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(node_class(section)), _escaped(values))
+        typed = OmegaConf.merge(_structured(section), _escaped(values))
     except OmegaConfBaseException as error:
         raise explain_composition_error(error, prefix=prefix) from error
     return _checked_section(section, _plain(typed, prefix), prefix)
+
+
+@cache
+def _structured(section: Section) -> DictConfig:
+    """Return the schema of a section as OmegaConf has it, which takes as long to make as Hydra's defaults list."""
+    return OmegaConf.structured(node_class(section))
 
 
 def _escaped(values: object) -> object:

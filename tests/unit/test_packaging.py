@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import tomllib
 import yaml
 
 import splade
@@ -32,3 +33,11 @@ def test_versions_of_python_agree():
     setup, project = ((ROOT / name).read_text(encoding="utf-8") for name in ("setup.py", "pyproject.toml"))
     assert 'python_requires=">=3.10"' in setup
     assert 'target-version = "py310"' in project and 'python_version = "3.10"' in project
+
+
+def test_coverage_leaves_out_the_files_with_compiled_loops():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    compiles = re.compile(r"^(import numba|from splade\.storage\.compiled )", re.M)
+    sources = ((path, path.read_text(encoding="utf-8")) for path in (ROOT / "splade").rglob("*.py"))
+    compiled = {path.relative_to(ROOT).as_posix() for path, source in sources if compiles.search(source)}
+    assert compiled | {"splade/storage/compiled.py"} == set(project["tool"]["slipcover"]["omit"])
