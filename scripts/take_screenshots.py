@@ -1,49 +1,53 @@
 """Take the pictures of the search page that README and docs show: python scripts/take_screenshots.py.
 
-An index of the toy collection is served, and Chromium takes the page at the width of a desktop and of a phone.
+The toy collection is served, as an index and pruned to a few terms per document, and Chromium takes the page.
 """
 
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import urlencode
+
+from headless_browser import Browser
 
 import splade
 
 ROOT = Path(__file__).resolve().parents[1]
 QUERY = "why is the sky blue"
-PICTURES = {"search_page.png": "1100,1250", "search_page_phone.png": "500,1150"}
-"""File to window; Chromium makes no window narrower than 500."""
+PICTURES = {
+    "search_page.png": (1100, 1180, False, {"q": QUERY}),
+    "search_page_phone.png": (390, 1150, True, {"q": QUERY}),
+    "search_page_two.png": (1100, 860, False, {"q": QUERY, "beside": "short"}),
+}
+"""File to width and height, dark mode, and what the address asks."""
+AT_REST = (
+    "!document.body.hasAttribute('aria-busy') && "
+    "[...document.querySelectorAll('.panel')].every(panel => panel.querySelector('.source')) && "
+    "document.querySelector('.panel')"
+)
 
 
 def main() -> None:
     """Write the pictures to docs/."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        raise SystemExit("needs Chromium: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
-        model = splade.load("pkg://cognition/model")
-        splade.Index.build(Path(folder) / "toy", model, "pkg://splade/data/toy/collection", store_texts=True)
-        command = [sys.executable, "-m", "splade.serve", f"{folder}/toy", "serve.port=0"]
+        for name, max_length in (("whole", None), ("short", 12)):
+            model = splade.load("pkg://cognition/model", max_length=max_length)
+            splade.Index.build(f"{folder}/{name}", model, "pkg://splade/data/toy/collection", store_texts=True)
+        command = [sys.executable, "-m", "splade.serve", f"{folder}/whole", "serve.port=0"]
+        command.append(f"serve.others=[{folder}/short]")
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         try:
             assert server.stdout is not None
             address = next(line.split()[-1] for line in server.stdout if "documents at http" in line)
-            for file, size in PICTURES.items():
-                profile = Path(folder) / f"browser-{file}"
-                take(browser, f"{address}?q={quote(QUERY)}", ROOT / "docs" / file, size, profile)
+            with Browser(Path(folder) / "browser") as browser:
+                for file, (width, height, dark, asked) in PICTURES.items():
+                    browser.resize(width, height, dark)
+                    browser.open(f"{address}?{urlencode(asked)}", AT_REST)
+                    browser.picture(ROOT / "docs" / file)
         finally:
             server.terminate()
             server.wait(20)
-
-
-def take(browser: str, address: str, picture: Path, size: str, profile: Path) -> None:
-    """Take a picture of a page when it has come to rest."""
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={size}"]
-    command += ["--virtual-time-budget=8000", f"--user-data-dir={profile}", f"--screenshot={picture}", address]
-    subprocess.run(command, capture_output=True, timeout=120, check=True)
 
 
 if __name__ == "__main__":

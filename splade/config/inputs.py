@@ -26,7 +26,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "run_all": (*_TRAINING, *_VALIDATION, "data.COLLECTION_PATH", *_QUERIES, "data.flops_queries"),
     "create_anserini": ("data.COLLECTION_PATH", "data.Q_COLLECTION_PATH"),
     "search": ("config.index_dir",),
-    "serve": ("config.index_dir",),
+    "serve": ("config.index_dir", "serve.others"),
     "figures": ("figures.folder",),
     "explain": ("config.index_dir", "explain.file", "explain.run"),
     "update": ("config.index_dir", "add"),
@@ -67,6 +67,7 @@ _LOADS_A_MODEL = (
     "export",
     "encode",
 )
+_INDEXES = ("config.index_dir", "serve.others")
 # An index may be named by its file.
 _TAKES_A_FILE = [
     ("index_dir", task)
@@ -171,7 +172,7 @@ def _check_path(path: str, key: str) -> None:
         resolve_path(path)
     except DataError as error:
         hint = "; without one: data.VALIDATION_FULL_RANKING=null" if key in _VALIDATION else ""
-        hint = "; build the index first (python -m splade.index)" if key == "config.index_dir" else hint
+        hint = "; build the index first (python -m splade.index)" if key in _INDEXES else hint
         raise DataError(f"{key}: {error}{hint}") from error
 
 

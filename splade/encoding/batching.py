@@ -27,6 +27,9 @@ TOKEN_BUDGET = 8192
 LENGTH_STEP, SHORT_LENGTH_STEP = 16, 8
 # Weights of a model whose products are too small to be shared out among threads.
 SMALL = 40_000_000
+# A window of few texts is cut into up to so many batches for such a model, each of about so many texts or more: threads
+# then have one each, and little padding is computed. The same on every machine, so that the vectors are.
+FEW_BATCHES, FEW_TEXTS = 4, 12
 
 
 class BatchEncoder(Protocol[V]):
@@ -64,18 +67,20 @@ def encode_batches(
     for name, value in {"batch_size": batch_size, "token_budget": token_budget, "window": window}.items():
         if value < 1:
             raise ConfigError(f"{name}={value}: must be at least 1")
-    pad_id = padding_id(tokenizer)
+    pad_id, small = padding_id(tokenizer), is_small(encoder)
     for rows in _tokenised_ahead(tokenizer, texts, max_length, window, special_tokens):
         lengths = _rounded([len(row) for row in rows], max_length)
         # Longest first: if memory is short, it is so at once.
         order = np.argsort(-lengths, kind="stable")
-        batches = [(batch, lengths[batch[0]]) for batch in batches_by_length(order, lengths, batch_size, token_budget)]
+        n_batches = min(FEW_BATCHES, max(1, len(rows) // FEW_TEXTS)) if small else 1
+        most = min(batch_size, -(-len(rows) // n_batches))
+        batches = [(batch, lengths[batch[0]]) for batch in batches_by_length(order, lengths, most, token_budget)]
 
         def encode(batch: tuple[Sequence[int], int], rows: list[list[int]] = rows) -> V:
             numbers, length = batch
             return encoder.encode(*padded_batch([rows[i] for i in numbers], pad_id, length=length))
 
-        vectors = map_in_threads(encode, batches) if is_small(encoder) else [encode(batch) for batch in batches]
+        vectors = map_in_threads(encode, batches) if small else [encode(batch) for batch in batches]
         yield encoder.gather(vectors, np.argsort(order))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -151,6 +152,11 @@ class Splade(nn.Module):
             if isinstance(encoder, MaskedLMEncoder) and id(encoder.model) not in models:
                 encoder.lower_precision(precision)
                 models.add(id(encoder.model))
+
+    def own_memory(self) -> None:
+        """Copy the weights out of the files that they are mapped from: a file overwritten in place ends no process."""
+        for tensor in chain(self.parameters(), self.buffers()):
+            tensor.data = tensor.data.clone()
 
     def take_fingerprint(self, fingerprint: Fingerprint, query_digest: str) -> None:
         """Stand for another model: this one is that model in another form, and its vectors are the same."""

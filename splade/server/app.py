@@ -6,8 +6,8 @@ import json
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,16 @@ from starlette.routing import Route
 from splade.errors import SpladeError
 from splade.server.batching_queue import BatchingQueue
 from splade.server.openapi import description
-from splade.server.requests import Limits, SearchRequest, explain_request, integer, search_request, texts
+from splade.server.requests import (
+    MODEL,
+    Limits,
+    SearchRequest,
+    chosen_name,
+    explain_request,
+    integer,
+    search_request,
+    texts,
+)
 from splade.server.service import SearchService
 from splade.storage.atomic import JsonObject
 from splade.vectors import SparseVectors
@@ -55,40 +64,61 @@ Result = TypeVar("Result")
 Handler = Callable[["Server", Request], Awaitable[Response]]
 
 
+class Served:
+    """A model with its index, and the queues in which requests for it wait."""
+
+    def __init__(self, service: SearchService, threads: Executor):
+        self.service = service
+        # While one batch of answers is put into words, the next is encoded.
+        self.searches: BatchingQueue[SearchRequest, bytes]
+        self.searches = BatchingQueue(service.answer_many, threads, MOST_TOGETHER, at_once=2)
+        self.queries = BatchingQueue(service.query_vectors, threads, MOST_TOGETHER)
+        self.documents = BatchingQueue(service.document_vectors, threads, MOST_TOGETHER)
+
+    @property
+    def queues(self) -> "tuple[BatchingQueue[SearchRequest, bytes] | BatchingQueue[str, SparseVectors], ...]":
+        """All that encode."""
+        return self.searches, self.queries, self.documents
+
+
 @dataclass
 class Server:
-    """The service, and what its routes share.
+    """What is served, and what its routes share.
 
     Attributes:
-        service: answers.
+        services: name to what answers for it; the first where a request names none.
         token: what requests must bring; None: nothing.
         at_once: requests that are worked on or wait; more are told to come again.
         per_second: requests of one address, on average over ten seconds; 0: any number.
         limits: of one request.
     """
 
-    service: SearchService
+    services: Mapping[str, SearchService]
     token: str | None = None
     at_once: int = 256
     per_second: float = 0.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        self.threads = ThreadPoolExecutor(4, "serve")
-        service = self.service
-        # While one batch of answers is put into words, the next is encoded.
-        self.searches = BatchingQueue(service.answer_many, self.threads, MOST_TOGETHER, at_once=2)
-        self.queries = BatchingQueue(service.query_vectors, self.threads, MOST_TOGETHER)
-        self.documents = BatchingQueue(service.document_vectors, self.threads, MOST_TOGETHER)
+        self.threads = ThreadPoolExecutor(3 + len(self.services), "serve")
+        self.served = {name: Served(service, self.threads) for name, service in self.services.items()}
         self.working = 0
         self.counts: Counter[tuple[str, int]] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._recent: dict[str, list[float]] = {}
 
-    @property
-    def queues(self) -> "tuple[BatchingQueue[SearchRequest, bytes] | BatchingQueue[str, SparseVectors], ...]":
-        """All that encode."""
-        return self.searches, self.queries, self.documents
+    def chosen(self, given: JsonObject) -> Served:
+        """Return what a request asks; a DataError where there is no such model."""
+        return self.served[chosen_name(given, list(self.served))]
+
+    def health(self) -> JsonObject:
+        """Tell what is served: of the first model, and of each with its name."""
+        models = [{"name": name} | service.health() for name, service in self.services.items()]
+        problems = [f"{model['name']}: {model['problem']}" for model in models if model["problem"] is not None]
+        found = {key: value for key, value in models[0].items() if key != "name"} | {"models": models}
+        if problems and len(models) > 1:
+            found |= {"status": "degraded", "problem": "; ".join(problems)}
+        return found
 
     async def in_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Run `work` where it does not hold up other requests."""
@@ -191,11 +221,11 @@ async def _static(_server: Server, request: Request) -> Response:
 
 
 async def _health(server: Server, _request: Request) -> Response:
-    return JSONResponse(server.service.health())
+    return JSONResponse(server.health())
 
 
 async def _openapi(server: Server, _request: Request) -> Response:
-    return JSONResponse(description(server.limits, server.token is not None))
+    return JSONResponse(description(server.limits, list(server.services), server.token is not None))
 
 
 async def _metrics(server: Server, _request: Request) -> Response:
@@ -206,31 +236,39 @@ async def _metrics(server: Server, _request: Request) -> Response:
     ]
     lines.append("# TYPE splade_request_seconds_total counter")
     lines += [f'splade_request_seconds_total{{path="{path}"}} {s:.6f}' for path, s in sorted(server.seconds.items())]
+    queues = [queue for served in server.served.values() for queue in served.queues]
     values = {
         "splade_requests_working gauge": server.working,
-        "splade_encoded_batches_total counter": sum(queue.n_batches for queue in server.queues),
-        "splade_encoded_texts_total counter": sum(queue.n_items for queue in server.queues),
-        "splade_documents gauge": len(server.service.retriever.index),
+        "splade_encoded_batches_total counter": sum(queue.n_batches for queue in queues),
+        "splade_encoded_texts_total counter": sum(queue.n_items for queue in queues),
+        "splade_known_queries_total counter": sum(service.queries.n_found for service in server.services.values()),
     }
     for name, value in values.items():
         lines += [f"# TYPE {name}", f"{name.split()[0]} {value}"]
+    lines.append("# TYPE splade_documents gauge")
+    lines += [
+        f"splade_documents{{model={json.dumps(name)}}} {len(service.retriever.index)}"
+        for name, service in server.services.items()
+    ]
     return PlainTextResponse("\n".join(lines) + "\n")
 
 
 async def _search(server: Server, request: Request) -> Response:
     given = _parameters(request) if request.method == "GET" else await _json(request)
-    answer = await server.searches.result(search_request(given, server.limits))
+    answer = await server.chosen(given).searches.result(search_request(given, server.limits))
     return Response(answer, media_type="application/json")
 
 
 async def _explain(server: Server, request: Request) -> Response:
-    asked = explain_request(await _json(request), server.limits)
-    return JSONResponse(await server.in_thread(server.service.explain, asked))
+    given = await _json(request)
+    asked = explain_request(given, server.limits)
+    return JSONResponse(await server.in_thread(server.chosen(given).service.explain, asked))
 
 
 async def _encode(server: Server, request: Request) -> Response:
-    vectors = await _vectors(server, await _json(request), "side")
-    return JSONResponse(await server.in_thread(server.service.bags, vectors))
+    given = await _json(request)
+    vectors = await _vectors(server, given, "side")
+    return JSONResponse(await server.in_thread(server.chosen(given).service.bags, vectors))
 
 
 async def _embed_sparse(server: Server, request: Request) -> Response:
@@ -246,9 +284,10 @@ async def _embed_sparse(server: Server, request: Request) -> Response:
 
 async def _vectors(server: Server, given: JsonObject, side: str) -> SparseVectors:
     asked = texts(given, "inputs", server.limits)
-    queue = server.queries if given.get(side) == "query" else server.documents
+    served = server.chosen(given)
+    queue = served.queries if given.get(side) == "query" else served.documents
     rows = await asyncio.gather(*(queue.result(one) for one in asked))
-    return SparseVectors.concatenate(rows, server.service.model.vocab_size)
+    return SparseVectors.concatenate(rows, served.service.model.vocab_size)
 
 
 def _parameters(request: Request) -> JsonObject:
@@ -256,7 +295,7 @@ def _parameters(request: Request) -> JsonObject:
     given: JsonObject = {}
     for name, value in request.query_params.items():
         name = {"q": "query", "k": "top_k"}.get(name, name)
-        if name != "query":
+        if name not in ("query", MODEL):
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
@@ -295,13 +334,14 @@ async def _body(request: Request) -> bytes:
 
 
 async def _watch(server: Server) -> None:
-    """Take the index anew whenever it was built again."""
+    """Take an index anew whenever it was built again."""
     while True:
         await asyncio.sleep(RELOAD_SECONDS)
-        try:
-            await server.in_thread(server.service.reload)
-        except Exception:  # the watch must not end: it is tried again, and the log has the traceback
-            logger.exception("looking for a newer index")
+        for service in server.services.values():
+            try:
+                await server.in_thread(service.reload)
+            except Exception:  # the watch must not end: it is tried again, and the log has the traceback
+                logger.exception("looking for a newer index")
 
 
 async def _http_error(_request: Request, error: HTTPException) -> Response:

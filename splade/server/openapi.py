@@ -1,12 +1,15 @@
 """The description of the API in OpenAPI 3.1."""
 
-from splade.server.requests import Limits
+from collections.abc import Sequence
+
+from splade.server.requests import MODEL, Limits
 from splade.storage.atomic import JsonObject as Schema
 
 
-def description(limits: Limits, with_token: bool) -> Schema:
+def description(limits: Limits, models: Sequence[str], with_token: bool) -> Schema:
     """Return the description as values that JSON can hold."""
     text = {"type": "string", "maxLength": limits.characters}
+    model = {"type": "string", "enum": list(models), "default": models[0]}
     search = {
         "query": text,
         "top_k": {"type": "integer", "minimum": 1, "maximum": limits.top_k, "default": 10},
@@ -17,6 +20,7 @@ def description(limits: Limits, with_token: bool) -> Schema:
             "description": "token of the query to what its weight is multiplied by; 0 leaves it out",
         },
         "explain": {"type": "boolean", "default": False, "description": "the terms that made each score"},
+        MODEL: model,
     }
     inputs = {"oneOf": [text, {"type": "array", "items": text, "minItems": 1, "maxItems": limits.texts}]}
     side = {"type": "string", "enum": ["query", "document"], "default": "document"}
@@ -29,7 +33,12 @@ def description(limits: Limits, with_token: bool) -> Schema:
                 "summary": "Search the index",
                 "parameters": [
                     {"name": name, "in": "query", "required": name == "q", "schema": schema}
-                    for name, schema in (("q", text), ("k", search["top_k"]), ("effort", search["effort"]))
+                    for name, schema in (
+                        ("q", text),
+                        ("k", search["top_k"]),
+                        ("effort", search["effort"]),
+                        ("model", model),
+                    )
                 ],
                 "responses": _responses({"type": "object"}),
             },
@@ -37,21 +46,21 @@ def description(limits: Limits, with_token: bool) -> Schema:
         "/explain": {
             "post": _operation(
                 "The terms that made a score, and the tokens that gave them; doc_id or text",
-                _object({"query": text, "doc_id": text, "text": text}, ["query"]),
+                _object({"query": text, "doc_id": text, "text": text, MODEL: model}, ["query"]),
                 {"type": "object"},
             )
         },
         "/encode": {
             "post": _operation(
                 "Texts as words with weights, heaviest first",
-                _object({"inputs": inputs, "side": side}, ["inputs"]),
+                _object({"inputs": inputs, "side": side, MODEL: model}, ["inputs"]),
                 _rows(word),
             )
         },
         "/embed_sparse": {
             "post": _operation(
                 "Texts as sparse vectors, as text-embeddings-inference gives them",
-                _object({"inputs": inputs, "prompt_name": side}, ["inputs"]),
+                _object({"inputs": inputs, "prompt_name": side, MODEL: model}, ["inputs"]),
                 _rows(entry),
             )
         },

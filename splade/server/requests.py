@@ -1,10 +1,13 @@
 """What a request may ask for, read from JSON or from the parameters of an address."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from splade.errors import DataError
+
+MODEL = "model"
+"""The field of every request that chooses between the models that are served."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,14 @@ def explain_request(given: Mapping[str, object], limits: Limits) -> ExplainReque
     return ExplainRequest(text(given, "query", limits), document if by_id else None, None if by_id else document)
 
 
+def chosen_name(given: Mapping[str, object], names: Sequence[str]) -> str:
+    """Return which of the served models is asked; where none is named, the first."""
+    name = given.get(MODEL, names[0])
+    if name not in names:
+        raise DataError(f"{MODEL}: must be one of {', '.join(names)}, given {str(name)[:40]!r}")
+    return str(name)
+
+
 def text(given: Mapping[str, object], name: str, limits: Limits) -> str:
     """Return a field that is a text, and not empty."""
     value = given.get(name)
@@ -137,5 +148,5 @@ def _is_number(value: object, least: float, most: float) -> TypeGuard[float]:
 
 def _known(given: Mapping[str, object], names: tuple[str, ...]) -> None:
     for name in given:
-        if name not in names:
-            raise DataError(f"{str(name)[:40]!r}: no such field; there are {', '.join(names)}")
+        if name not in (*names, MODEL):
+            raise DataError(f"{str(name)[:40]!r}: no such field; there are {', '.join((*names, MODEL))}")

@@ -21,6 +21,7 @@ from splade.retrieval.collection_index import Index
 from splade.retrieval.hits import Hit, Hits
 from splade.retrieval.origin import Texts
 from splade.retrieval.sparse import SparseRetriever
+from splade.server.kept_queries import KeptQueries
 from splade.server.requests import ExplainRequest, SearchRequest
 from splade.storage.atomic import JsonObject
 from splade.vectors import SparseVectors
@@ -36,6 +37,7 @@ class _State:
     """The index that is searched now; replaced as a whole, so that a request sees one index from start to end."""
 
     retriever: SparseRetriever
+    texts: Texts | None
     made: tuple[int, int, int]
     posting_counts: np.ndarray
     beginnings: dict[str, str | None] = field(default_factory=dict)
@@ -49,11 +51,9 @@ class SearchService:
     Args:
         model: encodes queries and texts.
         folder: of the index.
-        texts: of the documents; None: answers have no texts.
+        texts: finds where the texts of an index's documents are; None: answers have no texts.
         opened: opens the index of a folder.
-
-    Attributes:
-        problem: why an index that was built again could not be taken; None: all is well.
+        kept_queries: so many of the last queries are not encoded when they are asked again.
 
     Raises:
         IndexFileError: no index there, or one of another model.
@@ -63,14 +63,18 @@ class SearchService:
         self,
         model: SparseModel,
         folder: Path,
-        texts: Texts | None = None,
+        texts: Callable[[SparseRetriever], Texts | None] = lambda _retriever: None,
         opened: Callable[[Path, SparseModel], Index] = Index.open,
+        kept_queries: int = 0,
     ):
+        model.network.own_memory()
         self.model = model
         self._opened = opened
+        self._texts = texts
         self.folder = folder
-        self.texts = texts
-        self.problem: str | None = None
+        self.queries = KeptQueries(self._encoded_queries, kept_queries)
+        self._index_problem: str | None = None
+        self._texts_problem: str | None = None
         self._state = self._open()
         self._state.retriever.search("a first query", 10)  # compiles the kernels before anybody waits
 
@@ -79,32 +83,37 @@ class SearchService:
         """What searches the present index."""
         return self._state.retriever
 
+    @property
+    def problem(self) -> str | None:
+        """Why an index that was built again could not be taken, or texts are not shown; None: all is well."""
+        return self._index_problem or self._texts_problem
+
     def reload(self) -> bool:
         """Open the index again if its file has changed, and return whether it was; a faulty one is not taken."""
         try:
             made = self._file_state()
-        except OSError as error:
-            self.problem = f"{self.folder}: {error.strerror}; the index opened before is searched"
-            return False
-        if made == self._state.made:
-            self.problem = None
-            return False
-        try:
+            if made == self._state.made:
+                self._index_problem = None
+                return False
             self._state = self._open()
-        except SpladeError as error:
-            self.problem = f"{error}; the index opened before is searched"
+        except OSError as error:
+            self._index_problem = f"{self.folder}: {error.strerror}; the index opened before is searched"
             return False
-        self.problem = None
+        except SpladeError as error:
+            self._index_problem = f"{error}; the index opened before is searched"
+            return False
+        self._index_problem = self._texts_problem = None
         logger.info("%s was built again: %d documents", self.folder, len(self.retriever.index))
         return True
 
     def query_vectors(self, texts: list[str]) -> list[SparseVectors]:
         """Encode queries: one on the path for one, several as a batch."""
-        return _rows(self.model.encode_queries(texts[0] if len(texts) == 1 else texts))
+        return self.queries.vectors(texts)
 
     def document_vectors(self, texts: list[str]) -> list[SparseVectors]:
         """Encode documents."""
-        return _rows(self.model.encode_documents(texts[0] if len(texts) == 1 else texts))
+        vectors = self.model.encode_documents(texts[0] if len(texts) == 1 else texts)
+        return [vectors.rows(i, i + 1) for i in range(len(vectors))]
 
     def answer_many(self, requests: list[SearchRequest]) -> list[bytes | Exception]:
         """Return the answers to several searches as JSON, or what is wrong with one."""
@@ -137,10 +146,10 @@ class SearchService:
             times = {"encoding_ms": encoding_ms, "search_ms": 1e3 * (time.perf_counter() - start)}
             for (place, weighted), hits in zip(chosen, found, strict=True):
                 read = int(state.posting_counts[weighted.term_ids].sum())
-                answers[place] = self._answer(requests[place], vectors[place], hits) | times | {"postings": read}
+                answers[place] = self._answer(state, requests[place], vectors[place], hits) | times | {"postings": read}
         return answers
 
-    def _answer(self, request: SearchRequest, vector: SparseVectors, hits: Hits) -> JsonObject:
+    def _answer(self, state: _State, request: SearchRequest, vector: SparseVectors, hits: Hits) -> JsonObject:
         own = set(self.model.queries.input_tokens(request.query))
         return {
             "query": request.query,
@@ -148,8 +157,8 @@ class SearchService:
                 {"token": token, "weight": weight, "factor": request.factors.get(token, 1.0), "own": token in own}
                 for token, weight in bag_of_words(*vector.row(0), self.model.tokens)
             ],
-            "hits": [self._hit(hit, request.explain, own) for hit in hits],
-            "documents": len(self.retriever.index),
+            "hits": [self._hit(state, hit, request.explain, own) for hit in hits],
+            "documents": len(state.retriever.index),
             "exact": request.effort == 1.0,
         }
 
@@ -159,12 +168,12 @@ class SearchService:
         Raises:
             DataError: the index has no such document.
         """
-        model, tokens = self.model, self.model.tokens
+        model, tokens, state = self.model, self.model.tokens, self._state
         text, vector = request.text, None
         if request.doc_id is not None:
-            postings = self.retriever.index.postings
+            postings = state.retriever.index.postings
             vector = postings.vector(postings.doc_number(request.doc_id))
-            text = None if self.texts is None else self.texts.get(request.doc_id)
+            text = self._text(state, request.doc_id)
         document = trace(model.documents, tokens, text, vector)
         explanation = explain_traced(trace(model.queries, tokens, request.query), document)
         found = ScoreView(request.query, explanation, model.name).values()
@@ -184,13 +193,16 @@ class SearchService:
             "model": self.model.name,
             "documents": len(retriever.index),
             "terms": self.model.vocab_size,
-            "texts": self.texts is not None,
+            "texts": self._state.texts is not None,
         }
+
+    def _encoded_queries(self, texts: list[str]) -> SparseVectors:
+        return self.model.encode_queries(texts[0] if len(texts) == 1 else texts)
 
     def _open(self) -> _State:
         made = self._file_state()
         retriever = SparseRetriever(self.model, self._opened(self.folder, self.model), n_threads=1)
-        return _State(retriever, made, retriever.index.postings.posting_counts)
+        return _State(retriever, self._texts(retriever), made, retriever.index.postings.posting_counts)
 
     def _file_state(self) -> tuple[int, int, int]:
         state = index_file(self.folder).stat()
@@ -210,9 +222,9 @@ class SearchService:
         indptr = np.array([0, int(kept.sum())], vector.indptr.dtype)
         return replace(vector, indptr=indptr, term_ids=term_ids[kept], weights=weights[kept])
 
-    def _hit(self, hit: Hit, explain: bool, own: set[str]) -> JsonObject:
+    def _hit(self, state: _State, hit: Hit, explain: bool, own: set[str]) -> JsonObject:
         answer: JsonObject = {"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score}
-        text = self._beginning(hit.doc_id)
+        text = self._beginning(state, hit.doc_id)
         if text is not None:
             answer["text"] = text
         if explain:
@@ -231,22 +243,29 @@ class SearchService:
                 answer["marks"] = _apart(marks)
         return answer
 
-    def _beginning(self, doc_id: str) -> str | None:
+    def _text(self, state: _State, doc_id: str) -> str | None:
+        """Return the text of a document; None where it is not known, or cannot be read any more."""
+        if state.texts is None:
+            return None
+        try:
+            return state.texts.get(doc_id)
+        except (SpladeError, OSError) as error:
+            self._texts_problem = f"texts of documents are not shown: {error}"
+            return None
+
+    def _beginning(self, state: _State, doc_id: str) -> str | None:
         """Return the beginning of a document's text; those shown lately are kept in memory."""
-        kept = self._state.beginnings
+        kept = state.beginnings
         if doc_id in kept:
             return kept[doc_id]
-        text = None if self.texts is None else self.texts.get(doc_id)
+        text = self._text(state, doc_id)
         if text is not None and len(text) > SHOWN_CHARACTERS:
             text = text[:SHOWN_CHARACTERS] + "…"
         if len(kept) >= KEPT_BEGINNINGS:
             kept.clear()
-        kept[doc_id] = text
+        if self._texts_problem is None:
+            kept[doc_id] = text
         return text
-
-
-def _rows(vectors: SparseVectors) -> list[SparseVectors]:
-    return [vectors.rows(i, i + 1) for i in range(len(vectors))]
 
 
 def _apart(marks: list[dict[str, int | bool]]) -> list[dict[str, int | bool]]:

@@ -67,7 +67,7 @@ def named_runs(runs: object) -> dict[str, str]:
     if isinstance(runs, Mapping):
         named = {str(name): str(path) for name, path in runs.items()}
     elif isinstance(runs, Sequence) and not isinstance(runs, str):
-        named = dict(zip(_short_names([str(path) for path in runs]), map(str, runs), strict=True))
+        named = dict(zip(distinct_parts([str(path) for path in runs]), map(str, runs), strict=True))
         if len(named) < len(runs):
             raise ConfigError(f"runs={list(runs)}: the same run twice")
     else:
@@ -77,8 +77,8 @@ def named_runs(runs: object) -> dict[str, str]:
     return named
 
 
-def _short_names(paths: Sequence[str]) -> list[str]:
-    """Drop the folders that all paths begin and end with."""
+def distinct_parts(paths: Sequence[str]) -> list[str]:
+    """Return paths without the folders that all of them begin and end with."""
     parts = [Path(path).with_suffix("").parts for path in paths]
     shortest = min(map(len, parts), default=0)
     while shortest > 1 and len({path[0] for path in parts}) == 1:

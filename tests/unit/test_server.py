@@ -90,7 +90,11 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(model, folder):
-    started = Running(Server(SearchService(model, folder, Texts()), limits=Limits(characters=500, texts=4, top_k=50)))
+    started = Running(
+        Server(
+            {"index": SearchService(model, folder, lambda _: Texts())}, limits=Limits(characters=500, texts=4, top_k=50)
+        )
+    )
     yield started
     started.stop()
 
@@ -174,14 +178,17 @@ def test_texts_are_encoded_as_the_model_does(running, model):
 
 def test_many_at_once_get_what_each_asked_for(running, model, folder):
     expected = {query: [hit.doc_id for hit in offline(model, folder, query, 5)] for query in QUERIES}
-    before = running.state.searches.n_batches, running.state.searches.n_items
+    before = running.state.served["index"].searches.n_batches, running.state.served["index"].searches.n_items
     with ThreadPoolExecutor(16) as pool:
         asked = QUERIES * 20
         answers = list(pool.map(lambda query: running.post("/search", query=query, top_k=5), asked))
     for query, (status, found) in zip(asked, answers, strict=True):
         assert status == 200 and found["query"] == query
         assert [hit["doc_id"] for hit in found["hits"]] == expected[query]
-    batches, texts = running.state.searches.n_batches - before[0], running.state.searches.n_items - before[1]
+    batches, texts = (
+        running.state.served["index"].searches.n_batches - before[0],
+        running.state.served["index"].searches.n_items - before[1],
+    )
     assert texts == len(asked) and batches < texts
 
 
@@ -318,7 +325,7 @@ def test_health_metrics_and_the_description(running):
 
 
 def test_a_token_is_wanted_where_others_can_reach_it(model, folder):
-    guarded = Running(Server(SearchService(model, folder), token="s3cret"), loopback=False)
+    guarded = Running(Server({"index": SearchService(model, folder)}, token="s3cret"), loopback=False)
     try:
         assert guarded.ask("GET", "/")[0] == guarded.ask("GET", "/health")[0] == 200
         for headers in (
@@ -336,7 +343,7 @@ def test_a_token_is_wanted_where_others_can_reach_it(model, folder):
 
 
 def test_too_often_and_too_many(model, folder):
-    limited = Running(Server(SearchService(model, folder), per_second=0.3))
+    limited = Running(Server({"index": SearchService(model, folder)}, per_second=0.3))
     try:
         assert [limited.ask("GET", "/search?q=a")[0] for _ in range(5)] == [200, 200, 200, 429, 429]
         limited.state.per_second, limited.state.at_once = 0, 0
