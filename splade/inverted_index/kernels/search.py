@@ -41,7 +41,7 @@ _SPARSE = _WINDOW // 16  # a window with fewer postings is collected posting by 
 _ROUNDING = np.float32(1 - 1e-5)  # float32 sums of any order differ by less than this factor
 _SHARE = 0.6  # of the threshold: the most that blocks which are not read may contribute
 _LOOKUP_COST = 60  # of looking a document up in a block, in postings read: cache misses, mostly
-_CAUTION = 2.0  # standard deviations between what is expected of the documents to come and the threshold estimate
+_CAUTION = 3.0  # standard deviations between what is expected of the documents to come and the threshold estimate
 
 
 class QueryBlocks(NamedTuple):
@@ -117,8 +117,7 @@ def search_batch(
             lists, n_docs, terms, weights, min_score, effort, top_k, space, np.float32(0), True
         )
         lowest = key_score(space.keys[0]) if size == top_k else np.float32(0)
-        # Not ">=": of equal scores, the one that was passed over may belong to an earlier document.
-        if estimate > 0 and not lowest > estimate:
+        if lowest < estimate:
             # With less effort, what was found once may be passed over for its own score.
             floor = lowest if effort == 1 else np.float32(0)
             size, _ = _search_one(lists, n_docs, terms, weights, min_score, effort, top_k, space, floor, False)
@@ -297,7 +296,8 @@ def _read_window(
         add_block(offsets, impacts, begins[first], ends[first], blocks.weights[first], window_scores)
         first += 1
     if threshold == 0:
-        threshold = passed = safe_threshold(window_scores, rank)
+        passed = safe_threshold(window_scores, rank)
+        threshold = passed * _ROUNDING
     count = collect(window_scores, np.float32(threshold - blocks.bounds[first]), found, found_scores)
     window_scores[:] = 0
     for i in range(first, n_blocks):
