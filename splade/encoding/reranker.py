@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 512
 LENGTH_STEP = 8
+_TIE_BREAK = 0.25
 
 
 class Reranker:
@@ -132,7 +133,8 @@ class Reranker:
         """Add up what the comparisons say of each document.
 
         duoT5: `sum_j p_ij + (1 - p_ji)` (SYM-SUM, arXiv 2101.05667). Prompting: 1 for a document that is preferred in
-        both orders, 0.5 for both where the orders disagree (arXiv 2306.17563).
+        both orders, 0.5 for both where the orders disagree (arXiv 2306.17563); of as many wins the document
+        that was given first comes first, by less than half a win.
         """
         first = np.full((n, n), 0.5)
         for (i, j), score in zip(permutations(range(n), 2), scores.tolist(), strict=True):
@@ -142,8 +144,10 @@ class Reranker:
         else:
             won = ((first > 0.5).astype(float) + (first.T < 0.5).astype(float)) / 2
         np.fill_diagonal(won, 0)
-        total: np.ndarray = won.sum(1).astype(np.float32)
-        return total
+        total: np.ndarray = won.sum(1)
+        if self.kind == "PairwisePrompt":
+            total -= np.arange(n) * (_TIE_BREAK / n)
+        return total.astype(np.float32)
 
 
 def padded_rows(rows: Sequence[PairRow], tokenizer: Tokenizer) -> dict[str, Tensor]:
