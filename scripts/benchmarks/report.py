@@ -41,6 +41,7 @@ python scripts/benchmarks/bench_shards.py       # --vectors DOCS.npz --queries Q
 python scripts/benchmarks/bench_start.py        # --vectors DOCS.npz
 python scripts/benchmarks/bench_busy.py         # --beir data/beir/scifact
 python scripts/benchmarks/bench_server.py       # --beir data/beir/scifact
+python scripts/benchmarks/bench_rerank.py       # --beir data/beir/scifact --pairs 640
 ```
 
 **Read the ratios.** Whatever is compared ran in one run on one machine: each engine in a process of its own, taking
@@ -133,6 +134,13 @@ other processes are encoded by threads that sleep.
 Answers of `splade.serve` per second, over connections that stay open; server and clients share the processors. With one
 client every query is encoded alone, with more those that wait are encoded and searched together. Every answer is
 compared with what search finds offline. *Ratio*: times as many answers per second as one client gets.
+""",
+    "rerank": """\
+## Reranking
+
+Pairs of a query and a document, scored by a cross-encoder: the encoder of the model with a new head. Pairs of similar
+length share a batch. `splade bf16` is `config.bf16`. *Ratio*: how many times as fast `splade` is, the median over
+rounds.
 """,
     "start": """\
 ## Start
@@ -264,6 +272,14 @@ def _server(entry: Entry) -> list[str]:
     return table(["clients", "answers/s", "median ms", "p99 ms", "ratio"], rows, texts=0)
 
 
+def _rerank(entry: Entry) -> list[str]:
+    rows = [[row["engine"], _number(row["per_second"]), _ratio(row), _memory(row), _load(row)] for row in entry["rows"]]
+    return [
+        *_differences("score", entry["largest_difference"]),
+        *table(["pairs", "per second", "ratio", "peak MiB", "load"], rows),
+    ]
+
+
 def _start(entry: Entry) -> list[str]:
     rows = [
         [row["what"], f"{row['median_s']:.3f}", f"{row['fastest_s']:.3f}", _ratio(row), _load(row)]
@@ -290,6 +306,7 @@ SECTIONS: dict[str, Callable[[Entry], list[str]]] = {
     "shards": _shards,
     "busy": _busy,
     "server": _server,
+    "rerank": _rerank,
     "start": _start,
 }
 

@@ -27,6 +27,7 @@ NAMES = (
     "bench_start",
     "bench_busy",
     "bench_server",
+    "bench_rerank",
 )
 
 
@@ -93,6 +94,17 @@ def test_server(scripts, model, tmp_path):
     assert [row["clients"] for row in entry["rows"]] == [1, 3]
     assert all(row["per_second"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in entry["rows"])
     assert "answers/s" in report
+
+
+def test_rerank(scripts, model, tmp_path):
+    reduced = ("--pairs", 8, "--per-query", 4, "--rounds", 2, "--max-length", 48, "--threads", 1)
+    setting, entry, report = run(
+        scripts, "bench_rerank", tmp_path / "r.json", "--model", model, "--one-process", *reduced
+    )
+    assert setting.startswith("toy, 8 pairs of at most 48 tokens, 4 per query, batches of 32")
+    assert [row["engine"] for row in entry["rows"]] == ["splade", "splade bf16", "sentence-transformers"]
+    assert entry["rows"][0]["ratio"] == 1.0 and entry["largest_difference"]["sentence-transformers"] < 1e-4
+    assert "| sentence-transformers" in report
 
 
 def test_training(scripts, model, tmp_path):
