@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from splade.distributed import pick_device
-from splade.encoding.batching import TOKEN_BUDGET, batches_by_length
+from splade.encoding.batching import TOKEN_BUDGET, batches_by_length, is_small
 from splade.encoding.lengths import own_max_length
 from splade.encoding.pairs import PairRow, PairTokenizer, check_pair_length
 from splade.encoding.tokens import Tokenizer, padding_id
 from splade.errors import ModelError
 from splade.models.pair_scorer import KINDS, LoadedReranker, RerankerType, load_reranker
 from splade.models.splade import digest_weights
+from splade.models.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 512
 LENGTH_STEP = 8
+# Tokens of a batch that one thread scores: more would not stay in its cache between layers.
+CACHED_TOKENS = 2048
 _TIE_BREAK = 0.25
 
 
@@ -114,8 +117,16 @@ class Reranker:
         scores = np.zeros(len(rows), np.float32)
         lengths = np.array([-(-len(row.input_ids) // LENGTH_STEP) * LENGTH_STEP for row in rows], np.int64)
         order = np.argsort(-lengths, kind="stable")
-        for batch in batches_by_length(order, lengths, self.batch_size, TOKEN_BUDGET):
-            scores[batch] = self._score_batch([rows[i] for i in batch])
+        small = is_small(self.scorer)
+        budget = CACHED_TOKENS if small else TOKEN_BUDGET
+        batches = list(batches_by_length(order, lengths, self.batch_size, budget))
+
+        def score(batch: Sequence[int]) -> np.ndarray:
+            return self._score_batch([rows[i] for i in batch])
+
+        found = map_in_threads(score, batches) if small else map(score, batches)
+        for batch, values in zip(batches, found, strict=True):
+            scores[batch] = values
         if not np.isfinite(scores).all():
             raise ModelError(f"the reranker '{self.name}' gave scores that are not finite numbers")
         return scores
