@@ -117,14 +117,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure at every size, record the figures."""
     given = parse_arguments(arguments)
+    sizes = given.docs or TOY_SIZES
     entry = results.begin(1)
     name, vectors, queries = given_vectors(given)
-    entry["rows"] = [
-        row
-        for n in given.docs or TOY_SIZES
-        for row in measure(vectors, queries, n, given.k, given.repeats, given.folder)
-    ]
+    entry["rows"] = [row for n in sizes for row in measure(vectors, queries, n, given.k, given.repeats, given.folder)]
     shape = f"{len(vectors):,} vectors of {vectors.nnz / len(vectors):.0f} terms, repeated with fresh terms"
+    shape += f", up to {max(sizes):,} documents"
     results.save(given.results, "growth", f"{name}, {shape}, {len(queries)} queries", entry)
 
 
