@@ -13,7 +13,7 @@ class AdaptConfig:
     # Training depends on what follows from these keys, which are files and numbers of its own.
     queries: Literal["made", "judged", "both"] | None = key(
         "made from the collection, those with qrels, or first the one and then the other; null: judged where there are "
-        "qrels, else made",
+        "200 with qrels or more, else made",
         affects=NOTHING,
     )
     made: int = key("queries made from the collection, at most", 4000, affects=NOTHING, minimum=20)
@@ -24,7 +24,7 @@ class AdaptConfig:
         minimum=20,
     )
     round_trip: int = key(
-        "a made query counts if the teacher finds its own document among the best so many",
+        "a made query is trained on if the model finds its own document among the best so many",
         20,
         affects=NOTHING,
         minimum=1,
@@ -35,17 +35,18 @@ class AdaptConfig:
         affects=NOTHING,
     )
     teacher: list[str] | None = key(
-        "what is fused into the teacher, each as in `retriever`; null: the model, BM25, and the dense model where it "
-        "is installed; with rerank.model_type_or_dir also that reranker",
+        "what is fused into the teacher of judged queries, for a loss that needs one, each as in `retriever`; null: "
+        "the model, BM25, and the dense model where it is installed; with rerank.model_type_or_dir also that reranker",
         affects=NOTHING,
     )
     held_out: int | None = key(
-        "queries held out; null: a fifth, at least 25 or half of them, at most data.VALIDATION_SIZE_FOR_LOSS",
+        "queries held out; null: two fifths of made queries; of judged ones a fifth, at least 25 or half, at most "
+        "data.VALIDATION_SIZE_FOR_LOSS",
         affects=NOTHING,
         minimum=1,
     )
     most_epochs: int | None = key(
-        "passes over the other queries after which training ends, or after config.nb_iterations; null: only then",
+        "passes over the other judged queries until training ends, or after config.nb_iterations; null: only then",
         10,
         affects=NOTHING,
         minimum=1,

@@ -31,7 +31,7 @@ from splade.models.pretrained import (
     load_side,
     read_encoder_settings,
 )
-from splade.models.rescaling import divide_logits
+from splade.models.rescaling import scale_logits
 from splade.models.save import (
     DONE_FILE,
     LOOKUP_FILE,
@@ -143,7 +143,7 @@ def build_splade(init: ModelConfig, run: RunConfig, to_train: bool = False) -> S
     if init.head_divisor is not None:
         models = [loaded.model for loaded in (document, query) if isinstance(loaded, LoadedModel)]
         for model in {id(model): model for model in models}.values():
-            divide_logits(model, init.head_divisor)
+            scale_logits(model, torch.tensor(1 / init.head_divisor))
     return assemble(document, query, init, run)
 
 

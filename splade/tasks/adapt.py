@@ -11,12 +11,13 @@ from splade.config.record import save_record
 from splade.datasets.collections import open_collection
 from splade.distributed import n_processes
 from splade.errors import ConfigError
-from splade.models.save import MODEL_FOLDER
+from splade.models.save import MODEL_FOLDER, QUERY_MODEL_FOLDER
 from splade.reports.summaries import TaskResult, before_after_table
 from splade.retrieval.evaluate_retriever import EvaluatedRun
 from splade.storage.atomic import write_json
-from splade.tasks.adaptation import corpus_path, evaluated_set, judged_set, made_experiment
-from splade.tasks.adaptation_stage import AFTER, BEFORE, CHECKPOINT, Stage, evaluate_in, run_stage
+from splade.tasks.adaptation import corpus_path, evaluated_set, judged_set
+from splade.tasks.adaptation_queries import run_made_stage
+from splade.tasks.adaptation_stage import AFTER, BEFORE, CHECKPOINT, Stage, evaluate_in, run_judged_stage
 from splade.tasks.evaluation_sets import all_findings
 from splade.tasks.made_set import MADE, made_set
 from splade.tasks.systems import SparseSystem
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 SUMMARY_FILE = "summary.json"
 METRICS = {"ndcg@10": "NDCG@10", "recall@100": "Recall@100"}
+ENOUGH_JUDGED = 200
+"""Judged queries from which training on them is worth while; fewer only say which model is better."""
 COSTS = ("flops", "L0_q", "L0_d", "index_bytes")
 
 
@@ -53,7 +56,8 @@ def adapt(experiment: Experiment) -> AdaptResult:
         raise ConfigError("splade.adapt runs in one process; start it without torchrun")
     out_dir = Path(str(experiment.config.out_dir))
     judged = judged_set(experiment)
-    wanted = experiment.adapt.queries or ("made" if judged is None else "judged")
+    few = judged is None or len(judged.queries) < ENOUGH_JUDGED
+    wanted = experiment.adapt.queries or ("made" if few else "judged")
     if judged is None and wanted in ("judged", "both"):
         raise ConfigError(f"adapt.queries={wanted}: there are no judged queries to train on; adapt.queries=made")
     test_queries = evaluated_set(experiment)
@@ -70,15 +74,18 @@ def adapt(experiment: Experiment) -> AdaptResult:
     if wanted != "judged":
         folder = out_dir / MADE if trains_on_judged else out_dir
         train_set = made_set(experiment, open_collection(corpus_path(experiment)), out_dir / MADE)
-        stages.append(run_stage(MADE, made_experiment(experiment, out_dir / MADE), train_set, folder, judged))
+        stages.append(run_made_stage(experiment, train_set, folder, judged))
     if judged is not None and trains_on_judged:
         so_far = deepcopy(experiment)
         if stages:
             so_far.init_dict.model_type_or_dir = str(out_dir / MADE / CHECKPOINT / MODEL_FOLDER)
-        stages.append(run_stage("judged", so_far, judged, out_dir))
+            if stages[0].helped:
+                so_far.init_dict.model_type_or_dir_q = str(out_dir / MADE / CHECKPOINT / QUERY_MODEL_FOLDER)
+        stages.append(run_judged_stage(so_far, judged, out_dir))
     if test_queries is not None and any(stage.helped for stage in stages):
         new = SparseSystem(stages[-1].experiment, {})
-        test[AFTER] = evaluate_in(out_dir, as_it_is, new, test_queries, AFTER, AFTER)
+        index = stages[-1].index if stages[-1].helped else BEFORE
+        test[AFTER] = evaluate_in(out_dir, as_it_is, new, test_queries, index, AFTER)
     write_json(out_dir / SUMMARY_FILE, _summary(stages, test))
     blocks = [*(stage.summary() for stage in stages), *_tables(test)]
     blocks += [f"model in {out_dir / CHECKPOINT / MODEL_FOLDER}\n  in {out_dir / SUMMARY_FILE}"]

@@ -10,7 +10,6 @@ from splade.datasets.beir import available_splits, beir_dataset
 from splade.datasets.dataset import Dataset
 from splade.datasets.hard_negatives import HardNegatives
 from splade.errors import ConfigError, DataError
-from splade.losses import WeightedLoss
 from splade.storage.paths import resolve_path
 from splade.tasks.made_set import DOCUMENTS_FILE, QRELS_FILE, QUERIES_FILE
 from splade.training.data import open_training_set
@@ -67,17 +66,11 @@ def evaluated_set(experiment: Experiment) -> Dataset | None:
 
 
 def made_experiment(experiment: Experiment, folder: Path) -> Experiment:
-    """Return the settings with the made queries in `folder`, and their documents, in place of the judged ones.
-
-    A loss without a teacher gets KlDiv beside it.
-    """
+    """Return the settings with the made queries in `folder`, and their documents, in place of the judged ones."""
     made = deepcopy(experiment)
-    data, loss = made.data, made.config.loss
-    if not WeightedLoss.parse(loss).needs_teacher:
-        made.config.loss = (loss if isinstance(loss, dict) else {loss: 1.0}) | {"KlDiv": 1.0}
+    data = made.data
     data.COLLECTION_PATH = data.TRAIN.D_COLLECTION_PATH = str(folder / DOCUMENTS_FILE)
     data.TRAIN.Q_COLLECTION_PATH, data.TRAIN.QREL_PATH = str(folder / QUERIES_FILE), str(folder / QRELS_FILE)
-    data.TRAIN.DATASET_PATH = f"{data.TRAIN_DATA_DIR}/mined/train/run.json"  # not that of judged queries
     return made
 
 

@@ -1,4 +1,4 @@
-"""One stage of an adaptation: a teacher, training, and the better of two models, by queries that were held out."""
+"""One stage of an adaptation: training, and the better of two models, by queries that were held out."""
 
 import logging
 import shutil
@@ -23,7 +23,6 @@ from splade.storage.atomic import read_json_object, write_json
 from splade.storage.checksums import checksums
 from splade.tasks.adaptation import own_files, training_experiment
 from splade.tasks.adaptation_teacher import TEACHER_FILE, teach, write_teacher
-from splade.tasks.made_set import MADE, round_trip
 from splade.tasks.systems import SparseSystem, System, evaluate_system
 from splade.tasks.train import train
 
@@ -82,6 +81,7 @@ class Stage:
         verdict: of the held-out queries.
         other: of judged queries that had no part in it, where there are some.
         trained: what training says of itself.
+        index: which index of a data set the adapted model searches: one of its own, or that of the model as it was.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Stage:
     verdict: Verdict
     other: Verdict | None
     trained: str
+    index: str = AFTER
 
     @property
     def helped(self) -> bool:
@@ -118,86 +119,71 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
     return both | {"n_queries": verdict.n_queries, "p_value": verdict.p_value}
 
 
-def run_stage(
-    name: str, experiment: Experiment, train_set: Dataset, folder: Path, judged: Dataset | None = None
-) -> Stage:
-    """Train on the queries of a data set; the better model is in `folder/checkpoint`.
+def run_judged_stage(experiment: Experiment, judged: Dataset, folder: Path) -> Stage:
+    """Train both encoders on judged queries; the better model is in `folder/checkpoint`.
 
     Args:
-        name: `made`, if the queries are; only those count then that the teacher answers with their own document.
         experiment: the model as it is, and all settings.
-        train_set: its queries, qrels and documents.
+        judged: queries, qrels and documents.
         folder: takes everything.
-        judged: queries that only have a say in which model is kept.
     """
-    as_it_is = deepcopy(experiment)
-    as_it_is.config.pretrained_no_yamlconfig = True
+    as_it_is = model_as_it_is(experiment)
     old = SparseSystem(as_it_is, {})
-    logger.info("%s queries: what the model and its teacher retrieve", name)
-    mined = evaluate_in(folder, experiment, old, train_set, BEFORE, "mined")
-    experiment = deepcopy(experiment)
-    scores = run_file = mined.folder / RUN_FILE
-    given = name != MADE and "data.TRAIN.DATASET_PATH" in own_files(experiment)
+    logger.info("judged queries: what the model retrieves for them")
+    mined = evaluate_in(folder, experiment, old, judged, BEFORE, "mined")
+    scores = mined.folder / RUN_FILE
+    given = "data.TRAIN.DATASET_PATH" in own_files(experiment)
     if not given and WeightedLoss.parse(experiment.config.loss).needs_teacher:
-        index_dir = _index_dir(folder, BEFORE, train_set)
-        teacher = teach(experiment, train_set, run_file, index_dir, folder / "teacher" / train_set.name)
-        if name == MADE:
-            train_set = _with_qrels(train_set, round_trip(train_set, teacher, experiment.adapt.round_trip))
-            write_json(folder / "kept_qrels.json", train_set.qrels)
-            experiment.data.TRAIN.QREL_PATH = str(folder / "kept_qrels.json")
+        teacher = teach(experiment, judged, scores, index_dir(experiment, BEFORE, judged), folder / "teacher")
         scores = folder / TEACHER_FILE
-        write_teacher(teacher, train_set, scores)
+        write_teacher(teacher, judged, scores)
     training, held_out = training_experiment(experiment, scores, folder / CHECKPOINT)
-    n_trained_on = sum(query_id not in held_out for query_id in train_set.queries)
-    note = f"{n_trained_on} {name} queries are trained on, {len(held_out)} held out"
+    n_trained_on = sum(query_id not in held_out for query_id in judged.queries)
+    note = f"{n_trained_on} judged queries are trained on, {len(held_out)} held out"
     logger.info(note)
     trained = train(training)
-    verdict, other = stored_verdicts(folder) or judge(training, folder, mined, train_set, held_out, old, judged)
-    stage = Stage(name, training, verdict, other, f"{note}\n{trained.summary()}")
+    verdict, other = stored_verdicts(folder) or judge(training, folder, mined, with_queries(judged, held_out))
+    return decided(Stage("judged", training, verdict, other, f"{note}\n{trained.summary()}"), as_it_is, folder)
+
+
+def model_as_it_is(experiment: Experiment) -> Experiment:
+    """Return the settings that load the model which is to be adapted."""
+    as_it_is = deepcopy(experiment)
+    as_it_is.config.pretrained_no_yamlconfig = True
+    return as_it_is
+
+
+def decided(stage: Stage, as_it_is: Experiment, folder: Path) -> Stage:
+    """Put the model as it was where the adapted one is, if adapting it did not help."""
     if not stage.helped:
-        _keep_old(as_it_is, training, folder, stage)
+        _keep_old(as_it_is, stage.experiment, folder, stage)
     return stage
 
 
 def evaluate_in(
     folder: Path, experiment: Experiment, system: System, dataset: Dataset, index: str, name: str
 ) -> EvaluatedRun:
-    """Evaluate on a data set in `folder/<name>/beir/`, with the index `folder/index/<index>/beir/`."""
-    out_dir = folder / name / "beir" / dataset.name
-    return evaluate_system(
-        system, dataset, PROTOCOL, experiment.config.top_k, _index_dir(folder, index, dataset), out_dir
-    )
+    """Evaluate on a data set in `folder/<name>/beir/`, with the index `config.out_dir/index/<index>/beir/`."""
+    out_dir, where = folder / name / "beir" / dataset.name, index_dir(experiment, index, dataset)
+    return evaluate_system(system, dataset, PROTOCOL, experiment.config.top_k, where, out_dir)
 
 
-def _index_dir(folder: Path, index: str, dataset: Dataset) -> Path:
-    return folder / "index" / index / "beir" / dataset.name
+def index_dir(experiment: Experiment, index: str, dataset: Dataset) -> Path:
+    """Return the folder of an index, `before` or `after`, of a data set's documents."""
+    return Path(str(experiment.config.out_dir)) / "index" / index / "beir" / dataset.name
 
 
 def judge(
-    training: Experiment,
-    folder: Path,
-    mined: EvaluatedRun,
-    train_set: Dataset,
-    held_out: set[str],
-    old: System,
-    judged: Dataset | None,
+    training: Experiment, folder: Path, before: EvaluatedRun, held_out: Dataset, index: str = AFTER
 ) -> tuple[Verdict, Verdict | None]:
-    """Compare both models on the held-out queries, which helped to choose the checkpoint, and on judged ones."""
-    new = SparseSystem(training, {})
-    queries = {query_id: text for query_id, text in train_set.queries.items() if query_id in held_out}
-    qrels = {query_id: own for query_id, own in (train_set.qrels or {}).items() if query_id in held_out}
-    dataset = replace(train_set, queries=queries, qrels=qrels, split="train, held out")
-    after = evaluate_in(folder, training, new, dataset, AFTER, HELD_OUT)
-    verdict = _compare(read_run(mined.folder / RUN_FILE), read_run(after.folder / RUN_FILE), qrels, "held-out")
-    if judged is None:
-        return verdict, None
-    first = evaluate_in(folder, training, old, judged, BEFORE, f"judged_{BEFORE}")
-    then = evaluate_in(folder, training, new, judged, AFTER, f"judged_{AFTER}")
-    runs = read_run(first.folder / RUN_FILE), read_run(then.folder / RUN_FILE)
-    return verdict, _compare(runs[0], runs[1], judged.qrels or {}, "judged")
+    """Compare both models on the held-out queries; `before` ranks them, and perhaps others, with the old model."""
+    after = evaluate_in(folder, training, SparseSystem(training, {}), held_out, index, HELD_OUT)
+    runs = read_run(before.folder / RUN_FILE), read_run(after.folder / RUN_FILE)
+    return compare(*runs, held_out.qrels or {}, "held-out"), None
 
 
-def _compare(before: Run, after: Run, qrels: Qrels, kind: str) -> Verdict:
+def compare(before: Run, after: Run, qrels: Qrels, kind: str) -> Verdict:
+    """Return what the rankings of both models say of some queries."""
     own = {query_id: before.get(query_id, {}) for query_id in qrels}
     runs = {BEFORE: drop_identical_ids(own), AFTER: drop_identical_ids(after)}
     difference = compare_runs(runs, qrels, ["nDCG@10"], n_queries_shown=0).pairs[0]
@@ -205,9 +191,11 @@ def _compare(before: Run, after: Run, qrels: Qrels, kind: str) -> Verdict:
     return Verdict(len(qrels), old, new, difference.p_value, kind)
 
 
-def _with_qrels(dataset: Dataset, qrels: Qrels) -> Dataset:
-    queries = {query_id: text for query_id, text in dataset.queries.items() if query_id in qrels}
-    return replace(dataset, queries=queries, qrels=qrels)
+def with_queries(dataset: Dataset, query_ids: set[str]) -> Dataset:
+    """Return a data set of some of its queries."""
+    queries = {query_id: text for query_id, text in dataset.queries.items() if query_id in query_ids}
+    qrels = {query_id: own for query_id, own in (dataset.qrels or {}).items() if query_id in query_ids}
+    return replace(dataset, queries=queries, qrels=qrels, split=f"{dataset.split}, held out")
 
 
 def _keep_old(as_it_is: Experiment, training: Experiment, folder: Path, stage: Stage) -> None:
@@ -225,8 +213,9 @@ def _keep_old(as_it_is: Experiment, training: Experiment, folder: Path, stage: S
     write_json(part / DONE_FILE, record)
     place.rename(aside)
     part.rename(place)
-    if (folder / "index" / AFTER).is_dir():
-        (folder / "index" / AFTER).rename(aside / "index")
+    index = Path(str(training.config.out_dir)) / "index" / AFTER
+    if stage.index == AFTER and index.is_dir():
+        index.rename(aside / "index")
 
 
 def stored_verdicts(folder: Path) -> tuple[Verdict, Verdict | None] | None:

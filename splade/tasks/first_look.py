@@ -5,6 +5,7 @@ The tasks check all of it again, to the last line of every file.
 
 from splade.config import Experiment, check_monitored
 from splade.config.inputs import named_files, trains_model
+from splade.datasets.beir import available_splits
 from splade.datasets.first_lines import look_at, look_at_beir, look_at_beir_folder
 from splade.errors import SpladeError
 from splade.evaluation.measures import parse_metrics
@@ -44,7 +45,11 @@ def first_look(experiment: Experiment, task: str) -> None:
         look_at_beir(beir.dataset, beir.dataset_path, beir.split or "test")
     folder = experiment.data.TRAIN_DATA_DIR
     if task == "adapt" and folder is not None and experiment.data.TRAIN.QREL_PATH == f"{folder}/qrels/train.tsv":
-        look_at_beir_folder(resolve_path(folder), "train")
+        place = resolve_path(folder)
+        if "train" in available_splits(place):
+            look_at_beir_folder(place, "train")
+        else:  # queries are made from the documents
+            look_at("documents", str(place))
     for key, path in named_files(experiment, task):
         name = key.rpartition(".")[2]
         kind = experiment.data.type if name == "DATASET_PATH" else _KINDS.get(name)

@@ -14,7 +14,7 @@ from splade.config import compose_experiment
 from splade.errors import CollapseError, ModelError
 from splade.evaluation.collapse import find_collapse
 from splade.models.load import build_splade
-from splade.models.rescaling import divide_logits
+from splade.models.rescaling import scale_logits
 from splade.tasks.index import index
 from splade.tasks.train import train
 from splade.vectors import SparseVectors
@@ -118,7 +118,7 @@ def test_a_divided_model_trains_and_loads_again_as_it_is(experiment, tmp_path):
 def test_a_head_that_is_no_single_product_cannot_be_divided():
     config = transformers.DebertaV2Config(vocab_size=50, **SMALL, legacy=False)
     with pytest.raises(ModelError, match="head_divisor"):
-        divide_logits(transformers.AutoModelForMaskedLM.from_config(config).eval(), 8)
+        scale_logits(transformers.AutoModelForMaskedLM.from_config(config).eval(), torch.tensor(1 / 8))
 
 
 # How training fails: the output biases of a model that starts there, and what is said.

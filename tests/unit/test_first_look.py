@@ -108,7 +108,7 @@ def files(tmp_path):
             ["runs=[F/run.trec,F/qrels.json]", "config.out_dir=F/", "qrels=F/run.trec"],
             "(six columns are a run,",
         ),
-        ("adapt", ["F/", "F/adapted"], "there are no judgements of the split 'train'; splits: none"),
+        ("adapt", ["F/", "F/adapted"], "expected raw.tsv[.gz], corpus.jsonl[.gz]"),
         (
             "bm25",
             ["+beir.dataset=scifat", "+beir.dataset_path=F/", "config.out_dir=F/"],

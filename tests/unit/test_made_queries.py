@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from transformers import T5Config, T5ForConditionalGeneration
 
+import splade
 from splade.config import compose_experiment
 from splade.datasets.collections import open_collection
 from splade.datasets.dataset import Dataset
@@ -14,6 +15,7 @@ from splade.datasets.text_collection import PairCollection
 from splade.encoding.query_generator import QueryGenerator
 from splade.errors import ConfigError, DataError, ModelError
 from splade.tasks import adapt as task
+from splade.tasks import adaptation_queries as queries
 from splade.tasks import adaptation_stage as stage
 from splade.tasks.adaptation_teacher import teach, teachers, write_teacher
 from splade.tasks.made_set import made_set, round_trip
@@ -154,6 +156,24 @@ def test_documents_alone_are_enough(tmp_path, tiny_model):
     assert result.test == {} and "made queries are trained on, 10 held out" in result.summary()
     assert (tmp_path / "out/checkpoint/model/config.json").is_file()
     assert task.adapt(experiment(*given)).summary() == result.summary()
+
+
+def test_an_adapted_query_encoder_searches_the_index_that_is_there(tmp_path, tiny_model, monkeypatch):
+    lines = [json.dumps({"_id": f"d{i}", "text": f"{TEXT} Number {i} of {i % 7} hens."}) for i in range(50)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "number 3"}\n')
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td3\t1\n")
+    better = stage.Verdict(9, *({"NDCG@10": value, "Recall@100": 0.5} for value in (0.4, 0.6)), 0.01)
+    monkeypatch.setattr(queries, "judge", lambda *_: (better, None))
+    out, model = tmp_path / "out", tiny_model()
+    result = task.adapt(
+        experiment(f"data.TRAIN_DATA_DIR={tmp_path}", f"config.out_dir={out}", f"init_dict.model_type_or_dir={model}")
+    )
+    assert set(result.test) == {"before", "after"} and "kept: the adapted model" in result.summary()
+    assert (out / "checkpoint/model_q/config.json").is_file() and not (out / "index/after").exists()
+    adapted, old = splade.load(out / "checkpoint", max_length=256), splade.load(model, max_length=256)
+    assert adapted.fingerprint == old.fingerprint and adapted.network.query_digest() != old.network.query_digest()
 
 
 def test_judged_queries_have_a_say_in_made_ones():
