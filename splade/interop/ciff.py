@@ -79,7 +79,8 @@ def export_documents(folder: Path, vectors: IndexedVectors, tokens: Sequence[str
         for number, (doc_id, length) in enumerate(zip(vectors.doc_ids, lengths.tolist(), strict=True)):
             yield messages.DocRecord(docid=number, collection_docid=doc_id, doclength=length)
 
-    with replacing(path) as temporary, write.CiffWriter(temporary) as writer:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        writer = write.CiffWriter(file)  # not closed: that would hide what was wrong with the disk
         writer.write_header(header)
         writer.write_postings_lists(lists())
         writer.write_documents(records())

@@ -28,6 +28,7 @@ from splade.models.onnx_folder import (
     OnnxSide,
     load_onnx,
 )
+from splade.models.pretrained import save_tokenizer
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import write_json
@@ -55,14 +56,14 @@ def export_onnx(model: Splade, folder: Path, max_length: int) -> float:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    model.tokenizer.save_pretrained(part)
+    save_tokenizer(model.tokenizer, part)
     if isinstance(model.document_encoder, MaskedLMEncoder):
         model.document_encoder.model.config.save_pretrained(part)
     document = _write_encoder(model.document_encoder, part / DOCUMENT_FILE)
     query = document
     if not model.shares_weights:
         query = _write_encoder(model.query_encoder, part / QUERY_FILE)
-        model.query_tokenizer.save_pretrained(part / QUERY_FOLDER)
+        save_tokenizer(model.query_tokenizer, part / QUERY_FOLDER)
     sides = {
         "document": _side(document, model.document_encoder, model.document_settings, max_length),
         "query": _side(query, model.query_encoder, model.query_settings, max_length),

@@ -1,6 +1,7 @@
 """Loading a masked-language model and its tokenizer, and refusing what would silently give wrong vectors."""
 
 import logging
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,6 +200,25 @@ def load_tokenizer(folder: Path, name: str, tokenizer_name: str | None = None) -
             f"of model '{name}' ({len(own)} tokens); leave config.tokenizer_type null to use the model's own"
         )
     return given
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer, without the length at which the last text was cut: fast ones keep it as if it were theirs.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # tokenizers has no class of its own for what the operating system says
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
 
 
 def _load_lookup(folder: Path, name: str, settings: EncoderSettings, trainable: bool) -> LoadedLookup:

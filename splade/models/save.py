@@ -14,7 +14,7 @@ from splade.errors import DataError, ModelError, SpladeError
 from splade.models.adapters import has_adapters, save_adapters
 from splade.models.encoder import NOTHING_SAID, SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
-from splade.models.pretrained import SETTINGS_FILE
+from splade.models.pretrained import SETTINGS_FILE, save_tokenizer
 from splade.models.sentence_transformers_files import write_sentence_transformers_files
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
@@ -102,7 +102,7 @@ def _save_encoder(encoder: SparseEncoder, tokenizer: PreTrainedTokenizerBase, fo
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    tokenizer.save_pretrained(temporary)
+    save_tokenizer(tokenizer, temporary)
     if isinstance(encoder, TokenLookupEncoder):
         table = encoder.table().detach().tolist()
         weights = {token: table[term_id] for token, term_id in tokenizer.get_vocab().items() if table[term_id] > 0}

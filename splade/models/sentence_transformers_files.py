@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from splade.models.adapters import has_adapters
 from splade.models.causal_lm import CausalLMEncoder
 from splade.models.masked_lm import MaskedLMEncoder
+from splade.models.pretrained import save_tokenizer
 from splade.models.sentence_transformers_folder import MODEL_FILE, MODULES_FILE, ROUTER_FILE, TRANSFORMER_FILE
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
@@ -126,7 +127,7 @@ def _write_lengths(folder: Path, lengths: dict[str, int | None]) -> None:
 def _write_lookup(model: Splade, encoder: TokenLookupEncoder, folder: Path, length: int | None) -> None:
     """Write the query tokenizer, which alone says where texts are cut, and the weights of its tokens."""
     folder.mkdir()
-    model.query_tokenizer.save_pretrained(folder)
+    save_tokenizer(model.query_tokenizer, folder)
     if length is not None:
         path = folder / "tokenizer_config.json"
         write_json(path, read_json_object(path) | {"model_max_length": length})

@@ -59,7 +59,7 @@ def search_request(given: Mapping[str, object], limits: Limits) -> SearchRequest
         raise DataError("explain: must be true or false")
     return SearchRequest(
         text(given, "query", limits),
-        integer(given, "top_k", 10, limits.top_k),
+        integer(given, "top_k", min(10, limits.top_k), limits.top_k),
         _number(given, "effort", 1.0, 1.0),
         factors,
         explain,

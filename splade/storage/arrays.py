@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 import h5py
 import numpy as np
+from typing_extensions import Buffer
 
 from splade.errors import IndexFileError
 from splade.storage.atomic import replacing
@@ -104,8 +105,8 @@ class Layout:
 class ArrayWriter:
     """Writes the arrays of one file, each from start to end. Made by `array_writer`."""
 
-    def __init__(self, file: h5py.File, layout: Layout):
-        self._file, self._layout = file, layout
+    def __init__(self, file: h5py.File, layout: Layout, stream: "_WrittenFile"):
+        self._file, self._layout, self._stream = file, layout, stream
         self._written: dict[str, int] = {}
 
     def create(self, name: str, length: int) -> None:
@@ -125,6 +126,7 @@ class ArrayWriter:
         self._written[name] = stop = start + len(values)
         if len(values):
             self._file[name][start:stop] = np.ascontiguousarray(values, self._layout.dtypes[name])
+            self._stream.check()
 
     def write(self, name: str, values: np.ndarray) -> None:
         """Create a dataset and write all of it."""
@@ -144,19 +146,60 @@ class ArrayWriter:
                 self._file.attrs[name] = value
 
 
+class _WrittenFile(io.FileIO):
+    """A file that HDF5 writes to. What is wrong with the disk is noted, and raised by `check`.
+
+    HDF5 itself does not get over it: it complains of each object that is open, and the process ends in a segmentation
+    fault.
+    """
+
+    _errno: int | None = None
+
+    def write(self, data: Buffer) -> int:
+        """Write all of the data."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while self._errno is None and done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self._errno = error.errno
+        return len(view)
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Read; where nothing could be written stand zeros."""
+        n_bytes = super().readinto(buffer)
+        if self._errno is not None:
+            memoryview(buffer).cast("B")[n_bytes:] = bytes(len(memoryview(buffer).cast("B")) - n_bytes)
+        return n_bytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._errno = self._errno or error.errno
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the OSError of what could not be written."""
+        if self._errno is not None:
+            raise OSError(self._errno, os.strerror(self._errno), self.name)
+
+
 @contextmanager
 def array_writer(path: Path, layout: Layout, attributes: Mapping[str, int | str]) -> Iterator[ArrayWriter]:
     """Yield a writer of `path`; the file appears, whole, when the block ends without an error."""
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, _WrittenFile(temporary, "wb+") as stream:
         options = {"libver": "latest", "userblock_size": _SEAL_BYTES, "alignment_interval": 64}
-        with h5py.File(temporary, "w", **options) as file:
-            writer = ArrayWriter(file, layout)
+        with h5py.File(stream, "w", **options) as file:
+            writer = ArrayWriter(file, layout, stream)
             yield writer
             writer.finish(attributes)
-        with open(temporary, "rb+", buffering=0) as stream:
-            seal = _seal(stream)
-            stream.seek(0)
-            stream.write(seal)
+        seal = _seal(stream)
+        stream.seek(0)
+        stream.write(seal)
+        stream.check()
     _remember(path, os.stat(path))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from splade.config import Experiment
 from splade.config.jobs import JOBS_FOLDER, read_records
 from splade.config.record import CONFIG_FILE, read_config
-from splade.errors import ConfigError, DataError, SpladeError, printable
+from splade.errors import ConfigError, DataError, SpladeError, WriteError, printable
 from splade.evaluation.expected_flops import term_probabilities
 from splade.inverted_index import InvertedIndex
 from splade.inverted_index.layout import INDEX_FILE
@@ -67,6 +67,8 @@ class Drawn:
         try:
             plot(path=self.out / f"{name}.png", **arguments)
             self.made.append(name)
+        except WriteError:  # what stands in the way of one figure stands in the way of all
+            raise
         except SpladeError as error:
             self.left_out[name] = str(error)
 

@@ -16,6 +16,7 @@ from splade.errors import ConfigError
 from splade.losses import WeightedLoss, parse_regularizers, score_batch
 from splade.models.dense_encoder import DenseBiEncoder, DenseSettings, load_dense, write_dense_settings
 from splade.models.encoder import EncoderSettings
+from splade.models.pretrained import save_tokenizer
 from splade.models.save import MODEL_FOLDER, saving
 from splade.retrieval.dense import search_dense
 from splade.training.collator import Batch, Collator
@@ -126,7 +127,7 @@ def save_dense(model: DenseBiEncoder, folder: Path, max_length: int) -> None:
     temporary.mkdir(parents=True)
     with saving(folder):
         model.encoder.model.save_pretrained(temporary)
-        model.tokenizer.save_pretrained(temporary)
+        save_tokenizer(model.tokenizer, temporary)
         write_dense_settings(temporary, model.encoder, max_length, model.prompts)
     shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
     temporary.rename(folder / MODEL_FOLDER)

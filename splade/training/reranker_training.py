@@ -18,6 +18,7 @@ from splade.encoding.reranker import DEFAULT_MAX_LENGTH, padded_rows
 from splade.errors import ConfigError
 from splade.losses import BatchScores, WeightedLoss
 from splade.models.pair_scorer import KINDS, PairScorer, load_reranker
+from splade.models.pretrained import save_tokenizer
 from splade.models.save import MODEL_FOLDER, saving
 from splade.training.data import TrainingData, load_training_data
 from splade.training.objective import RegularizedObjective
@@ -137,6 +138,6 @@ def save_reranker(scorer: PairScorer, tokenizer: PreTrainedTokenizerBase, folder
     temporary.mkdir(parents=True)
     with saving(folder):
         scorer.save(temporary)
-        tokenizer.save_pretrained(temporary)
+        save_tokenizer(tokenizer, temporary)
     shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
     temporary.rename(folder / MODEL_FOLDER)

@@ -1,12 +1,13 @@
 """What vectors are exported to other systems as: those systems give the scores of the quantised vectors."""
 
 import json
+import resource
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from splade.errors import ConfigError, DataError
+from splade.errors import ConfigError, DataError, WriteError
 from splade.interop.targets import TARGETS
 from splade.interop.vector_files import VectorFiles
 from splade.inverted_index import IndexBuilder, open_index
@@ -97,6 +98,20 @@ def test_ciff_holds_the_quantised_vectors(ciff, dense):
     groups = list(VectorFiles(ciff / "documents.ciff", TOKENS))
     np.testing.assert_array_equal(groups[0][1].to_dense(), impacts)
     assert groups[0][0] == [f"d{i}" for i in range(N_DOCS)]
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_no_room_for_the_documents(target, vectors, tmp_path):
+    if target == "ciff":
+        pytest.importorskip("ciff_toolkit")
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, largest[1]))
+    try:
+        with pytest.raises(WriteError, match="File too large"):
+            TARGETS[target].export_documents(tmp_path, vectors, TOKENS, FACTOR)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_bmp_reads_ciff(ciff, dense):

@@ -12,7 +12,7 @@ from splade.config import compose_experiment
 from splade.config.arguments import hydra_arguments
 from splade.config.schema import RegularizerConfig
 from splade.datasets.dataset import Dataset
-from splade.errors import ConfigError, DataError
+from splade.errors import ConfigError, DataError, WriteError
 from splade.evaluation.costs import Costs
 from splade.reports.cost_figures import JobPoint, pareto_front, plot_pareto, plot_swept_value
 from splade.reports.figure_style import LINES, drawn_figure
@@ -89,6 +89,14 @@ def test_what_cannot_be_drawn_is_named(tmp_path):
     for name in ("index_index: ", "training: fewer than two points", "flops: "):
         assert f"not drawn: {name}" in summary
     draw_quietly([tmp_path, None, tmp_path / "none"], tmp_path / "drawn")
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "training_perf.txt").write_text(TRAINING)
+    (tmp_path / "figures").write_text("a file")
+    with pytest.raises(WriteError, match="cannot be written .*a file stands where a folder is needed"):
+        run(tmp_path)
+    draw_quietly([tmp_path], tmp_path / "figures")
 
 
 def test_nothing_to_draw(tmp_path):

@@ -108,6 +108,22 @@ def test_training_with_and_without_the_filter_gives_the_same_gradients(monkeypat
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_the_first_of_equal_tokens_is_noted():
+    generator = torch.Generator().manual_seed(0)
+    once, weight = (torch.randint(-3, 4, shape, generator=generator).float() for shape in ((5, 6, 8), (50, 8)))
+    hidden, mask = once.repeat(1, 2, 1), torch.ones(5, 12)
+    mask[:, :2] = 0  # of these tokens, the second one is the first that counts
+    batch = FilteredBatch(Int8Filter(weight, None), hidden, mask)
+    logits = (hidden @ weight.T).masked_fill(mask[:, :, None] == 0, -torch.inf).numpy()
+    for block in batch.blocks:
+        values, argmax = torch.empty(block.size, 50), torch.zeros(block.size, 50, dtype=torch.int32)
+        batch.max_into(block, values, argmax)
+        noted = torch.isfinite(values)
+        passages = np.arange(5)[block.passages]
+        expected = torch.from_numpy(logits[passages].argmax(1) + 12 * passages[:, None]).int()
+        assert noted.any() and torch.equal(argmax[noted], expected[noted])
+
+
 def test_nan_is_not_hidden():
     hidden, weight = torch.randn(2, 3, 8), torch.randn(20, 8)
     hidden[0, 1, 0] = torch.nan

@@ -161,6 +161,14 @@ def test_saved_model_loads_with_transformers_and_sentence_transformers(tmp_path)
     assert torch.equal(long, cut)
 
 
+def test_a_saved_tokenizer_keeps_nothing_of_the_texts_before(tmp_path):
+    model = build()
+    model.tokenizer(["one two three", "four"], truncation=True, max_length=3, padding=True)
+    save_splade(model, tmp_path)
+    saved = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    assert saved["truncation"] is None and saved["padding"] is None
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
