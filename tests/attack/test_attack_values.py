@@ -109,6 +109,7 @@ def test_lists_of_the_wrong_things(name, value):
 WRONG_NUMBERS = {
     "config.lr": ["inf", "-inf", "nan", "-1e-9", "1e400", "true", "1,5", "[1]", "0x1p3", "null"],
     "config.seed": ["-1", "4294967296", "1e20", "18446744073709551616", "1.5", "nan", "inf", "true", "null"],
+    "config.regularizer.FLOPS.lambda_d": ["-0.1"],
     "config.regularizer.FLOPS.lambda_q": ["inf", "nan", "-0.1", "[1]", "-inf"],
     "config.regularizer.FLOPS.T": ["-1", "1.5", "inf", "2147483648", "nan"],
     "+config.regularizer.MINE": [

@@ -222,6 +222,21 @@ def test_a_collection_that_changes_while_it_is_in_use(tmp_path: Path, always_cac
         collection[3]
 
 
+def test_either_sign_of_a_change_is_enough(tmp_path: Path, always_cache: None) -> None:
+    for name, same_size in (("a.tsv", True), ("b.tsv", False)):
+        path = tmp_path / name
+        write_tsv(path, ROWS)
+        collection, before = open_collection(path), path.stat()
+        assert collection[3] == ROWS[3]
+        if same_size:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        else:
+            append(path)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(DataError, match="changed while it was in use"):
+            collection[3]
+
+
 def test_rights_and_names_of_a_file_in_use_may_change(tmp_path: Path, always_cache: None) -> None:
     write_tsv(tmp_path / "raw.tsv", ROWS)
     collection = open_collection(tmp_path / "raw.tsv")

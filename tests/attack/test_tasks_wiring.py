@@ -17,17 +17,22 @@ import splade
 from splade.config import compose_experiment
 from splade.datasets.dataset import Dataset
 from splade.datasets.made_queries import QueryMaker, TitledDocument
+from splade.datasets.training_sets import TrainingExample
+from splade.encoding import text_encoder
 from splade.errors import ModelError
 from splade.evaluation.protocols import TrecProtocol
 from splade.inverted_index import InvertedIndex, open_index
 from splade.inverted_index.two_step import TwoStepIndex
+from splade.models.encoder import EncoderSettings
 from splade.retrieval.dense import DenseRetriever
 from splade.retrieval.evaluate_retriever import evaluate_retriever
 from splade.retrieval.stored_run import StoredRun
-from splade.server.requests import SearchRequest
+from splade.server import service
+from splade.server.requests import ExplainRequest, SearchRequest
 from splade.server.service import SearchService
 from splade.tasks import fuse as fuse_task
 from splade.tasks import rerank as task
+from splade.tasks import systems
 from splade.tasks.create_anserini import create_anserini
 from splade.tasks.export import export
 from splade.tasks.flops import flops
@@ -39,6 +44,7 @@ from splade.tasks.rerank import rerank
 from splade.tasks.retrieve import retrieve
 from splade.tasks.search import search
 from splade.tasks.serve import serve
+from splade.training.collator import Collator
 from splade.training.pretraining import open_texts, prepare_middle_training
 from splade.training.run import prepare_training
 
@@ -365,3 +371,46 @@ def test_a_query_is_ranked_with_the_weights_that_it_has_no_part_in(place, tmp_pa
     runs = [f"runs=[{place / 'a.json'},{place / 'b.json'}]", f"qrels={place / 'qrels.json'}", "fuse.weights=learn"]
     fuse(compose_experiment("own_data", [*runs, f"config.out_dir={tmp_path}"]))
     assert given[0][3].keys() == json.loads((place / "qrels.json").read_text()).keys()
+
+
+def test_each_side_of_a_training_batch_has_its_own_prompt(tiny_tokenizer):
+    sides = EncoderSettings(prompt="bees "), EncoderSettings(prompt="honey ")
+    batch = Collator(tiny_tokenizer, tiny_tokenizer, 50, *sides)([TrainingExample("what", "this", ["that"])])
+    for name, texts in (("queries", ["honey what"]), ("documents", ["bees this", "bees that"])):
+        rows = [tiny_tokenizer(text)["input_ids"] for text in texts]
+        assert [ids[: len(row)] for ids, row in zip(batch[name]["input_ids"].tolist(), rows, strict=True)] == rows
+
+
+def test_special_tokens_are_left_out_where_the_model_says_so(place, monkeypatch):
+    given, made = [], text_encoder.encode_batches
+    monkeypatch.setattr(text_encoder, "encode_batches", lambda *a, **k: given.append(k) or made(*a, **k))
+    model = splade.load(place / "model", max_length=LENGTH)
+    for special in (True, False):
+        settings = EncoderSettings(special_tokens=special)
+        encoder = text_encoder.TextEncoder(model.documents.encoder, model.documents.tokenizer, 8, settings=settings)
+        assert len(encoder.encode(["one", "two"])) == 2
+    assert given == [{"special_tokens": True}, {"special_tokens": False}]
+
+
+def test_settings_of_a_dense_system(place, monkeypatch):
+    given = []
+
+    def load(*arguments):
+        given.append(arguments)
+        raise ModelError("far enough")
+
+    monkeypatch.setattr(systems.DenseModel, "load", load)
+    dense = ["model_type_or_dir=some/model", "pooling=cls", "normalise=false", "max_length=33"]
+    settings = experiment(place, *(f"dense.{one}" for one in dense), "config.index_retrieve_batch_size=5")
+    with pytest.raises(ModelError, match="far enough"):
+        systems.DenseSystem(settings, {})
+    assert given == [("some/model", "cls", False, 33, 5)]
+
+
+def test_an_explained_query_is_encoded_as_one(place, monkeypatch):
+    sides, made = [], service.trace
+    monkeypatch.setattr(service, "trace", lambda encoder, *a: sides.append((encoder.side, a[1])) or made(encoder, *a))
+    model = splade.load(place / "model", max_length=LENGTH)
+    splade.Index.build(place / "explained", model, place / "docs.tsv")
+    SearchService(model, place / "explained").explain(ExplainRequest("honey", None, "bees make it"))
+    assert sorted(sides) == [("document", "bees make it"), ("query", "honey")]

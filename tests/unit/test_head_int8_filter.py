@@ -182,3 +182,13 @@ def test_the_filter_is_for_float32_on_processors_that_multiply_integers(monkeypa
     assert not filter_pays(torch.ones(2, 2))
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert not filter_pays(torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("rounded", ["hidden", "weight"])
+def test_the_whole_of_the_error_bound_is_needed(rounded):
+    """One number is rounded by nearly a half, and all of that counts in the logit."""
+    coarse, exact = torch.tensor([127.0, 0.49]), torch.tensor([0.0, 1.0])
+    hidden, weight = (coarse, exact) if rounded == "hidden" else (exact, coarse)
+    filtered, full = both(hidden.view(1, 1, 2), torch.ones(1, 1), weight.repeat(32, 1), torch.full((32,), -0.3))
+    assert (full > 0.1).all()
+    torch.testing.assert_close(filtered, full)
