@@ -3,8 +3,9 @@
     python scripts/benchmarks/bench_server.py                             # the collection of data/toy
     python scripts/benchmarks/bench_server.py --beir data/beir/scifact    # the full figures
 
-The server runs in a process of its own; the clients share the processors with it. `one` is one client that waits for
-each answer before it asks again, so that every query is encoded alone. Clients keep their connections open.
+The server runs in a process of its own; the clients share the processors with it. One client waits for each answer
+before it asks again, so that every query is encoded alone. Clients keep their connections open. The server keeps no
+queries, so that each one is encoded every time.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _start(index: Path) -> tuple[subprocess.Popen[str], int]:
-    command = [sys.executable, "-m", "splade.serve", str(index), "serve.port=0"]
+    command = [sys.executable, "-m", "splade.serve", str(index), "serve.port=0", "serve.kept_queries=0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     assert process.stdout is not None
     for line in process.stdout:
