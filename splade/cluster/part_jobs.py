@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from splade.config.schema import Experiment
@@ -42,7 +42,38 @@ class PartJob(ABC):
         """Do a part; it is there afterwards, or not at all. `tell` hears of documents that are done."""
 
 
-class EncodeParts(PartJob):
+class EncodingJob(PartJob):
+    """Work on the vectors of a collection's documents.
+
+    Args:
+        experiment: names the model; in other processes it is loaded again.
+        model: the model here.
+        collection: the documents.
+    """
+
+    def __init__(self, experiment: Experiment, model: SparseModel, collection: TextCollection):
+        self._experiment, self._model, self._collection = experiment, model, collection
+        self._made_by: Mapping[str, object] = model.fingerprint.as_dict()
+        self._max_length = model.documents.max_length
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_model": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        run = self._experiment.config
+        network = load_for_inference(self._experiment)
+        self._model = SparseModel(network, run.max_length, run.index_retrieve_batch_size)
+        differences = self._model.fingerprint.differences(self._made_by)
+        if differences or self._model.documents.max_length != self._max_length:
+            raise ModelError(
+                f"on {platform.node()}, '{self._model.name}' is another model than where the command was given (they "
+                f"differ in {', '.join(differences) or 'max_length'}); give a folder that all machines see, or bring "
+                "it up to date"
+            )
+
+
+class EncodeParts(EncodingJob):
     """Encode the documents of a collection into files of vectors.
 
     Args:
@@ -63,24 +94,9 @@ class EncodeParts(PartJob):
         folder: Path,
         manifest: Manifest,
     ):
-        self._experiment, self._model = experiment, model
-        self._collection, self._folder, self._manifest = collection, folder, manifest
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_model": None}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        run = self._experiment.config
-        network = load_for_inference(self._experiment)
-        self._model = SparseModel(network, run.max_length, run.index_retrieve_batch_size)
-        differences = self._model.fingerprint.differences(self._manifest.fingerprint)
-        if differences or self._model.documents.max_length != self._manifest.max_length:
-            raise ModelError(
-                f"on {platform.node()}, '{self._model.name}' is another model than where the command was given (they "
-                f"differ in {', '.join(differences) or 'max_length'}); give a folder that all machines see, or bring "
-                "it up to date"
-            )
+        super().__init__(experiment, model, collection)
+        self._folder, self._manifest = folder, manifest
+        self._made_by, self._max_length = manifest.fingerprint, manifest.max_length
 
     def n_docs(self, number: int) -> int:
         """Return how many documents a part has."""

@@ -11,7 +11,6 @@ Anserini splits at blanks what it reads. A vocabulary may hold tokens with blank
 are written as `[term-<id>]`, in documents and queries alike, so that scores stay what they are.
 """
 
-import itertools
 import json
 import logging
 import os
@@ -61,24 +60,6 @@ def write_documents(
     tally = Tally()
     write_lines(Path(path), _document_lines(documents, tokens, factor, tally))
     return tally.exported(path)
-
-
-def write_shards(
-    folder: Path,
-    documents: Iterable[tuple[str, str, SparseVector]],
-    tokens: Sequence[str],
-    factor: float,
-    shard_size: int,
-) -> Exported:
-    """Write documents as `write_documents` does, so many to a compressed file; other files of the folder go."""
-    tally = Tally()
-    paths: list[Path] = []
-    lines = _document_lines(documents, tokens, factor, tally)
-    for first in lines:
-        paths.append(folder / f"docs_anserini.{len(paths):05d}.jsonl.gz")
-        write_lines(paths[-1], itertools.chain([first], itertools.islice(lines, shard_size - 1)))
-    _remove_others(folder, paths)
-    return tally.exported(folder)
 
 
 def write_queries(

@@ -1,11 +1,14 @@
 """What exports of vectors to other systems have in common."""
 
 import gzip
+import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -38,6 +41,14 @@ class Exported:
     empty: tuple[str, ...]
     n_empty: int
     mean_terms: float
+
+    @classmethod
+    def of_parts(cls, path: Path, parts: Sequence["Exported"]) -> "Exported":
+        """Return what was written in several parts."""
+        n_vectors, n_empty = sum(part.n_vectors for part in parts), sum(part.n_empty for part in parts)
+        empty = tuple(one for part in parts for one in part.empty)[:MOST_LISTED]
+        n_terms = sum(part.mean_terms * part.n_vectors for part in parts)
+        return cls(path, n_vectors, empty, n_empty, n_terms / max(1, n_vectors))
 
     def __str__(self) -> str:
         more = ", ..." if self.n_empty > len(self.empty) else ""
@@ -145,7 +156,19 @@ def write_parts(
             other.unlink()
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file to write, whole or not at all; `.gz` is compressed, of the same lines into the same bytes."""
+    with replacing(path) as temporary, ExitStack() as stack:
+        if path.suffix != ".gz":
+            yield stack.enter_context(open(temporary, "w", encoding="utf-8", newline="\n"))
+            return
+        raw = stack.enter_context(open(temporary, "wb"))
+        # Without the name and the time of the temporary file.
+        compressed = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+        yield stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline="\n"))
+
+
 def _write_text(path: Path, texts: Iterable[str]) -> None:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with replacing(path) as temporary, opened(temporary, "wt", encoding="utf-8", newline="\n") as file:
+    with written_whole(path) as file:
         file.writelines(texts)

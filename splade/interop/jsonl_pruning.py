@@ -7,22 +7,20 @@ The lines are read once for the impacts of all terms, where a criterion needs th
 memory is how often a term has which weight, which is little for the whole numbers that Anserini takes.
 """
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
 from splade.errors import DataError
+from splade.interop.exported import written_whole
 from splade.interop.jsonl_vectors import vector_of
 from splade.inverted_index.prune import Pruning
 from splade.progress import progress_bar
-from splade.storage.atomic import JsonObject, replacing
+from splade.storage.atomic import JsonObject
 from splade.storage.text_files import decode_json, iterate_lines
 
 _Limits = dict[str, tuple[float, float, int]]
@@ -56,7 +54,7 @@ def prune_lines(files: list[Path], folder: Path, pruning: Pruning) -> PrunedLine
     n_docs = n_before = n_after = n_empty = 0
     ties = {term: most for term, (_, _, most) in by_term.items()}
     for file in files:
-        with _writing(folder / file.name) as lines, progress_bar(f"pruning {file.name}", unit="doc") as bar:
+        with written_whole(folder / file.name) as lines, progress_bar(f"pruning {file.name}", unit="doc") as bar:
             for entry, vector in _entries(file):
                 kept = _keep(vector, by_term, ties, pruning.size_to_prune)
                 lines.write(json.dumps({**entry, "vector": kept}, ensure_ascii=False) + "\n")
@@ -116,11 +114,3 @@ def _entries(file: Path) -> Iterator[tuple[JsonObject, dict[str, float]]]:
         entry = decode_json(line, file, number)
         _, vector = vector_of(entry, file, number)
         yield entry, {token: weight for token, weight in vector.items() if weight != 0}
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[TextIO]:
-    with replacing(path) as temporary:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(temporary, "wt", encoding="utf-8", newline="\n") as lines:
-            yield lines

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from splade.cluster.anserini_shards import AnseriniShards
 from splade.config import Experiment
 from splade.config.inputs import require_all
 from splade.config.processes import processes_to_start
 from splade.config.record import save_record
 from splade.datasets.collections import open_collection, open_queries
-from splade.distributed import held_by_first_process, process_rank
+from splade.distributed import held_by_first_process, on_first_process, process_rank
 from splade.encoding.shared import encode_shared
 from splade.interop.anserini import (
     anserini_commands,
@@ -18,23 +19,24 @@ from splade.interop.anserini import (
     link_alone,
     write_documents,
     write_queries,
-    write_shards,
 )
 from splade.interop.exported import SparseVector, one_by_one
 from splade.reports.summaries import TaskResult
 from splade.storage.locks import FolderLock
 from splade.tasks.evaluation_sets import names_of_queries
+from splade.tasks.launching import open_runner
 from splade.tasks.model_loading import load_model
 from splade.vectors import SparseVectors
 
-COLLECTION_FOLDER = "anserini_collection"
+COLLECTION_FOLDER, SHARDS_FOLDER = "anserini_collection", "anserini_shards"
 
 
 def create_anserini(experiment: Experiment) -> TaskResult:
     """Write out_dir/docs_anserini.jsonl and out_dir/queries_anserini.tsv with integer weights round(factor * weight).
 
     Several query collections give one file each, queries_anserini.<name>.tsv, and one of all. With `shard_size`,
-    documents go into several compressed files instead. Anserini indexes all files of a folder:
+    documents go into several compressed files instead, written by all processes, and a run that was interrupted goes on
+    with those that are missing. Anserini indexes all files of a folder:
     out_dir/anserini_collection holds the documents, and nothing else, by a second name of the same file.
     """
     require_all(experiment, "create_anserini")
@@ -45,18 +47,24 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     document_factor = float(experiment.quantization_factor_document)
     query_factor = factor_of_queries(experiment)
     with held_by_first_process(lambda: FolderLock(out_dir)):
-        encoded = encode_shared(model.documents, documents)
+        collection_dir, one_file = out_dir / COLLECTION_FOLDER, out_dir / "docs_anserini.jsonl"
+        if experiment.shard_size is not None:
+            job = AnseriniShards(experiment, model, documents, collection_dir, out_dir / SHARDS_FOLDER)
+            on_first_process(job.begin)
+            open_runner(experiment).run(job, job.n_parts)
+            encoded = iter(())
+        else:
+            encoded = encode_shared(model.documents, documents)
         if process_rank() > 0:
             deque(chain(encoded, *(encode_shared(model.queries, collection) for collection in queries)), maxlen=0)
             return TaskResult(text="")
-        vectors = _with_texts(documents, encoded)
-        collection_dir, shard_size = out_dir / COLLECTION_FOLDER, experiment.shard_size
-        if shard_size is not None:
-            exported = [write_shards(collection_dir, vectors, model.tokens, document_factor, shard_size)]
-            (out_dir / "docs_anserini.jsonl").unlink(missing_ok=True)  # of an earlier run in one file
+        if experiment.shard_size is not None:
+            exported = [job.exported()]
+            one_file.unlink(missing_ok=True)  # of an earlier run
         else:
-            exported = [write_documents(out_dir / "docs_anserini.jsonl", vectors, model.tokens, document_factor)]
-            link_alone(exported[0].path, collection_dir)
+            vectors = _with_texts(documents, encoded)
+            exported = [write_documents(one_file, vectors, model.tokens, document_factor)]
+            link_alone(one_file, collection_dir)
         for name, collection in zip(names, queries, strict=True):
             pairs = one_by_one(encode_shared(model.queries, collection))
             exported.append(write_queries(out_dir / name, pairs, model.tokens, query_factor))

@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -21,9 +22,8 @@ from splade.interop.anserini import (
     unambiguous_tokens,
     write_documents,
     write_queries,
-    write_shards,
 )
-from splade.tasks.create_anserini import factor_of_queries
+from splade.tasks.create_anserini import create_anserini, factor_of_queries
 from splade.vectors import SparseVectors
 
 TOKENS = ["cat", "a b", "dog", "dog", "##s", "\u2028", ""]
@@ -103,15 +103,41 @@ def test_the_commands_of_anserini(tmp_path):
     assert f"-output '{tmp_path}/my out/run.queries_anserini.DEV.txt' -impact -pretokenized" in text
 
 
-def test_shards_are_compressed_and_others_removed(tmp_path) -> None:
-    rows = SparseVectors.from_rows([([0], [1.0])] * 5, len(TOKENS))
-    (tmp_path / "docs_anserini.jsonl").write_text("of an earlier run")
-    documents = [(f"d{i}", "", row) for i, row in enumerate(rows)]
-    assert write_shards(tmp_path, documents, TOKENS, 100, shard_size=2).n_vectors == 5
-    shards = sorted(tmp_path.iterdir())
-    assert [shard.name for shard in shards] == [f"docs_anserini.0000{i}.jsonl.gz" for i in range(3)]
-    ids = [json.loads(line)["id"] for shard in shards for line in gzip.open(shard, "rt")]
-    assert ids == [f"d{i}" for i in range(5)]
+@pytest.fixture
+def shards(tiny_model, tmp_path):
+    """Return a function that makes shards of five documents, the third of which is empty."""
+    texts = ["a cat sat", "a dog", "", "the green bird flies", "cat and dog"]
+    (tmp_path / "c.tsv").write_text("".join(f"d{i}\t{text}\n" for i, text in enumerate(texts)))
+    (tmp_path / "q.tsv").write_text("q1\tcat\n")
+    given = [f"init_dict.model_type_or_dir={tiny_model()}", "config.max_length=16", f"config.out_dir={tmp_path}/out"]
+    given += [f"data.COLLECTION_PATH={tmp_path}/c.tsv", f"data.Q_COLLECTION_PATH=[{tmp_path}/q.tsv]"]
+
+    def make(*keys):
+        result = create_anserini(compose_experiment("own_data", [*given, *keys]))
+        folder = tmp_path / "out" / "anserini_collection"
+        return result, {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+    return make
+
+
+def test_shards_are_compressed_and_go_on_where_they_were(shards, tmp_path) -> None:
+    result, made = shards("shard_size=2")
+    assert list(made) == [f"docs_anserini.0000{i}.jsonl.gz" for i in range(3)]
+    ids = [json.loads(line)["id"] for part in made.values() for line in gzip.decompress(part).decode().splitlines()]
+    assert ids == [f"d{i}" for i in range(5)] and "5 vectors" in result.text
+    folder = tmp_path / "out" / "anserini_collection"
+    first, stamp = folder / "docs_anserini.00000.jsonl.gz", 10**9
+    os.utime(first, (stamp, stamp))
+    (folder / "docs_anserini.00001.jsonl.gz").unlink()
+    (tmp_path / "out" / "anserini_shards" / "00002.json").unlink()  # killed before it was counted
+    (folder / "left over").write_text("")
+    again, remade = shards("shard_size=2")
+    assert remade == made and first.stat().st_mtime == stamp and again.text == result.text
+
+    _, other = shards("shard_size=2", "quantization_factor_document=50")
+    assert other.keys() == made.keys() and other != made
+    _, alone = shards()
+    assert list(alone) == ["docs_anserini.jsonl"]
 
 
 def test_queries_of_several_files_in_one(tmp_path) -> None:
@@ -142,7 +168,8 @@ def test_anserini_itself_gives_the_scores_of_the_quantised_vectors(tmp_path) -> 
     dense[5] = 0
     documents, queries = SparseVectors.from_dense(dense[:6]), SparseVectors.from_dense(dense[6:])
     triples = [(f"d{i}", "", row) for i, row in enumerate(documents)]
-    write_shards(tmp_path / "docs", triples, TOKENS, 100, shard_size=4)
+    for name, some in (("a.jsonl.gz", triples[:4]), ("b.jsonl", triples[4:])):
+        write_documents(tmp_path / "docs" / name, some, TOKENS, 100)
     write_queries(tmp_path / "q.tsv", zip(["q0", "q1", "q2"], queries, strict=True), TOKENS, factor=100)
     program = [java, "-Xmx1g", "-cp", str(jars[0])]
     index = [*program, "io.anserini.index.IndexCollection", "-collection", "JsonVectorCollection", "-threads", "1"]
