@@ -96,9 +96,9 @@ def vector_of(entry: object, path: Path, number: int) -> tuple[str, dict[str, fl
     found = next((fields[name] for name in _IDS if name in fields), None)
     if not isinstance(vector, dict) or found is None:
         raise DataError(f'{place}: a vector is {{"id": ..., "vector": {{token: weight}}}}, got {shown(entry)}')
-    wrong = next((weight for weight in vector.values() if not _is_weight(weight)), None)
-    if wrong is not None:
-        raise DataError(f"{place}: a weight must be a number that float32 can hold, got {shown(wrong)}")
+    for weight in vector.values():
+        if not _is_weight(weight):
+            raise DataError(f"{place}: a weight must be a number that float32 can hold, got {shown(weight)}")
     return id_text(found, place), vector
 
 

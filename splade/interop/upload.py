@@ -88,6 +88,7 @@ def upload_milvus(folder: Path, uri: str, collection: str) -> None:
             for row in rows:
                 row["vector"] = {int(term): weight for term, weight in row["vector"].items()}
             client.upsert(collection, rows)
+        client.flush(collection)  # its embedded form searches without an index what is not flushed
         client.close()
     except MilvusException as error:
         raise ConfigError(f"Milvus at {uri}: {_in_short(error)}") from error

@@ -14,7 +14,7 @@ from splade.encoding.sparse_model import SparseModel
 from splade.errors import ConfigError, IndexFileError, ModelError
 from splade.evaluation.checks import Finding
 from splade.inverted_index import open_index
-from splade.inverted_index.own_terms import read_terms
+from splade.inverted_index.own_terms import has_own_terms, read_terms
 from splade.models.load import load_for_inference
 from splade.models.save import MODEL_FOLDER
 from splade.retrieval.collection_index import check_has_a_model
@@ -80,12 +80,20 @@ def own_terms(experiment: Experiment) -> list[str] | None:
     """Return the terms of the index in `config.index_dir`, where its vectors have their own; None: a model's.
 
     Raises:
+        ConfigError: they are its own, and a model is named.
         IndexFileError: they are missing or damaged.
     """
+    init, run = experiment.init_dict, experiment.config
     try:
-        postings = open_index(str(experiment.config.index_dir))
+        postings = open_index(str(run.index_dir))
     except IndexFileError:
         return None  # who opens the index says what is wrong with it
+    named = run.checkpoint_dir or init.model_type_or_dir
+    if has_own_terms(postings) and named is not None:
+        raise ConfigError(
+            f"config.index_dir={run.index_dir} holds vectors with terms of their own, for which there is no model; "
+            f"leave '{named}' out"
+        )
     return read_terms(postings)
 
 

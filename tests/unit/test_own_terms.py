@@ -161,7 +161,15 @@ def test_queries_that_cannot_be(tmp_path, text, message):
         open_vector_queries(tmp_path / "q.tsv", TERMS)
 
 
-@pytest.mark.parametrize("line", ['{"id": "a"}', '{"id": "a", "vector": {"rain": -1}}', '{"id": "a", "vector": [1]}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "a"}',
+        '{"id": "a", "vector": {"rain": -1}}',
+        '{"id": "a", "vector": [1]}',
+        '{"id": "a", "vector": {"rain": null}}',
+    ],
+)
 def test_query_lines_that_cannot_be(tmp_path, line):
     (tmp_path / "q.jsonl").write_text(line)
     with pytest.raises(DataError, match="q.jsonl"):
@@ -172,6 +180,8 @@ def test_what_needs_a_model_or_the_terms_says_so(made, given, tmp_path):
     for task, keys in ((search, ["query=rain"]), (flops, [f"data.flops_queries={made}/q.tsv"])):
         with pytest.raises(SpladeError, match="6 terms of their own, for which there is no model"):
             given(task, *keys)
+    with pytest.raises(ConfigError, match="there is no model; leave 'a/model' out"):
+        given(retrieve, *queries(made), "init_dict.model_type_or_dir=a/model")
     with pytest.raises(ConfigError, match="texts; give data.VECTORS_PATH"):
         given(index, f"data.COLLECTION_PATH={made}/q.tsv", "data.VOCABULARY=own")
     np.savez(tmp_path / "v.npz", data=np.ones(1))
