@@ -48,11 +48,11 @@ def create_anserini(experiment: Experiment) -> TaskResult:
     query_factor = factor_of_queries(experiment)
     with held_by_first_process(lambda: FolderLock(out_dir)):
         collection_dir, one_file = out_dir / COLLECTION_FOLDER, out_dir / "docs_anserini.jsonl"
+        encoded: Iterator[tuple[list[str], SparseVectors]] = iter(())  # what shards do not hold
         if experiment.shard_size is not None:
             job = AnseriniShards(experiment, model, documents, collection_dir, out_dir / SHARDS_FOLDER)
             on_first_process(job.begin)
             open_runner(experiment).run(job, job.n_parts)
-            encoded = iter(())
         else:
             encoded = encode_shared(model.documents, documents)
         if process_rank() > 0:
