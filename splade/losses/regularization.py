@@ -77,12 +77,21 @@ class Regularizer:
         """Return the factor of lambda after `step` optimiser steps; infinity stands for the end of its growth."""
         return 1.0 if not self.growth_steps else min(1.0, step / self.growth_steps) ** 2
 
-    def observe(self, queries: Tensor, documents: Tensor) -> None:
-        """Learn from the vectors of a training batch, where the term does."""
+    def observe(self, queries: Tensor, documents: Tensor, loss: Tensor) -> None:
+        """Learn from the vectors of a training batch and their loss, where the term does."""
         if self.frequencies is not None:
             self.frequencies.observe(documents)
         if self.controller is not None:
-            self.controller.observe(documents if self.lambda_q is None else queries)
+            (penalty,) = self._penalties(queries, documents).values()
+            self.controller.observe(self._controlled(queries, documents), penalty, loss)
+
+    def recount(self, vectors: tuple[Tensor, Tensor], without_dropout: tuple[Tensor, Tensor]) -> None:
+        """Tell the controller, if any, the terms of a few queries and documents, encoded with dropout and without."""
+        if self.controller is not None:
+            self.controller.recount(self._controlled(*vectors), self._controlled(*without_dropout))
+
+    def _controlled(self, queries: Tensor, documents: Tensor) -> Tensor:
+        return documents if self.lambda_q is None else queries
 
     def __call__(self, step: float, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms `NAME_q` and `NAME_d`, those that have a lambda.
@@ -96,12 +105,15 @@ class Regularizer:
         factor: float | Tensor = self.schedule(step)
         if self.controller is not None and math.isfinite(step):
             factor = factor * self.controller.factor(documents)
-        terms = {}
+        return {name: factor * penalty for name, penalty in self._penalties(queries, documents).items()}
+
+    def _penalties(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
+        penalties = {}
         if self.lambda_q is not None:
-            terms[f"{self.name}_q"] = factor * self.lambda_q * self._value(queries)
+            penalties[f"{self.name}_q"] = self.lambda_q * self._value(queries)
         if self.lambda_d is not None:
-            terms[f"{self.name}_d"] = factor * self.lambda_d * self._of_documents(queries, documents)
-        return terms
+            penalties[f"{self.name}_d"] = self.lambda_d * self._of_documents(queries, documents)
+        return penalties
 
     def _of_documents(self, queries: Tensor, documents: Tensor) -> Tensor:
         if self.compute is None:

@@ -15,7 +15,7 @@ from splade.losses.ranking import span_contrast
 from splade.models.head.pooling import sparse_head
 from splade.models.masked_lm import MaskedLMEncoder, find_decoder
 from splade.training.masked_texts import NOT_ASKED, MaskedBatch, n_asked
-from splade.training.objective import MONITORED, RegularizedObjective, gather_rows
+from splade.training.objective import MONITORED, RECOUNTED, RegularizedObjective, gather_rows
 
 
 class MaskedLanguageModel(nn.Module):
@@ -63,6 +63,8 @@ class MiddleTrainingObjective(RegularizedObjective[MaskedBatch]):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise, and named detached terms; the arguments are those of `Objective`."""
         total, vectors = model(batch["input_ids"], batch["attention_mask"], batch["labels"])
+        few = [batch[name][:RECOUNTED] for name in ("input_ids", "attention_mask", "labels")]
+        self.recount(model, step, (vectors, vectors), lambda: (model(*few)[1],) * 2)
         count, processes = n_asked(batch["labels"]), n_processes() if gather else 1
         spans = vectors.chunk(2) if self.span_weight else (vectors,)
         if processes > 1:
@@ -71,11 +73,11 @@ class MiddleTrainingObjective(RegularizedObjective[MaskedBatch]):
             vectors = torch.cat(spans)
         # The gradients of all processes will be averaged: each brings its share of the mean, times their number.
         loss = total * processes / count.clamp(min=1)
-        penalty, penalties = self.regularize(step, vectors, vectors)
         shown = loss.detach().clone()
         if processes > 1:
             torch.distributed.all_reduce(shown)
             shown /= processes
+        penalty, penalties = self.regularize(step, vectors, vectors, shown)
         if self.span_weight:
             contrast = span_contrast(*spans)
             penalty, penalties = penalty + self.span_weight * contrast, {"spans": contrast.detach()} | penalties

@@ -2,18 +2,21 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from splade.distributed import n_processes, process_rank
+from splade.errors import CollapseError
 from splade.losses import Regularizer, WeightedLoss, flops_loss, mean_terms, regularization, score_batch, sparsity
 from splade.training.collator import Batch
 from splade.training.gradient_cache import encode_cached
 
 BatchType = TypeVar("BatchType")
+RECOUNT_STEPS, RECOUNTED = 10, 32
+"""Every so many steps so many texts of the batch are counted again without dropout, for a controller of terms."""
 MONITORED = {"L0": mean_terms, "sparsity": sparsity, "flops": flops_loss}
 
 
@@ -29,7 +32,9 @@ class RegularizedObjective(ABC, Generic[BatchType]):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise, and named detached terms."""
 
-    def regularize(self, step: float, queries: Tensor, documents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def regularize(
+        self, step: float, queries: Tensor, documents: Tensor, loss: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the regularisers, and each with the lambda of those that adjust it, detached.
 
         They learn from the batch before, unless it is one of validation, whose `step` is infinite.
@@ -38,10 +43,11 @@ class RegularizedObjective(ABC, Generic[BatchType]):
             step: optimiser steps done.
             queries: (B, V) vectors.
             documents: (B * (1 + n), V) vectors.
+            loss: scalar, what they are added to.
         """
         if math.isfinite(step):
             for regularizer in self.regularizers:
-                regularizer.observe(queries.detach(), documents.detach())
+                regularizer.observe(queries.detach(), documents.detach(), loss.detach())
         penalty, penalties = regularization(self.regularizers, step, queries, documents)
         terms = {name: value.detach() for name, value in penalties.items()}
         for regularizer in self.regularizers:
@@ -49,6 +55,41 @@ class RegularizedObjective(ABC, Generic[BatchType]):
                 factor = regularizer.controller.factor(documents)
                 terms[f"lambda_{regularizer.name}"] = factor * regularizer.first_lambda
         return penalty, terms
+
+    def recount(
+        self, model: nn.Module, step: float, vectors: tuple[Tensor, Tensor], encode: Callable[[], tuple[Tensor, Tensor]]
+    ) -> None:
+        """Let controllers know every ten steps how many terms texts have without dropout, as in use.
+
+        Args:
+            model: in training.
+            step: optimiser steps done; nothing happens in validation.
+            vectors: of queries and of documents of this process, with dropout.
+            encode: encodes the first 32 of both again.
+        """
+        controlled = [regularizer for regularizer in self.regularizers if regularizer.controller is not None]
+        if not controlled or not math.isfinite(step) or step % RECOUNT_STEPS:
+            return
+        queries, documents = (side.detach()[:RECOUNTED] for side in vectors)
+        model.eval()
+        with torch.no_grad():
+            again = encode()
+        model.train()
+        if n_processes() > 1:
+            queries, documents = gather_rows(queries), gather_rows(documents)
+            again = gather_rows(again[0]), gather_rows(again[1])
+        for regularizer in controlled:
+            regularizer.recount((queries, documents), again)
+
+    def check(self) -> None:
+        """Raise a CollapseError where a controller has pressed all terms out of the vectors."""
+        for regularizer in self.regularizers:
+            if regularizer.controller is not None and regularizer.controller.has_pressed_out_all:
+                raise CollapseError(
+                    f"config.regularizer.{regularizer.name}.target_terms={regularizer.controller.target_terms:g}: "
+                    "hardly any vector has a term left, and what is pressed out does not return. Lower config.lr, "
+                    "lengthen config.warmup_steps, or ask for more terms"
+                )
 
     def state(self) -> dict[str, Tensor]:
         """Return what the regularisers have learned, which a resumed run needs."""
@@ -94,6 +135,15 @@ class Objective(RegularizedObjective[Batch]):
             queries, documents = encode_cached(model, batch, self.encode_at_a_time)
         else:
             queries, documents = model(batch["queries"], batch["documents"])
+
+        def again() -> tuple[Tensor, Tensor]:
+            first = (
+                {name: rows[:RECOUNTED] for name, rows in batch[side].items()} for side in ("queries", "documents")
+            )
+            found: tuple[Tensor, Tensor] = model(*first)
+            return found
+
+        self.recount(model, step, (queries, documents), again)
         teacher = batch.get("teacher")
         n_local = len(queries)
         if gather and n_processes() > 1:
@@ -103,7 +153,7 @@ class Objective(RegularizedObjective[Batch]):
             teacher = gather_rows(teacher) if teacher is not None else None
         scores = score_batch(queries, documents, self.loss.needs_batch, teacher)
         ranking, terms = self.loss(scores)
-        penalty, penalties = self.regularize(step, queries, documents)
+        penalty, penalties = self.regularize(step, queries, documents, ranking)
         terms = {name: value.detach() for name, value in terms.items()} | penalties
         for side, vectors in (("q", queries.detach()), ("d", documents.detach())):
             for name, monitor in MONITORED.items():

@@ -72,7 +72,8 @@ def train_model(experiment: Experiment) -> TrainResult:
     """
 
     def check(trainer: SpladeTrainer) -> None:
-        check_trained(trainer.splade, trainer.sampler, experiment.config, trainer.state.global_step)
+        regularizers = trainer.objective.regularizers
+        check_trained(trainer.splade, trainer.sampler, experiment.config, trainer.state.global_step, regularizers)
 
     def save(trainer: SpladeTrainer, folder: Path) -> None:
         if experiment.init_dict.lora.rank is not None and experiment.init_dict.lora.save == "merged":

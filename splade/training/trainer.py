@@ -162,6 +162,7 @@ class SpladeTrainer(Trainer, Generic[Model]):
         """Add to a training log line the mean loss terms of all processes since the last one, and the speed."""
         if is_training(logs):
             self.losses.check()
+            self.objective.check()
             shares = gather(self._terms.take())
             logs |= {name: sum(share[name] for share in shares) / len(shares) for name in shares[0]}
             logs |= {"steps_per_second": self._speed.take(self.state.global_step)}

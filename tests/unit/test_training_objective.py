@@ -1,5 +1,6 @@
 """What the objective learns while it trains, and that a run which was interrupted goes on with it."""
 
+import math
 import shutil
 
 import pytest
@@ -7,12 +8,16 @@ import torch
 from safetensors.torch import load_file
 
 from splade.config import compose_experiment
+from splade.encoding.sparse_model import SparseModel
+from splade.errors import CollapseError
 from splade.tasks.train import train
+from splade.training.collapse_check import check_trained
 from splade.training.gradient_cache import encode_cached
 from splade.training.run import prepare_training
 from splade.training.trainer import OBJECTIVE_FILE
 
 LEARNING = "{DF: {reg: DF_FLOPS, lambda_d: 0.5}, FLOPS: {lambda_q: 0.1, target_terms: 30}}"
+CONTROLLED = "{FLOPS: {lambda_d: 0.1, target_terms: 30}}"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,41 @@ def test_interrupted_runs_go_on_with_what_regularisers_have_learned(run, tmp_pat
     assert learned["DF/frequencies.n_batches"] == 6
     rows = (tmp_path / "cut" / "training_perf.txt").read_text().splitlines()
     assert len(rows) == 7 and "lambda_FLOPS" in rows[0].split(",")
+
+
+def test_controller_counts_without_dropout_and_stops_a_collapse(compose, tmp_path):
+    trainer, _ = prepare_training(compose(tmp_path, **{"config.regularizer": CONTROLLED}))
+    (controller,) = (regularizer.controller for regularizer in trainer.objective.regularizers)
+    model, texts = trainer.splade.train(), [trainer.sampler[position] for position in range(4)]
+    batch = trainer.data_collator(texts)
+    counted = []
+    controller.recount = lambda *vectors: counted.append(vectors)
+    for step in (10, 11, math.inf):
+        trainer.objective(model, batch, step=step)
+    ((_, without),) = counted
+    assert model.training
+    torch.testing.assert_close(without, model.eval()(batch["queries"], batch["documents"])[1])
+    trainer.objective.check()
+    for _ in range(200):
+        controller.observe(torch.zeros(2, 9), torch.tensor(1.0), torch.tensor(1.0))
+    with pytest.raises(CollapseError, match="FLOPS.target_terms=30: hardly any vector has a term left"):
+        trainer.objective.check()
+
+
+@pytest.mark.parametrize(("target", "said"), [(5, "raise config.lr"), (90000, "ask for fewer terms"), (None, "have")])
+def test_what_became_of_a_target_is_said(compose, tmp_path, caplog, target, said):
+    experiment = compose(tmp_path, **{"config.regularizer": CONTROLLED})
+    trainer, _ = prepare_training(experiment)
+    examples = [trainer.sampler[position] for position in range(len(trainer.sampler))]
+    texts = sorted({text for one in examples for text in (one.positive, *one.negatives)})
+    vectors = SparseModel(trainer.splade.eval(), 16, 8).documents.encode(texts)
+    terms = vectors.nnz / len(vectors)
+    trainer.objective.regularizers[0].controller.target_terms = target or 1.05 * terms
+    with caplog.at_level("INFO", "splade.training.collapse_check"):
+        check_trained(trainer.splade, trainer.sampler, experiment.config, 200, trainer.objective.regularizers)
+    (record,) = caplog.records
+    assert f"{len(texts)} document texts have {terms:.1f} terms" in record.message and said in record.message
+    assert record.levelname == ("INFO" if target is None else "WARNING")
 
 
 LOSSES = {
