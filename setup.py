@@ -17,6 +17,7 @@ EXTRAS = {
     "ir-datasets": ["ir_datasets>=0.5.6"],
     "peft": ["peft>=0.17,<1"],
     "onnx": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+    "openvino": ["openvino>=2024.4", "onnx>=1.16", "onnxscript>=0.2"],
     "parquet": ["pyarrow>=15"],
     "pyterrier": ["python-terrier>=0.13"],
     "mteb": ["mteb>=2.0,<3"],

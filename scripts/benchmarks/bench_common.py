@@ -23,6 +23,7 @@ import numpy as np
 from splade.vectors import SparseVectors
 
 if TYPE_CHECKING:
+    from splade.models.exported_backbone import Backend
     from splade.models.low_precision import Precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,14 +131,21 @@ class Encoder:
         batch_size: int = 32,
         device: str = "cpu",
         precision: "Precision" = "fp32",
+        backend: "Backend" = "torch",
     ) -> None:
         from splade.encoding.text_encoder import TextEncoder
+        from splade.models.exported_backbone import exported_backbone
         from splade.models.masked_lm import MaskedLMEncoder
         from splade.models.pretrained import load_masked_lm
+        from splade.models.splade import digest_weights
 
         loaded = load_masked_lm(model)
         encoder = MaskedLMEncoder(loaded.model).to(device)
-        encoder.lower_precision(precision)
+        encoder.eval()
+        if backend == "torch":
+            encoder.lower_precision(precision)
+        else:
+            encoder.backbone = exported_backbone(encoder, digest_weights(encoder.model), backend, precision)
         self._encoder = TextEncoder(encoder, loaded.tokenizer, max_length, batch_size)
 
     def encode_query(self, text: str) -> tuple[np.ndarray, np.ndarray]:

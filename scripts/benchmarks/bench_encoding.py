@@ -4,7 +4,7 @@
     python scripts/benchmarks/bench_encoding.py --beir data/beir/scifact               # the full figures
     python scripts/benchmarks/bench_encoding.py --beir data/beir/scifact --docs 5000 --engines splade --no-limits
     python scripts/benchmarks/bench_encoding.py --beir data/beir/scifact --docs 48 --queries 48 --random 12 768 \
-        --engines splade "splade bf16" "splade int8" sentence-transformers --no-limits
+        --engines splade "splade bf16" "splade int8" "splade onnx int8" sentence-transformers --no-limits
 
 The third one tells whether memory stays flat, the last one how a model of real size fares. `pip install
 sentence-transformers` for that engine. Vectors are compared before anything is timed. Two limits stand beside the
@@ -30,6 +30,7 @@ from bench_common import Encoder, Worker, add_text_options, choose, make_parser,
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 from transformers.utils.logging import disable_progress_bar
 
+from splade.models.exported_backbone import Backend
 from splade.models.hub import model_folder
 from splade.models.low_precision import Precision
 from splade.vectors import SparseVectors
@@ -90,10 +91,12 @@ class Splade(EncodingEngine):
 
     name = "splade"
     precision: ClassVar[Precision] = "fp32"
+    backend: ClassVar[Backend] = "torch"
 
     def load(self) -> None:  # noqa: D102
         options = self.options
-        self.encoder = Encoder(options.model, options.max_length, options.batch_size, options.device, self.precision)
+        sizes = options.max_length, options.batch_size, options.device
+        self.encoder = Encoder(options.model, *sizes, self.precision, self.backend)
 
     def encode(self, texts: list[str]) -> SparseVectors:  # noqa: D102
         return self.encoder.encode(texts)
@@ -114,6 +117,32 @@ class SpladeInt8(Splade):
 
     name = "splade int8"
     precision = "int8"
+
+
+class SpladeOnnx(Splade):
+    """This toolkit with the backbone in ONNX Runtime."""
+
+    name = "splade onnx"
+    needs = ("onnxruntime", "onnxscript")
+    install = "'splade[onnx]'"
+    backend = "onnx"
+
+
+class SpladeOnnxInt8(SpladeOnnx):
+    """The same, in 8 bits."""
+
+    name = "splade onnx int8"
+    precision = "int8"
+
+
+class SpladeOpenvinoBf16(Splade):
+    """This toolkit with the backbone in OpenVINO, in bfloat16."""
+
+    name = "splade openvino bf16"
+    needs = ("openvino", "onnxscript")
+    install = "'splade[openvino]'"
+    backend = "openvino"
+    precision = "bf16"
 
 
 class SentenceTransformers(EncodingEngine):
@@ -211,7 +240,8 @@ class CachedProduct(MatrixProduct):
     terms_at_once = 512
 
 
-ENGINES: list[type[EncodingEngine]] = [Splade, SpladeBf16, SpladeInt8, SentenceTransformers, Textbook]
+OTHER_WAYS: list[type[EncodingEngine]] = [SpladeBf16, SpladeInt8, SpladeOnnx, SpladeOnnxInt8, SpladeOpenvinoBf16]
+ENGINES: list[type[EncodingEngine]] = [Splade, *OTHER_WAYS, SentenceTransformers, Textbook]
 LIMITS: list[type[EncodingEngine]] = [MatrixProduct, CachedProduct]
 
 
@@ -225,7 +255,7 @@ def from_entries(rows: np.ndarray, terms: np.ndarray, weights: np.ndarray, shape
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, ENGINES)
-    parser.set_defaults(engines=[engine.name for engine in ENGINES if engine not in (SpladeBf16, SpladeInt8)])
+    parser.set_defaults(engines=[engine.name for engine in ENGINES if engine not in OTHER_WAYS])
     add_text_options(parser, max_length=256)
     parser.add_argument("--docs", type=int, default=512, help="how many documents (%(default)s)")
     parser.add_argument("--queries", type=int, default=200, help="how many single queries (%(default)s)")

@@ -3,8 +3,11 @@
     python scripts/benchmarks/bench_training.py                                      # the texts of data/toy
     python scripts/benchmarks/bench_training.py --beir data/beir/scifact             # the full figures
     python scripts/benchmarks/bench_training.py --beir data/beir/scifact --memory-limit 4096
+    python scripts/benchmarks/bench_training.py --random 12 768 --triplets 4 --steps 2 --rounds 2 \
+        --engines splade "splade bf16" sentence-transformers
 
-The last one finds the largest batch that trains in so many MiB. `pip install sentence-transformers datasets` for that
+The third one finds the largest batch that trains in so many MiB, the last one tells what bfloat16 gives a model of real
+size. `pip install sentence-transformers datasets` for that
 engine. All start from the same weights, see the same batches, use the same AdamW and the same loss (in-batch negatives
 with FLOPS on queries and on documents; dropout off), and the losses of every step are compared. sentence-transformers
 runs its own trainer with SpladeLoss; the others a plain loop. With `--memory-limit` the address space of a process is
@@ -20,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import results
@@ -35,6 +39,7 @@ from bench_common import (
     seconds,
     start,
 )
+from bench_encoding import random_model
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -143,6 +148,16 @@ class Splade(PlainLoop):
         return MaskedLMEncoder(self.model)
 
 
+class SpladeBf16(Splade):
+    """The same under bfloat16 autocast."""
+
+    name = "splade bf16"
+
+    def load(self) -> None:  # noqa: D102
+        self.options = replace(self.options, dtype="bf16")
+        super().load()
+
+
 class Textbook(PlainLoop):
     """The formula as it is written: all logits, activation, mask, maximum."""
 
@@ -180,7 +195,7 @@ class SentenceTransformers(TrainingEngine):
         return train(self.model, batches, bf16=options.dtype == "bf16", device=options.device, **weights)
 
 
-ENGINES: list[type[TrainingEngine]] = [Splade, SentenceTransformers, Textbook]
+ENGINES: list[type[TrainingEngine]] = [Splade, SpladeBf16, SentenceTransformers, Textbook]
 
 
 def without_dropout(folder: str) -> dict[str, float]:
@@ -201,7 +216,9 @@ def limit_memory(mebibytes: int) -> None:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, ENGINES)
+    parser.set_defaults(engines=[engine.name for engine in ENGINES if engine is not SpladeBf16])
     add_text_options(parser, max_length=128)
+    parser.add_argument("--random", type=int, nargs=2, metavar=("LAYERS", "WIDTH"), help="a BERT of random weights")
     parser.add_argument("--triplets", type=int, default=16, help="triplets of a batch (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="steps in each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds in which engines take turns (%(default)s)")
@@ -231,8 +248,18 @@ def make_batches(texts: Texts, queries: str, triplets: int, batches: int) -> lis
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train with every engine, compare the losses, record the figures."""
+    """Make the model if there is none, and measure."""
     given = parse_arguments(arguments)
+    with TemporaryDirectory(prefix="bench-training-") as folder:
+        called = given.model
+        if given.random is not None:
+            called = "a BERT of {} layers x {} with random weights".format(*given.random)
+            given.model = random_model(given.model, *given.random, folder)
+        measure(given, called)
+
+
+def measure(given: argparse.Namespace, called: str) -> None:
+    """Train with every engine, compare the losses, record the figures."""
     texts = read_texts(given.beir)
     entry = results.begin(given.threads, given.device)
     options = Options(
@@ -240,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *(given.dtype, given.lambda_q, given.lambda_d, given.lr),
     )
     chosen = choose(ENGINES, given.engines)
-    shape = f"triplets of {given.max_length} tokens, queries: {given.queries}, {given.dtype}, {given.model}"
+    shape = f"triplets of {given.max_length} tokens, queries: {given.queries}, {given.dtype}, {called}"
     if given.memory_limit is None:
         setting = f"{texts.name}, {given.triplets} {shape}, {given.device}"
         entry |= train_in_turns(chosen, options, texts, given)

@@ -60,15 +60,16 @@ activation, mask, maximum. The two bare products are the multiplication of the s
 and nothing else, once whole and once in pieces that fit the cache. The head can be faster than the product of its size
 because most terms of a text are ruled out by a product of 8-bit integers with an error bound; what remains is computed
 in float32, so weights are those of the float32 product. `splade bf16` and `splade int8` run the linear layers of the
-backbone in fewer bits (`init_dict.precision`), by which models of real size gain. *Ratio*: how many times as fast
-`splade` is.
+backbone in fewer bits (`init_dict.precision`), by which models of real size gain; `onnx` and `openvino` run the
+backbone in ONNX Runtime and OpenVINO (`init_dict.backend`). *Ratio*: how many times as fast `splade` is.
 """,
     "training": """\
 ## Training
 
 Optimiser steps on the same batches from the same weights: in-batch negatives, FLOPS on queries and documents, AdamW,
 no dropout; the median without the first step. The largest batch is the largest power of two that trains under a limit
-of the process's address space. *Ratio*: how many times as fast `splade` is, or how many times as large its batch.
+of the process's address space. `splade bf16` computes under bfloat16 autocast (`config.bf16`). *Ratio*: how many times
+as fast `splade` is, or how many times as large its batch.
 """,
     "retrieval": """\
 ## Search

@@ -91,6 +91,9 @@ class ModelConfig:
         "fp32",
         affects=VECTORS,
     )
+    backend: Literal["torch", "onnx", "openvino"] = key(
+        "what runs the backbone at inference on a CPU; onnx and openvino export it once", "torch", affects=VECTORS
+    )
     top_d: int | None = key("splade_topk: terms kept per document vector", affects=MODEL | INDEX, minimum=1)
     top_q: int | None = key("splade_topk: terms kept per query vector", affects=MODEL | SEARCH, minimum=1)
     lexical_type: Literal["query", "document", "both"] | None = key(

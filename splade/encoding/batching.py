@@ -6,16 +6,16 @@ similar length share a batch, so that little padding is computed; the vectors le
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from threading import Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from splade.encoding.tokens import Tokenizer, padded_batch, padding_id, token_ids
 from splade.errors import ConfigError
-from splade.models.threads import map_in_threads
+from splade.models.threads import is_small, map_in_threads
 
 V = TypeVar("V")
 
@@ -25,10 +25,8 @@ WINDOW = 512
 TOKEN_BUDGET = 8192
 # Lengths of batches are multiples of the first number, up to 64 tokens of the second.
 LENGTH_STEP, SHORT_LENGTH_STEP = 16, 8
-# Weights of a model whose products are too small to be shared out among threads.
-SMALL = 40_000_000
-# A window of few texts is cut into up to so many batches for such a model, each of about so many texts or more: threads
-# then have one each, and little padding is computed. The same on every machine, so that the vectors are.
+# For a small model, a window of few texts is cut into up to so many batches, each of about so many texts or more:
+# threads then have one each, and little padding is computed. The same on every machine, so that the vectors are.
 FEW_BATCHES, FEW_TEXTS = 4, 12
 
 
@@ -92,15 +90,6 @@ def one_at_a_time(batches: Iterator[V], lock: Lock) -> Iterator[V]:
         if vectors is None:
             return
         yield vectors
-
-
-def is_small(encoder: object) -> bool:
-    """Whether threads had better encode a batch each than share the products of one."""
-    if not isinstance(encoder, nn.Module) or encoder.training:  # in training mode, each would switch dropout off and on
-        return False
-    weights = list(chain(encoder.parameters(), encoder.buffers()))
-    on_cpu = all(weight.device.type == "cpu" for weight in weights)
-    return on_cpu and sum(weight.numel() for weight in weights) <= SMALL
 
 
 def _tokenised_ahead(

@@ -21,6 +21,7 @@ def load(
     batch_size: int = 64,
     agg: Literal["max", "sum"] | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    backend: Literal["torch", "onnx", "openvino"] = "torch",
 ) -> SparseModel:
     """Load a sparse model onto this process's GPU, or the CPU.
 
@@ -36,6 +37,8 @@ def load(
             checkpoint brings its own.
         precision: of the linear layers on a CPU: `bf16` and `int8` are faster for models of real size, and vectors
             differ a little.
+        backend: what runs the backbone on a CPU. `onnx` (fp32 or int8) and `openvino` (fp32 or bf16) export it once, to
+            the user's cache; `pip install 'splade[onnx]'`, `'splade[openvino]'`.
 
     Raises:
         ModelError: no such model, weights missing, or a tokenizer of another model.
@@ -58,7 +61,7 @@ def load(
             agg=agg or folder_pooling(str(name)) or "max",
         )
         experiment = Experiment(init_dict=init, config=RunConfig(pretrained_no_yamlconfig=True))
-    experiment.init_dict.precision = precision
+    experiment.init_dict.precision, experiment.init_dict.backend = precision, backend
     network = load_for_inference(experiment)
     if max_length is None and not experiment.config.pretrained_no_yamlconfig:
         max_length = settle_max_length(experiment.config.max_length, network)

@@ -1,10 +1,6 @@
 """Exporting encoder and head to ONNX, with any batch size and length, and trying the files before they count."""
 
-import contextlib
-import io
-import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,13 +9,12 @@ from torch import Tensor, nn
 
 from splade.config.schema import ModelConfig, RunConfig
 from splade.encoding.tokens import padded_batch, padding_id, token_ids
-from splade.errors import ConfigError, ModelError
+from splade.errors import ModelError
 from splade.models.encoder import EncoderSettings, SparseEncoder
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.onnx_folder import (
     DOCUMENT_FILE,
     FORMAT,
-    INPUTS,
     ONNX_FILE,
     OUTPUT,
     QUERY_FILE,
@@ -28,17 +23,15 @@ from splade.models.onnx_folder import (
     OnnxSide,
     load_onnx,
 )
+from splade.models.onnx_graph import write_graph
 from splade.models.pretrained import save_tokenizer
 from splade.models.splade import Splade
 from splade.models.token_lookup import TokenLookupEncoder
 from splade.storage.atomic import write_json
 from splade.storage.checksums import checksums
 
-logger = logging.getLogger(__name__)
-
 TOLERANCE = 1e-4
 _TEXTS = ["why is the sky blue", "a", "the history of the printing press, told at some length " * 5]
-_ONE_FILE = 1 << 30  # bytes of weights; more do not fit into a file with the graph
 
 
 def export_onnx(model: Splade, folder: Path, max_length: int) -> float:
@@ -113,45 +106,8 @@ def _write_encoder(encoder: SparseEncoder, path: Path) -> str:
         return WEIGHTS_FILE
     if type(encoder) is not MaskedLMEncoder:
         raise ModelError(f"{type(encoder).__name__} cannot be exported to ONNX, only a masked-language model can")
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    ids = torch.arange(2, 28).remainder(encoder.vocab_size).view(2, 13)
-    mask = torch.ones_like(ids)
-    mask[1, 7:] = 0
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript"):
-            program = torch.onnx.export(
-                _EncoderAndHead(encoder).eval(),
-                (ids, mask),
-                input_names=list(INPUTS),
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-                dynamo=True,
-                verbose=False,
-            )
-    except ImportError as error:
-        raise ConfigError("exporting to ONNX needs onnx and onnxscript: pip install 'splade[onnx]'") from error
-    except Exception as error:  # of a tracer, for a model that it cannot follow
-        raise ModelError(
-            f"{type(encoder.model).__name__} cannot be exported to ONNX: {' '.join(str(error).split())[:400]}"
-        ) from error
-    assert program is not None
-    size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
-    program.save(str(path), external_data=size > _ONE_FILE)
+    write_graph(_EncoderAndHead(encoder), type(encoder.model).__name__, OUTPUT, encoder.vocab_size, path)
     return path.name
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Let some loggers show errors only."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
 
 
 def _side(file: str, encoder: SparseEncoder, settings: EncoderSettings, max_length: int) -> OnnxSide:

@@ -16,9 +16,9 @@ from splade.errors import ConfigError, ModelError
 from splade.models.adapters import ADAPTER_CONFIG
 from splade.models.causal_lm import CausalLMEncoder, is_causal_lm
 from splade.models.encoder import SparseEncoder
+from splade.models.exported_backbone import check_backend
 from splade.models.head.pooling import Activation, Aggregation
 from splade.models.hub import model_folder
-from splade.models.low_precision import check_precision
 from splade.models.masked_lm import MaskedLMEncoder
 from splade.models.onnx_folder import is_onnx_folder, load_onnx
 from splade.models.original_checkpoint import is_original_checkpoint, load_original
@@ -58,18 +58,22 @@ def load_for_inference(experiment: Experiment) -> Splade:
     checkpoint in `config.checkpoint_dir`, with the settings that its `config.yaml` recorded.
 
     Raises:
-        ConfigError: no finished checkpoint, settings other than those it was trained with, or an `init_dict.precision`
-            by which this processor gains nothing.
+        ConfigError: no finished checkpoint, settings other than those it was trained with, an `init_dict.precision` by
+            which this processor gains nothing, or an `init_dict.backend` that is not installed.
     """
     if experiment.config.matching_type == "dense":
         raise ConfigError(
             "config.matching_type=dense: this works on sparse vectors only; for a dense model there are splade.train, "
             "index, retrieve, all, and beir_eval retriever=dense"
         )
-    device, half, precision = pick_device(), experiment.init_dict.fp16, experiment.init_dict.precision
-    if precision != "fp32" and device.type != "cpu":
-        raise ConfigError(f"init_dict.precision={precision} is for CPUs; on a GPU use init_dict.fp16=true")
-    check_precision(precision)
+    device, half = pick_device(), experiment.init_dict.fp16
+    backend, precision = experiment.init_dict.backend, experiment.init_dict.precision
+    own_way = (backend, precision) != ("torch", "fp32")
+    if own_way and device.type != "cpu":
+        raise ConfigError(
+            f"init_dict.backend={backend} init_dict.precision={precision} is for CPUs; on a GPU use init_dict.fp16=true"
+        )
+    check_backend(backend, precision)
     if half and device.type != "cuda":
         logger.info("init_dict.fp16=true is for CUDA devices; on this machine vectors are computed in float32")
         half = False
@@ -86,8 +90,8 @@ def load_for_inference(experiment: Experiment) -> Splade:
     for encoder in (model.document_encoder, model.query_encoder):
         if isinstance(encoder, MaskedLMEncoder):
             encoder.precision = torch.float16 if half else None
-    if precision != "fp32":
-        model.lower_precision(precision)
+    if own_way:
+        model.eval().run_on_cpu(backend, precision)
     return model.to(device).eval()
 
 
@@ -105,7 +109,8 @@ def settings_that_load(experiment: Experiment) -> dict[str, object]:
     kind = settings_affecting(experiment, Affects.MODEL, names_files=False)
     encoding = settings_affecting(experiment, Affects.INDEX | Affects.SEARCH, names_files=False)
     kind |= {key: value for key, value in encoding.items() if key.startswith("init_dict.")}
-    del kind["init_dict.precision"]  # another processor may be better at another one
+    for name in ("backend", "precision"):  # another processor may be better at another one
+        del kind[f"init_dict.{name}"]
     return kind | places | {"config.pretrained_no_yamlconfig": run.pretrained_no_yamlconfig}
 
 

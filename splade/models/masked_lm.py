@@ -7,7 +7,7 @@ states just before it, and a short run on a few tokens checks that decoder weigh
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
@@ -54,6 +54,7 @@ class MaskedLMEncoder(SparseEncoder):
     Attributes:
         vocab_size: number of terms, from the decoder's weight.
         precision: of autocast in `encode`; None: there is none.
+        backbone: what makes `hidden_states` in place of the model; None: the model itself.
 
     Raises:
         ConfigError: an option has a value that is not allowed.
@@ -91,6 +92,7 @@ class MaskedLMEncoder(SparseEncoder):
         self.own_tokens_only = own_tokens_only
         self.special_token_ids = tuple(special_token_ids)
         self.precision: torch.dtype | None = None
+        self.backbone: Callable[[Tensor, Tensor], Tensor] | None = None
         self._decoder = find_decoder(model)
         self.vocab_size = _vocab_size(model, self._decoder)
         self._filter: Int8Filter | None = None
@@ -122,7 +124,7 @@ class MaskedLMEncoder(SparseEncoder):
             given = self._model_inputs(input_ids, attention_mask)
             if self._decoder is None:
                 return sparse(slice(0, len(input_ids)), self._plain_formula(given))
-            hidden = self._decoder.inputs(self.model, given.input_ids, given.attention_mask)
+            hidden = self.hidden_states(given.input_ids, given.attention_mask)
             weight, bias = self._decoder.parameters(self.model)
             int8_filter = self._int8_filter(weight, bias)
             rows = pooled_blocks(hidden, given.pooled, weight, bias, self.agg, sparse, int8_filter, self.activation)
@@ -141,7 +143,7 @@ class MaskedLMEncoder(SparseEncoder):
                     0, :, term_ids
                 ]
             else:
-                hidden = self._decoder.inputs(self.model, given.input_ids, given.attention_mask)[0]
+                hidden = self.hidden_states(given.input_ids, given.attention_mask)[0]
                 weight, bias = self._decoder.parameters(self.model)
                 logits = hidden @ weight[term_ids].t()
                 logits = logits if bias is None else logits + bias[term_ids]
@@ -149,6 +151,18 @@ class MaskedLMEncoder(SparseEncoder):
         if self.activation == "log1p_relu":
             weights = torch.log1p(weights)
         return weights[-len(input_ids) :].cpu()  # of a text that is read twice, its second copy
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the (batch, length, dim) states that the output embedding is multiplied with, for inference.
+
+        Raises:
+            ModelError: the model's logits are no such product.
+        """
+        if self._decoder is None:
+            raise ModelError(f"{type(self.model).__name__}: its logits are not one product with its output embedding")
+        if self.backbone is not None:
+            return self.backbone(input_ids, attention_mask)
+        return self._decoder.inputs(self.model, input_ids, attention_mask)
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off, and forget what was derived from the weights before they change."""

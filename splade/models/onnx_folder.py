@@ -20,6 +20,7 @@ from splade.errors import ConfigError, DataError, ModelError, shown
 from splade.models.encoder import EncoderSettings, SparseEncoder
 from splade.models.head.pooling import ACTIVATIONS, AGGREGATIONS, Activation, Aggregation
 from splade.models.masked_lm import positive_entries
+from splade.models.onnx_graph import INPUTS, open_session
 from splade.models.pretrained import load_tokenizer
 from splade.models.pruning import keep_own_tokens, keep_top_k
 from splade.models.splade import Fingerprint, Splade
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 ONNX_FILE, DOCUMENT_FILE, QUERY_FILE, QUERY_FOLDER = "onnx_model.json", "document.onnx", "query.onnx", "query"
 WEIGHTS_FILE = "token_weights.pt"
-INPUTS, OUTPUT = ("input_ids", "attention_mask"), "weights"
+OUTPUT = "weights"
 FILES = (DOCUMENT_FILE, QUERY_FILE, WEIGHTS_FILE)
 FORMAT = 1
 
@@ -198,16 +199,9 @@ def _token_weights(path: Path, vocab_size: int, name: str) -> Tensor:
 
 def _session(path: Path, name: str) -> "InferenceSession":
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError("a model in ONNX files needs ONNX Runtime: pip install 'splade[onnx]'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has an error class for each way to fail
-        raise ModelError(f"model '{name}': {path}: ONNX Runtime does not load it ({error})") from error
+        session = open_session(path, torch.get_num_threads())
+    except ModelError as error:
+        raise ModelError(f"model '{name}': {error}") from error
     inputs, outputs = (
         {place.name: place.type for place in places} for places in (session.get_inputs(), session.get_outputs())
     )
@@ -230,6 +224,7 @@ def _check_settings(
         "init_dict.top_q": (init.top_q, None, sides["query"].top_k),
         "init_dict.model_type_or_dir_q": (init.model_type_or_dir_q, None, None),
         "init_dict.precision": (init.precision, "fp32", "fp32"),
+        "init_dict.backend": (init.backend, "torch", "onnx"),
     }
     for name, (value, usual, of_files) in given.items():
         if value not in (usual, of_files):

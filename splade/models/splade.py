@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from splade.models.encoder import NOTHING_SAID, EncoderSettings, SparseEncoder
+from splade.models.exported_backbone import Backbone, Backend, exported_backbone
 from splade.models.low_precision import Precision
 from splade.models.masked_lm import MaskedLMEncoder
 
@@ -140,18 +141,27 @@ class Splade(nn.Module):
         """Digest what an index of this model depends on: weights as they were loaded, whatever their precision now."""
         return self._fingerprint or self._digest()
 
-    def lower_precision(self, precision: Precision) -> None:
-        """Let both encoders multiply in fewer bits, for inference on a CPU; the fingerprint stays.
+    def run_on_cpu(self, backend: Backend, precision: Precision) -> None:
+        """Settle what runs the backbones of both encoders and in which precision, for inference; the fingerprint stays.
 
         Raises:
             ConfigError: this processor would gain nothing by it.
+            ModelError: the backend cannot run the model.
+            WriteError: there is no place for what the backend needs.
         """
         self._fingerprint = self.fingerprint()
-        models: set[int] = set()
+        backbones: dict[int, Backbone | None] = {}
         for encoder in (self.document_encoder, self.query_encoder):
-            if isinstance(encoder, MaskedLMEncoder) and id(encoder.model) not in models:
-                encoder.lower_precision(precision)
-                models.add(id(encoder.model))
+            if not isinstance(encoder, MaskedLMEncoder):
+                continue
+            if id(encoder.model) not in backbones:
+                backbone = None
+                if backend == "torch":
+                    encoder.lower_precision(precision)
+                else:
+                    backbone = exported_backbone(encoder, digest_weights(encoder.model), backend, precision)
+                backbones[id(encoder.model)] = backbone
+            encoder.backbone = backbones[id(encoder.model)]
 
     def own_memory(self) -> None:
         """Copy the weights out of the files that they are mapped from: a file overwritten in place ends no process."""

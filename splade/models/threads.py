@@ -7,17 +7,31 @@ longer than the products; then every thread does whole pieces of the work instea
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from threading import Lock
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Weights of a model whose products are too small to be shared out among threads.
+SMALL = 40_000_000
+
 # Held while the number of threads is changed, which the matrix library has one of for the whole process: two callers
 # must not restore each other's change.
 _matrix_threads = Lock()
+
+
+def is_small(encoder: object) -> bool:
+    """Whether threads had better encode a batch each than share the products of one."""
+    if not isinstance(encoder, nn.Module) or encoder.training:  # in training mode, each would switch dropout off and on
+        return False
+    weights = list(chain(encoder.parameters(), encoder.buffers()))
+    on_cpu = all(weight.device.type == "cpu" for weight in weights)
+    return on_cpu and sum(weight.numel() for weight in weights) <= SMALL
 
 
 def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

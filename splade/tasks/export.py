@@ -76,8 +76,8 @@ def _opened(experiment: Experiment) -> tuple[Index, list[str], list[Iterable[Gro
 
 def _export_model(experiment: Experiment) -> TaskResult:
     out_dir = Path(str(experiment.config.out_dir))
-    if experiment.init_dict.precision != "fp32":
-        raise ConfigError("target=onnx exports float32; leave init_dict.precision out")
+    if (experiment.init_dict.precision, experiment.init_dict.backend) != ("fp32", "torch"):
+        raise ConfigError("target=onnx exports float32; leave init_dict.precision and init_dict.backend out")
     folder = out_dir / "onnx"
     with FolderLock(out_dir):
         if folder.exists():

@@ -53,7 +53,7 @@ def test_settings_that_identify():
         *("config.top_k", "beir.split")
     }
     assert names[INDEX] == names[MODEL] - {"init_dict.top_q", "config.prompt_q"} | {
-        *("init_dict.fp16", "init_dict.precision", "init_dict.head_divisor", "config.max_length"),
+        *("init_dict.fp16", "init_dict.precision", "init_dict.backend", "init_dict.head_divisor", "config.max_length"),
         "config.n_shards",
     }
     assert {"config.top_k", "config.threshold", "config.search_effort", "config.max_length"} < names[SEARCH]

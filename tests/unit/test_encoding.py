@@ -242,7 +242,7 @@ def test_a_small_model_encodes_a_batch_in_each_thread_with_the_same_result(tiny_
         assert len(threads) > 1 and {number for _, number in threads} == {1}
         assert torch.get_num_threads() == 3
         threads.clear()
-        monkeypatch.setattr("splade.encoding.batching.SMALL", 0)
+        monkeypatch.setattr("splade.models.threads.SMALL", 0)
         torch.set_num_threads(1)
         alone = text_encoder.encode(texts)
     finally:

@@ -18,7 +18,7 @@ native = {"int8": ("avx512_vnni", "amx_int8"), "bf16": ("avx512_bf16", "amx_bf16
 @pytest.fixture
 def allowed(monkeypatch):
     """Let every processor take both precisions: results do not depend on its instructions, only their speed does."""
-    monkeypatch.setattr("splade.models.load.check_precision", lambda precision: None)
+    monkeypatch.setattr("splade.models.exported_backbone.check_precision", lambda precision: None)
     monkeypatch.setattr(low_precision, "check_precision", lambda precision: None)
 
 
