@@ -162,12 +162,12 @@ class TestKernels:
     @pytest.mark.parametrize(
         ("n_keys", "top_k", "seen", "expected"),
         [
-            (10, 10, 1 / 3, 4.0),  # 3.33 expected, 2 x 1.49 more, rounded up: the seventh best of 10, 9, ... 1
-            (7, 10, 1 / 3, 1.0),  # it is the last there is
-            (6, 10, 1 / 3, 0.0),  # there is none
-            (10, 7, 0.5, 0.0),  # the seventh of seven: known without estimating
-            (10, 8, 0.5, 0.0),  # the eighth of eight, likewise
-            (10, 9, 0.5, 3.0),  # the eighth of nine
+            (10, 10, 1 / 3, 2.0),  # 3.33 expected, 3 x 1.49 more, rounded up: the ninth best of 10, 9, ... 1
+            (9, 10, 1 / 3, 1.0),  # it is the last there is
+            (8, 10, 1 / 3, 0.0),  # there is none
+            (14, 13, 0.5, 0.0),  # the thirteenth of thirteen: known without estimating
+            (14, 14, 0.5, 0.0),  # the fourteenth of fourteen, likewise
+            (15, 15, 0.5, 2.0),  # the fourteenth of fifteen
         ],
     )
     def test_the_estimate_of_the_threshold(self, n_keys, top_k, seen, expected):
