@@ -54,7 +54,7 @@ def test_settings_that_identify():
     }
     assert names[INDEX] == names[MODEL] - {"init_dict.top_q", "config.prompt_q"} | {
         *("init_dict.fp16", "init_dict.precision", "init_dict.backend", "init_dict.head_divisor", "config.max_length"),
-        "config.n_shards",
+        *("config.n_shards", "data.VOCABULARY"),
     }
     assert {"config.top_k", "config.threshold", "config.search_effort", "config.max_length"} < names[SEARCH]
     assert not {"config.lr", "config.out_dir", "beir.baseline"} & (names[SEARCH] | names[INDEX])
