@@ -91,13 +91,26 @@ def check_inputs(experiment: Experiment, task: str) -> None:
         folder = getattr(run, name)
         if folder is not None and Path(folder).expanduser().is_file() and (name, task) not in _TAKES_A_FILE:
             raise ConfigError(f"config.{name}={folder}: that is a file; give a folder")
-    if task in _LOADS_A_MODEL and not run.pretrained_no_yamlconfig and run.checkpoint_dir is not None:
+    loads_a_model = task in _LOADS_A_MODEL and (task != "beir_eval" or _encodes_sparsely(experiment))
+    if loads_a_model and not run.pretrained_no_yamlconfig and run.checkpoint_dir is not None:
         check_checkpoint_folder(Path(run.checkpoint_dir))
-    elif task in (*_LOADS_A_MODEL, "pretrain") or trains:
+    elif loads_a_model or task == "pretrain" or trains:
         for model in (experiment.init_dict.model_type_or_dir, experiment.init_dict.model_type_or_dir_q):
             if model is not None:
                 check_model_name(model)
     require_all(experiment, task)
+
+
+def _encodes_sparsely(experiment: Experiment) -> bool:
+    """Return whether `retriever`, or a part of it, needs the sparse model."""
+    parts = {"fuse": experiment.fuse.retrievers, "rerank": [experiment.rerank.first_stage]}
+    names, seen = [experiment.retriever], set[str]()
+    while names:
+        name = names.pop()
+        if name not in seen:
+            seen.add(name)
+            names += parts.get(name, [])
+    return not seen.isdisjoint(("sparse", "milvus", "seismic"))
 
 
 def require_all(experiment: Experiment, task: str) -> None:

@@ -61,6 +61,11 @@ class DenseConfig:
     )
     normalise: bool | None = key("vectors of length 1; null: as its folder says, else no", affects=TRAIN | DENSE)
     max_length: int | None = key("tokens per text; null: as its folder says, else 256", affects=DENSE, minimum=2)
+    score_scale: float | None = key(
+        "training: factor of the scores that the loss sees; null: 20 for vectors of length 1 (cosines), else 1",
+        affects=TRAIN,
+        above=0,
+    )
     engine: Literal["matrix", "faiss"] = key("matrix: exact, in blocks; faiss: that library", "matrix", affects=DENSE)
 
 

@@ -26,19 +26,29 @@ from splade.training.run import TrainResult, run_training
 from splade.training.trainer import SpladeTrainer
 from splade.training.validation import FullRankingData, Validation
 
+SCALE_OF_COSINES = 20.0
+"""A softmax tells numbers between -1 and 1 hardly apart. sentence-transformers has the same default."""
+
 
 class DenseObjective(RegularizedObjective[Batch]):
-    """The loss of the dot products of a batch, shared by all processes."""
+    """The loss of the dot products of a batch, shared by all processes.
 
-    def __init__(self, loss: WeightedLoss):
+    Args:
+        loss: of scores.
+        score_scale: the dot products are multiplied by it.
+    """
+
+    def __init__(self, loss: WeightedLoss, score_scale: float = 1.0):
         super().__init__([])
         self.loss = loss
+        self.score_scale = score_scale
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: float, gather: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise, and named detached terms."""
         queries, documents = model(batch["queries"], batch["documents"])
+        queries = queries * self.score_scale
         teacher, n_local = batch.get("teacher"), len(queries)
         if gather and n_processes() > 1:
             documents = torch.cat(
@@ -108,7 +118,9 @@ def prepare_dense_training(experiment: Experiment) -> tuple[SpladeTrainer, Train
             data.held_out, collator, data.full_ranking, max_length, run.eval_batch_size, precision
         )
         validation.tokenizer = loaded.tokenizer
-    return SpladeTrainer(run, data.schedule, model, data.sampler, collator, DenseObjective(loss), validation), data
+    scale = dense.score_scale or (SCALE_OF_COSINES if loaded.encoder.normalise else 1.0)
+    objective = DenseObjective(loss, scale)
+    return SpladeTrainer(run, data.schedule, model, data.sampler, collator, objective, validation), data
 
 
 def train_dense(experiment: Experiment) -> TrainResult:

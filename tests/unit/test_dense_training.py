@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from splade.config import compose_experiment
 from splade.encoding.dense_model import DenseModel
@@ -13,6 +14,7 @@ from splade.tasks.flops import flops
 from splade.tasks.run_all import run_all
 from splade.tasks.train import train
 from splade.training.data import check_loss_fits
+from splade.training.dense_training import prepare_dense_training
 
 
 def experiment(folder, model, *overrides):
@@ -78,3 +80,23 @@ def test_presets(name, tiny_model, tmp_path):
     assert preset.config.checkpoint_dir != sparse.config.checkpoint_dir
     check_loss_fits(preset, WeightedLoss.parse(preset.config.loss))
     assert load_dense(str(tiny_model()), preset.dense.pooling).settings.pooling == "cls"
+
+
+@pytest.mark.parametrize("normalise, given, scale", [("true", "null", 20), ("false", "null", 1), ("true", "5", 5)])
+def test_the_loss_sees_scores_times_a_scale(tiny_model, tmp_path, normalise, given, scale):
+    overrides = f"dense.normalise={normalise}", f"dense.score_scale={given}"
+    trainer, data = prepare_dense_training(experiment(tmp_path, tiny_model(), *overrides))
+    batch, seen = trainer.collator([data.sampler[i] for i in range(4)]), []
+
+    class Spy:
+        needs_batch = False
+
+        def __call__(self, scores):
+            seen.append(scores.positive)
+            return scores.positive.sum(), {}
+
+    objective = trainer.objective
+    objective.loss = Spy()
+    objective(trainer.splade, batch, 0, gather=False)
+    queries, documents = trainer.splade(batch["queries"], batch["documents"])
+    torch.testing.assert_close(seen[0].detach(), scale * (queries * documents[:4]).sum(dim=1).detach())

@@ -1,6 +1,7 @@
 """What a configuration brought along gives way to what the command line asks for; defaults for one's own data."""
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 
@@ -109,3 +110,25 @@ def test_a_task_needs_only_what_it_reads(tmp_path, monkeypatch):
     check_inputs(compose_experiment("own_data", [*elsewhere, "config.index_dir=idx"]), "search")
     cranfield = ["data.COLLECTION_PATH=ir_datasets:cranfield", "config.index_dir=i"]
     check_inputs(compose_experiment("own_data", cranfield), "index")
+
+
+@pytest.mark.parametrize(
+    ("asked", "needs_a_checkpoint"),
+    [
+        (["retriever=bm25"], False),
+        (["retriever=dense"], False),
+        (["retriever=module:Class"], False),
+        (["retriever=fuse", "fuse.retrievers=[bm25,dense]"], False),
+        (["retriever=rerank", "rerank.first_stage=bm25"], False),
+        (["retriever=sparse"], True),
+        (["retriever=milvus"], True),
+        (["retriever=fuse"], True),
+        (["retriever=rerank", "rerank.first_stage=fuse"], True),
+    ],
+)
+def test_only_systems_with_a_sparse_model_need_its_checkpoint(tmp_path, asked, needs_a_checkpoint):
+    (tmp_path / "scifact").mkdir()
+    overrides = ["+beir.dataset=scifact", f"+beir.dataset_path={tmp_path}", f"config.checkpoint_dir={tmp_path}/none"]
+    experiment = compose_experiment("config_default", [*overrides, *asked])
+    with pytest.raises(ModelError, match="train first") if needs_a_checkpoint else nullcontext():
+        check_inputs(experiment, "beir_eval")
