@@ -19,4 +19,4 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 coverage="$(mktemp)"
 trap 'rm -f "$coverage"' EXIT
 "$python" -m slipcover --json --out "$coverage" -m pytest -n 2 --dist loadfile --durations 20
-"$python" -m slipcover --merge "$coverage" --out "$coverage" --skip-covered --fail-under 80
+"$python" -m slipcover --merge "$coverage" --out "$coverage" --skip-covered --fail-under 70
